@@ -80,11 +80,11 @@ func (s *Store) lookAtSegments(ctx context.Context) {
 	var first string
 	var why error
 	more, locked := 0, 0
-	for _, id := range s.segments.List() {
+	for _, id := range s.parts.segments.List() {
 		if ctx.Err() != nil {
 			return
 		}
-		name := s.segmentFile(id)
+		name := s.opts.segmentFile(id)
 		f, err := s.opts.FS.Open(name)
 		if r, ok := s.opts.FS.(vfs.Reader); ok && errors.Is(err, fs.ErrPermission) {
 			if f, err = r.OpenToRead(name); err == nil {

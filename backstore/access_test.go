@@ -243,7 +243,7 @@ func TestFilesThatCannotBeRemoved(t *testing.T) {
 			if err := errors.Join(s.DeleteVolume(ctx, "v"), s.reapAll(ctx)); err != nil {
 				t.Fatal(err)
 			}
-			s.segments.Seal()
+			s.parts.segments.Seal()
 			d.fs.SetHook(func(kind vfs.OpKind, name string) error {
 				if (kind == vfs.OpRemove || kind == vfs.OpRename) && strings.HasSuffix(name, ".seg") {
 					return &fs.PathError{Op: "remove", Path: name, Err: cause}
@@ -355,7 +355,7 @@ func TestJournalFileThatCannotBeOpened(t *testing.T) {
 						t.Errorf("read only %t: %v is lost", o.ReadOnly, lost)
 					}
 					if !o.ReadOnly {
-						if err := errors.Join(s.Checkpoint(ctx), s.journal.Ready()); err != nil {
+						if err := errors.Join(s.Checkpoint(ctx), s.parts.journal.Ready()); err != nil {
 							t.Error(err)
 						}
 					}

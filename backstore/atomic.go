@@ -119,16 +119,16 @@ func (v *Volume) readAtOnce(ctx context.Context, p []byte, off int64) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := (tree{volume: v}).lookup(v.store, uint64(off/BlockLength), locs, slots); err != nil {
+		if err := (tree{volume: v}).lookup(&v.store.reader, uint64(off/BlockLength), locs, slots); err != nil {
 			return err
 		}
-		bad, err := v.store.fetchBytes(locs, int(off%BlockLength), p)
+		bad, err := v.store.reader.fetchBytes(locs, int(off%BlockLength), p)
 		switch {
 		case err == nil:
 			return nil
 		case errors.Is(err, fs.ErrNotExist) && tries < readTries:
 		default:
-			return v.store.readError(ctx, tree{volume: v}, off&^(BlockLength-1)+int64(bad)*BlockLength, slots[bad], err)
+			return v.store.reader.readError(ctx, tree{volume: v}, off&^(BlockLength-1)+int64(bad)*BlockLength, slots[bad], err)
 		}
 	}
 }

@@ -253,23 +253,23 @@ func BenchmarkCleanSegment(b *testing.B) {
 	benchFill(b, v, size)
 	ctx := context.Background()
 	unlimited := rate.NewLimiter(rate.Inf, 0)
-	s.cleaning.Lock() // nobody else cleans
-	defer s.cleaning.Unlock()
+	s.cleaner.mu.Lock() // nobody else cleans
+	defer s.cleaner.mu.Unlock()
 	b.SetBytes(size)
 	b.ReportAllocs()
 	for b.Loop() {
 		b.StopTimer()
-		s.segments.Seal()
+		s.parts.segments.Seal()
 		if err := s.Checkpoint(ctx); err != nil {
 			b.Fatal(err)
 		}
-		sealed, live, _ := s.sealedSegments()
+		sealed, live, _ := s.cleaner.sealedSegments()
 		if live != size/BlockLength {
 			b.Fatalf("%d blocks are live in %d segments", live, len(sealed))
 		}
 		b.StartTimer()
 		for _, sp := range sealed {
-			if err := s.cleanSegment(ctx, sp.id, unlimited); err != nil {
+			if err := s.cleaner.cleanSegment(ctx, sp.id, unlimited); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -279,14 +279,14 @@ func BenchmarkCleanSegment(b *testing.B) {
 // cleanForever cleans the segments with the most dead data, one after the other.
 func cleanForever(ctx context.Context, s *Store) {
 	for ctx.Err() == nil {
-		sealed, _, _ := s.sealedSegments()
+		sealed, _, _ := s.cleaner.sealedSegments()
 		for _, sp := range sealed {
 			if sp.live == 0 || ctx.Err() != nil {
 				continue
 			}
-			s.cleaning.Lock()
-			err := s.cleanSegment(ctx, sp.id, s.cleanBudget)
-			s.cleaning.Unlock()
+			s.cleaner.mu.Lock()
+			err := s.cleaner.cleanSegment(ctx, sp.id, s.cleaner.budget)
+			s.cleaner.mu.Unlock()
 			if err != nil {
 				return
 			}

@@ -23,7 +23,7 @@ const maxFindings = 1000
 // It does not read the data. Of a store that is open for reading alone it also
 // returns the damage that was met.
 func (s *Store) Check(ctx context.Context) (findings []string, err error) {
-	if err := s.usable(); err != nil {
+	if err := s.life.usable(); err != nil {
 		return nil, err
 	}
 	more := 0
@@ -63,12 +63,12 @@ func (s *Store) viewCheckpoint(ctx context.Context, fn func(meta.Reader) error) 
 		s.auditMu.Unlock()
 	})
 	defer release()
-	if s.journal != nil { // else it is damaged, and the store is only read
+	if s.parts.journal != nil { // else it is damaged, and the store is only read
 		if err := s.checkpoint(ctx); err != nil {
 			return err
 		}
 	}
-	return s.kv.View(func(kv meta.Reader) error {
+	return s.parts.kv.View(func(kv meta.Reader) error {
 		release()
 		return fn(s.opts.tuning.viewed(kv))
 	})
@@ -89,7 +89,7 @@ func (s *Store) audit(ctx context.Context, kv meta.Reader, report func(finding s
 	}
 	places := placeAudit{store: s, segments: make(map[segment.ID]*segmentAudit), report: report}
 	err = extent.Audit(ctx, extent.AuditOptions{
-		KV: kv, Unit: s.sb.Unit, Next: st.NextExtent, Pinned: st.Pinned, Visit: places.visit,
+		KV: kv, Unit: s.parts.sb.Unit, Next: st.NextExtent, Pinned: st.Pinned, Visit: places.visit,
 		EachLeaf: func(fn func(slots []extent.Slot)) error { return blockmap.EachLeaf(ctx, kv, fn) },
 	}, report)
 	if err != nil {
@@ -125,7 +125,7 @@ type segmentAudit struct {
 func (a *placeAudit) visit(id extent.ID, x *extent.Extent) {
 	sa := a.segments[x.Addr.Segment]
 	if sa == nil {
-		sa = &segmentAudit{blocks: a.store.segments.FileBytes(x.Addr.Segment) / BlockLength}
+		sa = &segmentAudit{blocks: a.store.parts.segments.FileBytes(x.Addr.Segment) / BlockLength}
 		sa.taken = make([]uint64, (sa.blocks+63)/64)
 		a.segments[x.Addr.Segment] = sa
 	}
@@ -153,7 +153,7 @@ func (a *placeAudit) missing() error {
 	for _, seg := range slices.Sorted(maps.Keys(a.segments)) {
 		extents := 0
 		for _, id := range a.segments[seg].lost {
-			x, ok, err := a.store.extents.Get(id)
+			x, ok, err := a.store.parts.extents.Get(id)
 			if err != nil {
 				return err
 			}

@@ -28,7 +28,7 @@ func TestCheckBoundsItsFindings(t *testing.T) {
 	}
 	s.opMu.RLock()
 	for id := range extent.ID(blocks) {
-		if err := s.extents.Ref([]extent.Slot{s.extents.Slot(id+1, 0)}); err != nil {
+		if err := s.parts.extents.Ref([]extent.Slot{s.parts.extents.Slot(id+1, 0)}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -31,70 +31,54 @@ type cut struct {
 // takeCut notes what changed. No operation is in progress: opMu is held
 // exclusively.
 func (s *Store) takeCut() (*cut, error) {
-	if err := s.failed.Load(); err != nil {
+	if err := s.life.failed.Load(); err != nil {
 		return nil, *err
 	}
-	lsn, err := s.journal.Rotate()
+	lsn, err := s.parts.journal.Rotate()
 	if err != nil {
 		return nil, err
 	}
-	s.clock.Tick()
+	s.parts.clock.Tick()
 	// Rows take about 60 % of what is in memory.
-	c := &cut{expect: s.dirty() * 6 / 10, forest: s.forest.Cut(), extents: s.extents.Cut(), usage: s.usage.Cut()}
-	s.tableMu.Lock()
-	defer s.tableMu.Unlock()
-	for _, v := range s.volumes {
+	c := &cut{expect: s.parts.dirty() * 6 / 10, forest: s.parts.forest.Cut(), extents: s.parts.extents.Cut(), usage: s.parts.usage.Cut()}
+	s.catalog.mu.Lock()
+	defer s.catalog.mu.Unlock()
+	for _, v := range s.catalog.volumes {
 		c.volumes = append(c.volumes, meta.Op{Key: rows.Key(rows.VolumePrefix, v.number), Value: v.row().Encode()})
 	}
-	for number := range s.deletedVols {
+	for number := range s.catalog.deletedVols {
 		c.volumes = append(c.volumes, meta.Op{Key: rows.Key(rows.VolumePrefix, number)})
 	}
-	for id := range s.changedSnaps {
+	for id := range s.catalog.changedSnaps {
 		op := meta.Op{Key: rows.Key(rows.SnapshotPrefix, id)}
-		if st := s.snapshots[id]; st != nil {
+		if st := s.catalog.snapshots[id]; st != nil {
 			op.Value = st.row().Encode()
 		}
 		c.snapshots = append(c.snapshots, op)
 	}
-	c.snaps, s.changedSnaps = s.changedSnaps, make(map[uint64]bool)
-	c.deleted, s.deletedVols = s.deletedVols, make(map[uint64]bool)
-	s.recordMu.Lock()
-	c.records, s.storing, s.records = s.records, s.records, make(map[string][]byte)
-	s.recordMu.Unlock()
-	c.segments = s.emptySegments()
+	c.snaps, s.catalog.changedSnaps = s.catalog.changedSnaps, make(map[uint64]bool)
+	c.deleted, s.catalog.deletedVols = s.catalog.deletedVols, make(map[uint64]bool)
+	s.records.mu.Lock()
+	c.records, s.records.storing, s.records.changed = s.records.changed, s.records.changed, make(map[string][]byte)
+	s.records.mu.Unlock()
+	c.segments = s.cleaner.emptySegments()
 	c.state = rows.Checkpoint{
-		FirstLSN: lsn, NextNode: c.forest.Next, NextExtent: s.extents.Next(), NextSegment: s.segments.NextID(),
-		LastVolume: s.lastVolume, LastSnapshot: s.lastSnapshot, Pinned: s.extents.Pinned(), Dropped: c.forest.Dropped,
+		FirstLSN: lsn, NextNode: c.forest.Next, NextExtent: s.parts.extents.Next(), NextSegment: s.parts.segments.NextID(),
+		LastVolume: s.catalog.lastVolume, LastSnapshot: s.catalog.lastSnapshot, Pinned: s.parts.extents.Pinned(), Dropped: c.forest.Dropped,
 	}
 	return c, nil
 }
 
-// emptySegments returns the segments that hold no live extent and that no
-// writer can have appended to. opMu is held exclusively.
-func (s *Store) emptySegments() []segment.ID {
-	if s.opts.rebuilding != "" {
-		return nil // what is in them may just not have been found yet
-	}
-	limit := s.appends.min(s.appendFloor())
-	var ids []segment.ID
-	for _, id := range s.segments.List() {
-		if id < limit && s.usage.Live(id) == 0 {
-			ids = append(ids, id)
-		}
-	}
-	return ids
-}
-
 // Checkpoint stores the state as rows of metadata and frees the journal.
 func (s *Store) Checkpoint(ctx context.Context) error {
-	if s.journal == nil {
+	if s.parts.journal == nil {
 		return ErrStoreReadOnly
 	}
 	s.checkpoints.running.Lock()
 	defer s.checkpoints.running.Unlock()
 	err := spaceError(s.checkpoint(ctx))
-	if s.cancel != nil { // else it is not open, but made by a repair
-		s.measureSpace()
+	if s.life.cancel != nil { // else it is not open, but made by a repair
+		s.space.measure()
 	}
 	return err
 }
@@ -132,20 +116,20 @@ func (s *Store) checkpoint(ctx context.Context) (err error) {
 func (s *Store) finishCut(c *cut) error {
 	c.forest.Done()
 	c.extents.Done()
-	s.recordMu.Lock()
-	s.storing = nil
-	s.recordMu.Unlock()
-	s.firstLSN.Store(uint64(c.state.FirstLSN))
+	s.records.mu.Lock()
+	s.records.storing = nil
+	s.records.mu.Unlock()
+	s.pace.firstLSN.Store(uint64(c.state.FirstLSN))
 	select {
 	case s.checkpoints.stored <- struct{}{}:
 	default:
 	}
-	if err := s.journal.Truncate(c.state.FirstLSN); err != nil {
+	if err := s.parts.journal.Truncate(c.state.FirstLSN); err != nil {
 		return err
 	}
-	s.journalRoom.Store(min(s.journal.Room(), s.journalFile))
+	s.pace.journalRoom.Store(min(s.parts.journal.Room(), s.space.journalFile))
 	for _, id := range c.segments {
-		if err := s.removeSegment(id); err != nil {
+		if err := s.space.removeSegment(id); err != nil {
 			return err
 		}
 	}
@@ -156,13 +140,13 @@ func (s *Store) finishCut(c *cut) error {
 func (s *Store) storeCut(c *cut) error {
 	// The journal will no longer carry the data of small writes, and must reach to
 	// the record that the checkpoint says is the next one: see package journal.
-	if err := s.segments.Sync(); err != nil {
+	if err := s.parts.segments.Sync(); err != nil {
 		return err
 	}
-	if err := s.journal.Commit(context.Background(), c.state.FirstLSN-1); err != nil {
+	if err := s.parts.journal.Commit(context.Background(), c.state.FirstLSN-1); err != nil {
 		return err
 	}
-	return s.kv.Store(c.expect, c.emit)
+	return s.parts.kv.Store(c.expect, c.emit)
 }
 
 // emit puts the rows of the cut, in the order of their keys.
@@ -204,21 +188,21 @@ func putAll(ops []meta.Op, put func(meta.Op) error) error {
 func (s *Store) abandon(c *cut) {
 	c.forest.Abandon()
 	c.extents.Abandon()
-	s.usage.Abandon(c.usage)
-	s.tableMu.Lock()
+	s.parts.usage.Abandon(c.usage)
+	s.catalog.mu.Lock()
 	for id := range c.snaps {
-		s.changedSnaps[id] = true
+		s.catalog.changedSnaps[id] = true
 	}
 	for number := range c.deleted {
-		s.deletedVols[number] = true
+		s.catalog.deletedVols[number] = true
 	}
-	s.tableMu.Unlock()
-	s.recordMu.Lock()
+	s.catalog.mu.Unlock()
+	s.records.mu.Lock()
 	for key, value := range c.records {
-		if _, newer := s.records[key]; !newer {
-			s.records[key] = value
+		if _, newer := s.records.changed[key]; !newer {
+			s.records.changed[key] = value
 		}
 	}
-	s.storing = nil
-	s.recordMu.Unlock()
+	s.records.storing = nil
+	s.records.mu.Unlock()
 }

@@ -8,13 +8,36 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"slices"
+	"sync"
 	"time"
 
+	"github.com/sirupsen/logrus"
 	"golang.org/x/time/rate"
 
+	"odx/backstore/damage"
 	"odx/backstore/extent"
 	"odx/backstore/segment"
 )
+
+// cleaner moves what is live out of segments that are mostly dead.
+type cleaner struct {
+	parts  *parts
+	opts   *Options
+	log    *logrus.Entry
+	life   *life
+	damage *damage.Log
+	space  *space
+	writer *writer
+	reader *reader
+	opMu   *sync.RWMutex
+
+	checkpoint func(context.Context) error // Store.Checkpoint
+
+	// mu is held while a segment is cleaned: two at work on one would both copy what
+	// only one of them moves. Outermost, like Store.auditMu.
+	mu     sync.Mutex
+	budget *rate.Limiter
+}
 
 // Cleaning moves what is still live out of segments that are mostly dead, so
 // that the segments can be deleted. A move changes only the extent table: the
@@ -50,14 +73,14 @@ func (sp segmentSpace) deadPart() float64 {
 
 // sealedSegments returns the segments that nothing is appended to any more,
 // those with the largest dead part first, and the sums over them.
-func (s *Store) sealedSegments() (sealed []segmentSpace, live, dead int64) {
-	limit := s.appends.min(s.appendFloor())
-	for _, id := range s.segments.List() {
+func (c *cleaner) sealedSegments() (sealed []segmentSpace, live, dead int64) {
+	limit := c.writer.appends.min(c.writer.floor())
+	for _, id := range c.parts.segments.List() {
 		if id >= limit {
 			continue
 		}
-		sp := segmentSpace{id: id, live: s.usage.Live(id)}
-		sp.dead = max(s.segments.Bytes(id)/BlockLength-1-sp.live, 0)
+		sp := segmentSpace{id: id, live: c.parts.usage.Live(id)}
+		sp.dead = max(c.parts.segments.Bytes(id)/BlockLength-1-sp.live, 0)
 		live += sp.live
 		dead += sp.dead
 		sealed = append(sealed, sp)
@@ -96,8 +119,8 @@ func (l *looks) look(sealed []segmentSpace, now time.Time) {
 	}
 }
 
-// cleanLoop cleans in the background within the budget until ctx ends.
-func (s *Store) cleanLoop(ctx context.Context) {
+// loop cleans in the background within the budget until ctx ends.
+func (c *cleaner) loop(ctx context.Context) {
 	tick := time.NewTicker(cleanPeriod)
 	defer tick.Stop()
 	damaged := make(map[segment.ID]bool) // they cannot become empty
@@ -107,19 +130,19 @@ func (s *Store) cleanLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		case <-s.cleanNow:
+		case <-c.space.cleanNow:
 		}
-		for s.usable() == nil && s.scarce() && ctx.Err() == nil {
-			more, err := s.cleanScarce(ctx, damaged)
+		for c.life.usable() == nil && c.space.scarce() && ctx.Err() == nil {
+			more, err := c.cleanScarce(ctx, damaged)
 			if err != nil && ctx.Err() == nil {
-				s.log.WithError(err).Warn("cleaning on a full disk stopped; it is tried again")
+				c.log.WithError(err).Warn("cleaning on a full disk stopped; it is tried again")
 			}
 			if !more || err != nil {
 				break
 			}
 		}
 		for {
-			all, live, dead := s.sealedSegments()
+			all, live, dead := c.sealedSegments()
 			// Segments without live data wait for a checkpoint, not for cleaning.
 			sealed := slices.DeleteFunc(slices.Clone(all), func(sp segmentSpace) bool {
 				return sp.live == 0 || damaged[sp.id] || last.dying(sp)
@@ -127,20 +150,20 @@ func (s *Store) cleanLoop(ctx context.Context) {
 			last.look(all, time.Now())
 			sum := segmentSpace{live: live, dead: dead}
 			// On a store that takes too much each segment needs a checkpoint, see above.
-			if s.scarce() || len(sealed) == 0 || sum.deadPart() < cleanStartPart || sealed[0].deadPart() < cleanSegmentPart || s.usable() != nil {
+			if c.space.scarce() || len(sealed) == 0 || sum.deadPart() < cleanStartPart || sealed[0].deadPart() < cleanSegmentPart || c.life.usable() != nil {
 				break
 			}
-			s.cleaning.Lock()
-			err := s.cleanSegment(ctx, sealed[0].id, s.cleanBudget)
-			s.cleaning.Unlock()
+			c.mu.Lock()
+			err := c.cleanSegment(ctx, sealed[0].id, c.budget)
+			c.mu.Unlock()
 			if err = corrupt(err); errors.Is(err, ErrCorrupt) {
-				s.log.WithError(err).Warn("a segment keeps its space, because not all of it can be read")
+				c.log.WithError(err).Warn("a segment keeps its space, because not all of it can be read")
 				damaged[sealed[0].id] = true
 				continue
 			}
 			if err != nil {
 				if ctx.Err() == nil {
-					s.log.WithError(err).Warn("cleaning stopped; it is tried again")
+					c.log.WithError(err).Warn("cleaning stopped; it is tried again")
 				}
 				break
 			}
@@ -153,34 +176,34 @@ func (s *Store) cleanLoop(ctx context.Context) {
 // were deleted before is dead. Operations go on meanwhile. Data that cannot be
 // read stays where it is, and is an ErrCorrupt in the end.
 func (s *Store) Clean(ctx context.Context) error {
-	if err := s.writable(); err != nil {
+	if err := s.life.writable(); err != nil {
 		return err
 	}
 	if err := s.reapAll(ctx); err != nil {
 		return err
 	}
-	s.cleaning.Lock()
-	defer s.cleaning.Unlock()
-	s.segments.Seal()
+	s.cleaner.mu.Lock()
+	defer s.cleaner.mu.Unlock()
+	s.parts.segments.Seal()
 	// What is moved is to end in files that are no longer than it. A store that is
 	// full itself keeps what it frees.
-	if !s.lowSpace.Load() {
-		s.segments.KeepSpares(false)
-		defer s.segments.KeepSpares(true)
-		s.dropSpares(time.Now())
+	if !s.space.low.Load() {
+		s.parts.segments.KeepSpares(false)
+		defer s.parts.segments.KeepSpares(true)
+		s.space.dropSpares(time.Now())
 	}
 	unlimited := rate.NewLimiter(rate.Inf, 0)
-	sealed, _, _ := s.sealedSegments()
+	sealed, _, _ := s.cleaner.sealedSegments()
 	var damage error
 	for _, sp := range sealed {
 		if sp.dead == 0 || sp.live == 0 {
 			continue
 		}
-		err := s.cleanSegment(ctx, sp.id, unlimited)
+		err := s.cleaner.cleanSegment(ctx, sp.id, unlimited)
 		if errors.Is(err, ErrNoSpace) {
 			// The files of those before it become the store's by a checkpoint.
 			if err = s.Checkpoint(ctx); err == nil {
-				err = s.cleanSegment(ctx, sp.id, unlimited)
+				err = s.cleaner.cleanSegment(ctx, sp.id, unlimited)
 			}
 		}
 		if err = corrupt(err); errors.Is(err, ErrCorrupt) {
@@ -189,7 +212,7 @@ func (s *Store) Clean(ctx context.Context) error {
 			return err
 		}
 	}
-	s.segments.Seal() // what is left of the last one is of use to others
+	s.parts.segments.Seal() // what is left of the last one is of use to others
 	return errors.Join(s.Checkpoint(ctx), damage)
 }
 
@@ -208,7 +231,7 @@ func (s *Store) reapAll(ctx context.Context) error {
 		// None is waiting. With no operation in progress none is on its way to
 		// that either, in the hands of the background.
 		s.opMu.Lock()
-		more, err := s.forest.Reap(0)
+		more, err := s.parts.forest.Reap(0)
 		s.opMu.Unlock()
 		if err != nil || !more {
 			return err
@@ -224,12 +247,12 @@ type moving struct {
 
 // cleanSegment moves what is live out of a segment. ErrCorrupt: some of it
 // could not be read, and is still there; the rest was moved.
-func (s *Store) cleanSegment(ctx context.Context, id segment.ID, limiter *rate.Limiter) error {
-	m := mover{s: s, limiter: limiter}
+func (c *cleaner) cleanSegment(ctx context.Context, id segment.ID, limiter *rate.Limiter) error {
+	m := mover{c: c, limiter: limiter}
 	var found []moving
-	for _, page := range s.usage.Pages(id) {
+	for _, page := range c.parts.usage.Pages(id) {
 		found = found[:0]
-		if err := s.extents.InSegment(page, id, func(id extent.ID, x *extent.Extent) {
+		if err := c.parts.extents.InSegment(page, id, func(id extent.ID, x *extent.Extent) {
 			found = append(found, moving{id, *x})
 		}); err != nil {
 			return err
@@ -249,7 +272,7 @@ func (s *Store) cleanSegment(ctx context.Context, id segment.ID, limiter *rate.L
 // mover moves extents of one segment, a batch at a time. Its memory serves one
 // batch after the other.
 type mover struct {
-	s       *Store
+	c       *cleaner
 	limiter *rate.Limiter
 	batch   []moving
 	bytes   int    // that the batch has
@@ -261,7 +284,7 @@ type mover struct {
 // before. So a batch never exceeds what one append can take.
 func (m *mover) add(ctx context.Context, x *moving) error {
 	bytes := int(x.x.Blocks) * BlockLength
-	if len(m.batch) > 0 && m.bytes+bytes > min(cleanBatch, m.s.segments.MoveRoom()) {
+	if len(m.batch) > 0 && m.bytes+bytes > min(cleanBatch, m.c.parts.segments.MoveRoom()) {
 		if err := m.move(ctx); err != nil {
 			return err
 		}
@@ -293,11 +316,11 @@ func (m *mover) move(ctx context.Context) error {
 // place writes extents and changes the table. On a full disk, pieces of the reserve
 // can have room for half of them.
 func (m *mover) place(good []moving, data []byte) error {
-	s := m.s
-	floor := s.appendFloor()
-	s.appends.begin(floor)
-	defer s.appends.end(floor)
-	to, err := s.segments.AppendMoved(data)
+	c := m.c
+	floor := c.writer.floor()
+	c.writer.appends.begin(floor)
+	defer c.writer.appends.end(floor)
+	to, err := c.parts.segments.AppendMoved(data)
 	if err = spaceError(err); errors.Is(err, ErrNoSpace) && len(good) > 1 {
 		half, bytes := len(good)/2, 0
 		for i := range half {
@@ -308,17 +331,17 @@ func (m *mover) place(good []moving, data []byte) error {
 	if err != nil {
 		return err
 	}
-	s.disk.Add(int64(len(data))) // the old copy stays until a checkpoint
-	s.opMu.RLock()
-	defer s.opMu.RUnlock()
-	if err := s.usable(); err != nil {
+	c.space.disk.Add(int64(len(data))) // the old copy stays until a checkpoint
+	c.opMu.RLock()
+	defer c.opMu.RUnlock()
+	if err := c.life.usable(); err != nil {
 		return err
 	}
 	for i := range good {
 		x := &good[i].x
-		if _, err := s.extents.Move(good[i].id, x.Addr, to); err != nil {
+		if _, err := c.parts.extents.Move(good[i].id, x.Addr, to); err != nil {
 			// Its row cannot be read: it stays where it is.
-			s.damage.Note(fmt.Sprintf("extent %d", good[i].id), err)
+			c.damage.Note(fmt.Sprintf("extent %d", good[i].id), err)
 			m.damage = errors.Join(m.damage, corrupt(err))
 		}
 		to.Block += uint32(x.Blocks)
@@ -336,7 +359,7 @@ func (m *mover) read(ctx context.Context) (good []moving, data []byte) {
 	for _, e := range m.batch {
 		at := len(data)
 		data = data[:at+int(e.x.Blocks)*BlockLength]
-		err := m.s.segments.ReadAt(e.x.Addr, data[at:])
+		err := m.c.parts.segments.ReadAt(e.x.Addr, data[at:])
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, nil // a checkpoint found nothing live in it any more
 		}
@@ -344,7 +367,7 @@ func (m *mover) read(ctx context.Context) (good []moving, data []byte) {
 			err = checkExtent(&e.x, data[at:])
 		}
 		if err != nil {
-			m.s.distrust(ctx, e.id, err)
+			m.c.reader.distrust(ctx, e.id, err)
 			damage = errors.Join(damage, fmt.Errorf("extent %d in segment %08x: %w: %w", e.id, e.x.Addr.Segment, ErrCorrupt, err))
 			data = data[:at]
 			continue
@@ -378,4 +401,20 @@ func waitBudget(ctx context.Context, limiter *rate.Limiter, bytes int) error {
 		bytes -= n
 	}
 	return nil
+}
+
+// emptySegments returns the segments that hold no live extent and that no
+// writer can have appended to. opMu is held exclusively.
+func (c *cleaner) emptySegments() []segment.ID {
+	if c.opts.rebuilding != "" {
+		return nil // what is in them may just not have been found yet
+	}
+	limit := c.writer.appends.min(c.writer.floor())
+	var ids []segment.ID
+	for _, id := range c.parts.segments.List() {
+		if id < limit && c.parts.usage.Live(id) == 0 {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }

@@ -19,49 +19,49 @@ import (
 // cleanScarce frees segments that have dead data, those with the most first, and
 // those without live data, and reports whether to go on. damaged are left out, and
 // get those of which not all could be read.
-func (s *Store) cleanScarce(ctx context.Context, damaged map[segment.ID]bool) (more bool, err error) {
-	sealed, _, _ := s.sealedSegments()
+func (c *cleaner) cleanScarce(ctx context.Context, damaged map[segment.ID]bool) (more bool, err error) {
+	sealed, _, _ := c.sealedSegments()
 	empty := func(sp segmentSpace) bool { return sp.live == 0 }
 	if i := slices.IndexFunc(sealed, empty); i >= 0 {
-		err := s.Checkpoint(ctx)
-		return err == nil && !slices.Contains(s.segments.List(), sealed[i].id), err
+		err := c.checkpoint(ctx)
+		return err == nil && !slices.Contains(c.parts.segments.List(), sealed[i].id), err
 	}
 	sealed = slices.DeleteFunc(sealed, func(sp segmentSpace) bool { return sp.dead == 0 || damaged[sp.id] })
 	dead := int64(0)
 	for _, sp := range sealed {
 		dead += sp.dead
 	}
-	current, blocks, ok := s.segments.CurrentBlocks()
-	inCurrent := blocks - s.usage.Live(current)
-	if want := s.lackingBytes(); (dead+inCurrent)*BlockLength < want {
+	current, blocks, ok := c.parts.segments.CurrentBlocks()
+	inCurrent := blocks - c.parts.usage.Live(current)
+	if want := c.space.lackingBytes(); (dead+inCurrent)*BlockLength < want {
 		return false, nil
 	} else if len(sealed) == 0 || dead*BlockLength < want {
 		if ok = ok && inCurrent > 0; ok {
-			s.segments.Seal() // the next time it is one of those above
+			c.parts.segments.Seal() // the next time it is one of those above
 		}
 		return ok, nil
 	}
 	for i, sp := range sealed {
-		if i > 0 && s.segments.MovedBytes() < sp.live*BlockLength {
+		if i > 0 && c.parts.segments.MovedBytes() < sp.live*BlockLength {
 			break // it needs the file of one that was moved
 		}
-		if err := s.cleanFull(ctx, sp.id, damaged); err != nil {
+		if err := c.cleanFull(ctx, sp.id, damaged); err != nil {
 			// What was moved becomes room all the same.
-			return false, errors.Join(err, s.Checkpoint(ctx))
+			return false, errors.Join(err, c.checkpoint(ctx))
 		}
 	}
-	return true, s.Checkpoint(ctx)
+	return true, c.checkpoint(ctx)
 }
 
 // cleanFull cleans a segment as fast as the disk allows.
-func (s *Store) cleanFull(ctx context.Context, id segment.ID, damaged map[segment.ID]bool) error {
-	s.cleaning.Lock()
-	defer s.cleaning.Unlock()
-	err := s.cleanSegment(ctx, id, rate.NewLimiter(rate.Inf, 0))
+func (c *cleaner) cleanFull(ctx context.Context, id segment.ID, damaged map[segment.ID]bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.cleanSegment(ctx, id, rate.NewLimiter(rate.Inf, 0))
 	if errors.Is(err, ErrCorrupt) {
-		s.log.WithError(err).Warn("a segment keeps its space, because not all of it can be read")
+		c.log.WithError(err).Warn("a segment keeps its space, because not all of it can be read")
 		err = nil
 	}
-	damaged[id] = err == nil && s.usage.Live(id) > 0
+	damaged[id] = err == nil && c.parts.usage.Live(id) > 0
 	return err
 }

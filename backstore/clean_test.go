@@ -22,7 +22,7 @@ func reaped(t *testing.T, s *Store) {
 	defer s.opMu.Unlock()
 	for more := true; more; {
 		var err error
-		if more, err = s.forest.Reap(1000); err != nil {
+		if more, err = s.parts.forest.Reap(1000); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -105,13 +105,13 @@ func TestCleaningKeepsToItsBudget(t *testing.T) {
 	defer s.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
-	s.cleaning.Lock()
-	defer s.cleaning.Unlock()
-	err := s.cleanSegment(ctx, 1, s.cleanBudget)
+	s.cleaner.mu.Lock()
+	defer s.cleaner.mu.Unlock()
+	err := s.cleaner.cleanSegment(ctx, 1, s.cleaner.budget)
 	if err == nil || !strings.Contains(err.Error(), "deadline") {
 		t.Errorf("cleaning of 4 MiB at a byte a second: %v", err)
 	}
-	if moved := s.usage.Live(2); moved*BlockLength > cleanBatch {
+	if moved := s.parts.usage.Live(2); moved*BlockLength > cleanBatch {
 		t.Errorf("%d bytes were moved, more than one step", moved*BlockLength)
 	}
 }
@@ -199,7 +199,7 @@ func TestReap_Retry(t *testing.T) {
 	// The background meets the same error with what is dropped here.
 	s.opMu.RLock()
 	v.mu.Lock()
-	err = s.forest.Clear(&v.root, 0, volumeBytes/BlockLength)
+	err = s.parts.forest.Clear(&v.root, 0, volumeBytes/BlockLength)
 	v.mu.Unlock()
 	s.opMu.RUnlock()
 	if err != nil {

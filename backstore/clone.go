@@ -58,10 +58,10 @@ func (s *Store) cloneVolume(ctx context.Context, src string, v *Volume) (*Volume
 func (s *Store) clone(ctx context.Context, from, v *Volume) error {
 	rand.Read(v.id[:])
 	v.created = time.Now().Unix()
-	s.tableMu.Lock()
-	s.lastVolume++
-	v.number = s.lastVolume
-	s.tableMu.Unlock()
+	s.catalog.mu.Lock()
+	s.catalog.lastVolume++
+	v.number = s.catalog.lastVolume
+	s.catalog.mu.Unlock()
 	if err := s.addClone(ctx, from, v); err != nil {
 		return err
 	}
@@ -83,15 +83,15 @@ func (s *Store) addClone(ctx context.Context, from, v *Volume) error {
 	if err := from.checkRange(0, 0); err != nil {
 		return err
 	}
-	s.tableMu.Lock()
-	defer s.tableMu.Unlock()
-	if s.byName[v.key()] != nil {
+	s.catalog.mu.Lock()
+	defer s.catalog.mu.Unlock()
+	if s.catalog.byName[v.key()] != nil {
 		return fmt.Errorf("%v: %w", v, ErrExists)
 	}
 	if err := s.shareTree(from, v); err != nil {
-		return s.unread(from.String(), 0, err)
+		return s.reader.unread(from.String(), 0, err)
 	}
-	s.volumes[v.number], s.byName[v.key()] = v, v
+	s.catalog.volumes[v.number], s.catalog.byName[v.key()] = v, v
 	op.Commit()
 	return nil
 }
@@ -99,7 +99,7 @@ func (s *Store) addClone(ctx context.Context, from, v *Volume) error {
 // shareTree gives v, which has none, the size and the tree of from.
 func (s *Store) shareTree(from, v *Volume) error {
 	v.size, v.root, v.origin = from.size, from.root, from.number
-	return s.forest.Hold(v.root)
+	return s.parts.forest.Hold(v.root)
 }
 
 func (v *Volume) flags() byte {
@@ -133,9 +133,9 @@ func (v *Volume) Created() time.Time {
 // Origin returns the name of the volume that this one was cloned from; ok is
 // false when it is no clone, or when that volume is gone.
 func (v *Volume) Origin() (name string, ok bool) {
-	v.store.tableMu.Lock()
-	defer v.store.tableMu.Unlock()
-	from := v.store.volumes[v.origin]
+	v.store.catalog.mu.Lock()
+	defer v.store.catalog.mu.Unlock()
+	from := v.store.catalog.volumes[v.origin]
 	if from == nil {
 		return "", false
 	}

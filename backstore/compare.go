@@ -40,7 +40,7 @@ func (s *Store) compareJournal(ctx context.Context) error {
 	c := comparison{salvage: salvage{replay: replay{s}}, whole: true}
 	next := journal.LSN(0)
 	_, err := journal.Read(ctx, s.journalOptions(1), func(rec journal.Record) error {
-		_, err := record.Decode(rec.Payload, s.sb.Unit)
+		_, err := record.Decode(rec.Payload, s.parts.sb.Unit)
 		c.whole = c.whole && err == nil && (next == 0 || rec.LSN == next)
 		next = rec.LSN + 1
 		return nil
@@ -48,20 +48,20 @@ func (s *Store) compareJournal(ctx context.Context) error {
 	if err == nil {
 		_, err = journal.Read(ctx, s.journalOptions(1), func(rec journal.Record) error {
 			if !c.has(rec) {
-				s.noteUnused(rec)
+				s.recovery.noteUnused(rec)
 			}
 			return nil
 		})
 	}
-	for _, v := range s.volumes {
-		s.byName[v.key()] = v // an older record can have given the name to another
+	for _, v := range s.catalog.volumes {
+		s.catalog.byName[v.key()] = v // an older record can have given the name to another
 	}
-	return s.tolerate("journal", err)
+	return s.recovery.tolerate("journal", err)
 }
 
 // has reports whether the rows have what a record changes.
 func (c *comparison) has(rec journal.Record) bool {
-	one, err := record.Decode(rec.Payload, c.s.sb.Unit)
+	one, err := record.Decode(rec.Payload, c.s.parts.sb.Unit)
 	if err != nil {
 		return false
 	}
@@ -86,7 +86,7 @@ func (v *Volume) setStale(block uint64, stale bool) bool {
 }
 
 func (c *comparison) Write(r *record.Write) error {
-	v, err := c.s.volumeNumber(r.Volume)
+	v, err := c.s.catalog.volume(r.Volume)
 	if err != nil {
 		return err
 	}
@@ -98,14 +98,14 @@ func (c *comparison) slots(v *Volume, block uint64, want []extent.Slot) bool {
 	has := true
 	for i, slot := range want {
 		var now [1]extent.Slot
-		err := c.s.forest.Lookup(v.root, block+uint64(i), now[:])
+		err := c.s.parts.forest.Lookup(v.root, block+uint64(i), now[:])
 		has = v.setStale(block+uint64(i), err != nil || now[0] != slot) && has
 	}
 	return has
 }
 
 func (c *comparison) Clear(r *record.Clear) error {
-	v, err := c.s.volumeNumber(r.Volume)
+	v, err := c.s.catalog.volume(r.Volume)
 	if err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func (c *comparison) Clear(r *record.Clear) error {
 func (c *comparison) holes(v *Volume, first, count uint64) bool {
 	has, end := true, first+count
 	for first < end {
-		next, err := c.s.forest.Runs(v.root, first, end-first, extentsStep, func(r blockmap.Run) bool {
+		next, err := c.s.parts.forest.Runs(v.root, first, end-first, extentsStep, func(r blockmap.Run) bool {
 			has = has && !r.Mapped
 			if r.Mapped {
 				v.stale.add(r.First, r.First+r.Count)
@@ -135,11 +135,11 @@ func (c *comparison) holes(v *Volume, first, count uint64) bool {
 }
 
 func (c *comparison) Map(r *record.Map) error {
-	v, err := c.s.volumeNumber(r.Volume)
+	v, err := c.s.catalog.volume(r.Volume)
 	if err != nil {
 		return err
 	}
-	st := c.s.snapshots[r.Snapshot]
+	st := c.s.catalog.snapshots[r.Snapshot]
 	if st == nil || inTree(v.root, r.To, r.Count) != nil || inTree(st.root, r.From, r.Count) != nil {
 		v.stale.add(r.To, r.To+r.Count)
 		return errNotInRows
@@ -148,7 +148,7 @@ func (c *comparison) Map(r *record.Map) error {
 	for at := uint64(0); at < r.Count; at += readBatch {
 		var slots [readBatch]extent.Slot
 		n := min(readBatch, r.Count-at)
-		if err := c.s.forest.Lookup(st.root, r.From+at, slots[:n]); err != nil {
+		if err := c.s.parts.forest.Lookup(st.root, r.From+at, slots[:n]); err != nil {
 			v.stale.add(r.To+at, r.To+at+n)
 			has = false
 			continue
@@ -159,26 +159,26 @@ func (c *comparison) Map(r *record.Map) error {
 }
 
 func (c *comparison) Snapshot(r *record.Snapshot) error {
-	if _, err := c.s.snapshotNumber(r.ID); err != nil {
+	if _, err := c.s.catalog.snapshot(r.ID); err != nil {
 		return err
 	}
-	c.s.putRecords(r.Records)
+	c.s.records.put(r.Records)
 	return nil
 }
 
 func (c *comparison) CreateVolume(r *record.CreateVolume) error {
-	_, err := c.s.volumeNumber(r.Row.Number)
+	_, err := c.s.catalog.volume(r.Row.Number)
 	return err
 }
 
 func (c *comparison) CloneVolume(r *record.CloneVolume) error {
-	_, err := c.s.volumeNumber(r.Number)
+	_, err := c.s.catalog.volume(r.Number)
 	return err
 }
 
 // ResizeVolume sets the size; what was cut off is stale where it is mapped.
 func (c *comparison) ResizeVolume(r *record.ResizeVolume) error {
-	v, err := c.s.volumeNumber(r.Volume)
+	v, err := c.s.catalog.volume(r.Volume)
 	if err != nil {
 		return err
 	}
@@ -190,7 +190,7 @@ func (c *comparison) ResizeVolume(r *record.ResizeVolume) error {
 	if blocks < v.root.Blocks() {
 		has = c.holes(v, blocks, v.root.Blocks()-blocks) && has
 	}
-	c.s.forest.Grow(&v.root, blocks)
+	c.s.parts.forest.Grow(&v.root, blocks)
 	v.size = r.Size
 	return inRows(has)
 }

@@ -22,19 +22,19 @@ func (s *Store) create() error {
 	} else if err := s.removeUnfinished(); err != nil {
 		return err
 	}
-	s.sb = layout.NewSuperblock(s.opts.DedupUnit / BlockLength)
+	s.parts.sb = layout.NewSuperblock(s.opts.DedupUnit / BlockLength)
 	first := rows.Checkpoint{FirstLSN: 1, NextNode: 1, NextExtent: 1, NextSegment: 1}
 	if err := s.found(&first); err != nil {
 		return err
 	}
-	return cmp.Or(s.sb.Write(fsys, filepath.Join(dir, layout.CheckpointDir)), s.sb.Write(fsys, dir))
+	return cmp.Or(s.parts.sb.Write(fsys, filepath.Join(dir, layout.CheckpointDir)), s.parts.sb.Write(fsys, dir))
 }
 
 // found makes the first checkpoint of a store, and its journal. There is none as
 // long as the superblock is not written.
 func (s *Store) found(first *rows.Checkpoint) (err error) {
 	fsys, dir := s.opts.FS, s.opts.Dir
-	if s.sb.Place, err = fsys.Place(dir); err != nil {
+	if s.parts.sb.Place, err = fsys.Place(dir); err != nil {
 		return err
 	}
 	if err := fsys.MkdirAll(filepath.Join(dir, layout.CheckpointDir)); err != nil {
@@ -50,7 +50,7 @@ func (s *Store) found(first *rows.Checkpoint) (err error) {
 	if err = errors.Join(err, kv.Close()); err != nil {
 		return err
 	}
-	return journal.Create(journal.Options{FS: fsys, Dir: filepath.Join(dir, layout.JournalDir), StoreID: s.sb.ID, First: first.FirstLSN})
+	return journal.Create(journal.Options{FS: fsys, Dir: filepath.Join(dir, layout.JournalDir), StoreID: s.parts.sb.ID, First: first.FirstLSN})
 }
 
 // removeUnfinished removes what a create that did not end has left.
@@ -60,15 +60,15 @@ func (s *Store) removeUnfinished() error {
 
 // openRows opens the rows of metadata. unneeded is that of meta.Options.
 func (s *Store) openRows(unneeded func(meta.Reader) (bool, error)) (*meta.DB, error) {
-	if err := s.openReserve(); err != nil {
+	if err := s.space.openReserve(); err != nil {
 		return nil, err
 	}
 	return meta.Open(meta.Options{
-		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, layout.CheckpointDir), StoreID: s.sb.ID, Copies: s.opts.MetadataCopies,
+		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, layout.CheckpointDir), StoreID: s.parts.sb.ID, Copies: s.opts.MetadataCopies,
 		// Over an overlay nothing is mended, and nothing is to say that it was.
 		ReadOnly:   s.opts.ReadOnly,
 		CacheBytes: s.opts.CacheBytes / 8, Log: s.log,
-		Mended: s.damage.NoteMended, MergeFloor: s.opts.tuning.mergeFloor, Slack: mergeSlack, Reserve: s.reserve,
+		Mended: s.damage.NoteMended, MergeFloor: s.opts.tuning.mergeFloor, Slack: mergeSlack, Reserve: s.space.reserve,
 		Unneeded: unneeded,
 	})
 }

@@ -20,7 +20,7 @@ func (w *script) reap(*arguments) error {
 }
 
 func (w *script) seal(*arguments) error {
-	w.store.segments.Seal()
+	w.store.parts.segments.Seal()
 	return nil
 }
 
@@ -56,8 +56,8 @@ func (w *script) physical(*arguments) (string, error) {
 // segments prints the segments and their live bytes.
 func (w *script) segments(*arguments) (string, error) {
 	var out []string
-	for _, id := range w.store.segments.List() {
-		out = append(out, fmt.Sprintf("segment %d: %s live", id, bytesText(w.store.usage.Live(id)*BlockLength)))
+	for _, id := range w.store.parts.segments.List() {
+		out = append(out, fmt.Sprintf("segment %d: %s live", id, bytesText(w.store.parts.usage.Live(id)*BlockLength)))
 	}
 	return strings.Join(out, "\n"), nil
 }
@@ -124,15 +124,15 @@ func (w *script) prepare(a *arguments) error {
 		return err
 	}
 	r := a.span()
-	w.plan = w.store.newPlan()
-	return w.store.prepare(w.plan, v, uint64(r.Offset/BlockLength), w.data.take(a.next(), 0, r.Length))
+	w.plan = w.store.writer.newPlan()
+	return w.store.writer.prepare(w.plan, v, uint64(r.Offset/BlockLength), w.data.take(a.next(), 0, r.Length))
 }
 
 // discard discards the prepared write.
 func (w *script) discard(*arguments) error {
 	w.store.opMu.RLock()
 	defer w.store.opMu.RUnlock()
-	return w.store.discard(w.plan)
+	return w.store.writer.discard(w.plan)
 }
 
 // tamper runs commands on a new store, made by the lines of sound, and prints the
@@ -164,13 +164,13 @@ func (w *script) tamper(text string) string {
 func (w *script) ref(a *arguments) error {
 	w.store.opMu.RLock()
 	defer w.store.opMu.RUnlock()
-	return w.store.extents.Ref([]extent.Slot{w.store.extents.Slot(extent.ID(a.number()), 0)})
+	return w.store.parts.extents.Ref([]extent.Slot{w.store.parts.extents.Slot(extent.ID(a.number()), 0)})
 }
 
 func (w *script) unref(a *arguments) error {
 	w.store.opMu.RLock()
 	defer w.store.opMu.RUnlock()
-	return w.store.extents.Unref([]extent.Slot{w.store.extents.Slot(extent.ID(a.number()), 0)})
+	return w.store.parts.extents.Unref([]extent.Slot{w.store.parts.extents.Slot(extent.ID(a.number()), 0)})
 }
 
 func (w *script) holdRoot(a *arguments) error {
@@ -180,7 +180,7 @@ func (w *script) holdRoot(a *arguments) error {
 	}
 	w.store.opMu.RLock()
 	defer w.store.opMu.RUnlock()
-	return w.store.forest.Hold(v.root)
+	return w.store.parts.forest.Hold(v.root)
 }
 
 func (w *script) dropRoot(a *arguments) error {
@@ -200,9 +200,9 @@ func (w *script) move(a *arguments) error {
 	to := segment.Addr{Segment: segment.ID(a.number()), Block: uint32(a.number())}
 	w.store.opMu.RLock()
 	defer w.store.opMu.RUnlock()
-	x, _, err := w.store.extents.Get(id)
+	x, _, err := w.store.parts.extents.Get(id)
 	if err == nil {
-		_, err = w.store.extents.Move(id, x.Addr, to)
+		_, err = w.store.parts.extents.Move(id, x.Addr, to)
 	}
 	return err
 }
@@ -210,7 +210,7 @@ func (w *script) move(a *arguments) error {
 // row changes a stored row: its bytes, one of them, or where it ends.
 func (w *script) row(a *arguments) error {
 	key := rows.Key(a.next()[0], a.number())
-	value, err := w.store.kv.Get(key)
+	value, err := w.store.parts.kv.Get(key)
 	if err != nil {
 		value = nil
 	}
@@ -235,7 +235,7 @@ func (w *script) row(a *arguments) error {
 	}
 	w.store.opMu.RLock()
 	defer w.store.opMu.RUnlock()
-	return w.store.kv.Store(0, func(put func(meta.Op) error) error {
+	return w.store.parts.kv.Store(0, func(put func(meta.Op) error) error {
 		return put(meta.Op{Key: key, Value: value})
 	})
 }

@@ -155,7 +155,7 @@ func (w *script) reopen() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	<-s.indexLoaded // so that deduplication does not depend on the time
+	<-s.writer.indexLoaded // so that deduplication does not depend on the time
 	w.store = s
 }
 

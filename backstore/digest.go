@@ -27,12 +27,12 @@ type Digest struct {
 // NewDigest returns the digest of no bytes.
 func (s *Store) NewDigest() *Digest {
 	var key [32]byte
-	blake3.DeriveKey("odx 2026-11-22 digest of block fingerprints", s.sb.FingerprintKey[:], key[:])
+	blake3.DeriveKey("odx 2026-11-22 digest of block fingerprints", s.parts.sb.FingerprintKey[:], key[:])
 	sum, err := blake3.NewKeyed(key[:])
 	if err != nil {
 		panic(err) // only for a key that is not 32 bytes
 	}
-	return &Digest{block: s.fingerprints, sum: sum}
+	return &Digest{block: s.parts.fingerprints, sum: sum}
 }
 
 // Write adds bytes. It returns no error.
@@ -115,10 +115,10 @@ func (n *Snapshot) digestBlocks(ctx context.Context, d *Digest, at int64, blocks
 	if err := n.state.stale.check(uint64(at/BlockLength), uint64(blocks)); err != nil {
 		return err
 	}
-	if err := s.forest.Lookup(n.state.root, uint64(at/BlockLength), slots[:blocks]); err != nil {
+	if err := s.parts.forest.Lookup(n.state.root, uint64(at/BlockLength), slots[:blocks]); err != nil {
 		return err
 	}
-	if err := s.extents.Fingerprints(slots[:blocks], prints[:]); err != nil {
+	if err := s.parts.extents.Fingerprints(slots[:blocks], prints[:]); err != nil {
 		return err
 	}
 	for i := range blocks {
@@ -135,9 +135,9 @@ func (n *Snapshot) digestBlocks(ctx context.Context, d *Digest, at int64, blocks
 
 // digestData adds at most a block of data from byte at of the snapshot's tree.
 func (n *Snapshot) digestData(ctx context.Context, d *Digest, at, length int64) error {
-	b := n.store.getBlock()
-	defer n.store.putBlock(b)
-	if err := n.store.readTree(ctx, tree{snapshot: n.state}, b[:length], at); err != nil {
+	b := n.store.reader.getBlock()
+	defer n.store.reader.putBlock(b)
+	if err := n.store.reader.readTree(ctx, tree{snapshot: n.state}, b[:length], at); err != nil {
 		return err
 	}
 	d.Write(b[:length])

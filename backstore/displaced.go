@@ -26,20 +26,20 @@ type displaced struct {
 }
 
 // restoreInline writes the data that the record carries to where it belongs.
-func (s *Store) restoreInline(r *record.Write) error {
-	err := s.segments.WriteAt(r.Fresh[0].Addr, r.Inline)
+func (rc *recovery) restoreInline(r *record.Write) error {
+	err := rc.parts.segments.WriteAt(r.Fresh[0].Addr, r.Inline)
 	if err == nil || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return err
 	}
-	if s.displacedBytes += len(r.Inline); s.displacedBytes > maxDisplaced {
+	if rc.displacedBytes += len(r.Inline); rc.displacedBytes > maxDisplaced {
 		return err
 	}
-	s.damage.Note(fmt.Sprintf("segment %08x", uint32(r.Fresh[0].Addr.Segment)),
+	rc.damage.Note(fmt.Sprintf("segment %08x", uint32(r.Fresh[0].Addr.Segment)),
 		fmt.Errorf("%w: what the journal has of it is stored elsewhere: %w", ErrCorrupt, err))
 	data := r.Inline
 	for i := range r.Fresh {
 		n := int(r.Fresh[i].Blocks) * BlockLength
-		s.displaced = append(s.displaced, displaced{r.First + extent.ID(i), r.Fresh[i].Addr, bytes.Clone(data[:n])})
+		rc.displaced = append(rc.displaced, displaced{r.First + extent.ID(i), r.Fresh[i].Addr, bytes.Clone(data[:n])})
 		data = data[n:]
 	}
 	return nil
@@ -47,18 +47,18 @@ func (s *Store) restoreInline(r *record.Write) error {
 
 // placeDisplaced gives displaced data another place, as cleaning does: a crash
 // forgets it, and the next replay does it again.
-func (s *Store) placeDisplaced() error {
-	for i := range s.displaced {
-		d := &s.displaced[i]
-		now, ok, err := s.extents.Entry(d.id)
+func (rc *recovery) placeDisplaced() error {
+	for i := range rc.displaced {
+		d := &rc.displaced[i]
+		now, ok, err := rc.parts.extents.Entry(d.id)
 		if err != nil || !ok || now.Addr != d.addr {
 			continue // freed since, or read as damage
 		}
-		addr, err := s.segments.Append(d.data)
+		addr, err := rc.parts.segments.Append(d.data)
 		if err != nil {
 			return err
 		}
-		if _, err := s.extents.Move(d.id, d.addr, addr); err != nil {
+		if _, err := rc.parts.extents.Move(d.id, d.addr, addr); err != nil {
 			return err
 		}
 		d.data = nil
@@ -67,9 +67,9 @@ func (s *Store) placeDisplaced() error {
 }
 
 // isDisplaced reports whether the data of an extent got another place.
-func (s *Store) isDisplaced(id extent.ID) bool {
-	for i := range s.displaced {
-		if s.displaced[i].id == id {
+func (rc *recovery) isDisplaced(id extent.ID) bool {
+	for i := range rc.displaced {
+		if rc.displaced[i].id == id {
 			return true
 		}
 	}

@@ -25,8 +25,8 @@ func TestReplay_SegmentCannotBeWritten(t *testing.T) {
 			if err := errors.Join(v.WriteAt(ctx, old, 0), s.Checkpoint(ctx), v.WriteAt(ctx, fresh, 512<<10), s.Flush(ctx)); err != nil {
 				t.Fatal(err)
 			}
-			s.cancel()
-			s.background.Wait()
+			s.life.cancel()
+			s.life.background.Wait()
 			if err := s.closeFiles(); err != nil {
 				t.Fatal(err)
 			}

@@ -38,21 +38,21 @@ func unreadable(err error) bool {
 // distrust takes an extent out of deduplication because of err, if that is a
 // damage. The caller holds no lock. That this fails is no error: the caller has
 // a worse one to report.
-func (s *Store) distrust(ctx context.Context, id extent.ID, err error) {
+func (rd *reader) distrust(ctx context.Context, id extent.ID, err error) {
 	condemned := errors.Is(err, errFingerprint)
-	if !condemned && !damaged(err) || s.opts.ReadOnly || s.throttle(ctx) != nil {
+	if !condemned && !damaged(err) || rd.opts.ReadOnly || rd.pace.throttle(ctx) != nil {
 		return
 	}
-	s.opMu.RLock()
-	defer s.opMu.RUnlock()
-	if s.usable() != nil {
+	rd.opMu.RLock()
+	defer rd.opMu.RUnlock()
+	if rd.life.usable() != nil {
 		return
 	}
-	forget := s.extents.ClearFingerprint
+	forget := rd.parts.extents.ClearFingerprint
 	if condemned {
-		forget = s.extents.Condemn
+		forget = rd.parts.extents.Condemn
 	}
 	if err := forget(id); err != nil {
-		s.log.WithError(err).WithField("extent", id).Warn("an extent that is damaged may still stand for equal data")
+		rd.log.WithError(err).WithField("extent", id).Warn("an extent that is damaged may still stand for equal data")
 	}
 }

@@ -52,7 +52,7 @@ func TestDamagedDataIsStoredAgain(t *testing.T) {
 			}
 			s = d.open(t, 16<<10)
 			defer s.Close()
-			<-s.indexLoaded
+			<-s.writer.indexLoaded
 			v, _ = s.Volume("v")
 			if err := v.WriteAt(ctx, data[:64<<10], 0); err != nil {
 				t.Fatal(err)

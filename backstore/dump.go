@@ -85,27 +85,27 @@ func (d *dumper) rows(ctx context.Context) (first journal.LSN, err error) {
 		sb, err = s.rebuildSuperblock(lost)
 		found = true
 	}
-	s.sb = sb
+	s.parts.sb = sb
 	if old := (*layout.FormatError)(nil); errors.As(err, &old) && old.Version == 2 {
 		_, err = s.convertRows(ctx)
 	} else if err == nil && !found {
 		err = fmt.Errorf("%w: there is no store in %s", ErrNotFound, s.opts.Dir)
 	} else if err == nil {
-		s.kv, err = s.openRows(s.laterUnneeded(ctx))
+		s.parts.kv, err = s.openRows(s.laterUnneeded(ctx))
 	}
-	if err == nil && s.sb.Unit == 0 {
-		s.sb.Unit, err = s.findUnit(ctx)
+	if err == nil && s.parts.sb.Unit == 0 {
+		s.parts.sb.Unit, err = s.recovery.findUnit(ctx)
 	}
 	if err != nil {
 		return 0, err
 	}
-	if why := s.kv.Unneeded(); why != nil {
+	if why := s.parts.kv.Unneeded(); why != nil {
 		if err := d.emit(DumpItem{Part: "checkpoint", Error: fmt.Sprintf("not needed, since the journal has every change: %v", why)}); err != nil {
 			return 0, err
 		}
 	}
 	first = 1
-	err = s.kv.Scan(nil, func(key, value []byte) error {
+	err = s.parts.kv.Scan(nil, func(key, value []byte) error {
 		if string(key) == rows.CheckpointKey {
 			if st, err := rows.DecodeCheckpoint(value); err == nil {
 				first = st.FirstLSN
@@ -116,7 +116,7 @@ func (d *dumper) rows(ctx context.Context) (first journal.LSN, err error) {
 				d.names.Rename(row.Number, row.Key())
 			}
 		}
-		return d.emit(rowItem(key, value, s.sb.Unit))
+		return d.emit(rowItem(key, value, s.parts.sb.Unit))
 	})
 	if metadataDamage(err) {
 		err = d.emit(DumpItem{Part: "checkpoint", Error: err.Error()})
@@ -139,7 +139,7 @@ func (d *dumper) journal(ctx context.Context, first journal.LSN) error {
 	next := first // until records are missing
 	found, err := journal.Read(ctx, d.s.journalOptions(first), func(rec journal.Record) error {
 		item := DumpItem{Part: "journal", Key: fmt.Sprint(rec.LSN)}
-		r, err := record.Decode(rec.Payload, d.s.sb.Unit)
+		r, err := record.Decode(rec.Payload, d.s.parts.sb.Unit)
 		if err != nil {
 			item.Error = err.Error()
 		} else {

@@ -21,7 +21,7 @@ const maxPartial = 1 << 20
 // volume has more than a million extents that it refers to in several places, the
 // result can be too small.
 func (s *Store) ExclusiveBytes(ctx context.Context) (map[string]int64, error) {
-	if err := s.usable(); err != nil {
+	if err := s.life.usable(); err != nil {
 		return nil, err
 	}
 	bytes := make(map[string]int64)
@@ -34,12 +34,12 @@ func (s *Store) ExclusiveBytes(ctx context.Context) (map[string]int64, error) {
 		if err := s.scanTables(kv, func(v *Volume) { volumes = append(volumes, v) }, func(*snapshotState) {}); err != nil {
 			return err
 		}
-		table := extent.NewStored(kv, s.sb.Unit)
+		table := extent.NewStored(kv, s.parts.sb.Unit)
 		volumes = slices.DeleteFunc(volumes, func(v *Volume) bool { return v.file })
 		for _, v := range volumes {
 			x := exclusive{table: table, partial: make(map[extent.ID]uint64)}
 			err := blockmap.ExclusiveLeaves(ctx, kv, v.root, shared, func(slots []extent.Slot) error {
-				return x.leaf(s.extents, slots)
+				return x.leaf(s.parts.extents, slots)
 			})
 			if err != nil {
 				return fmt.Errorf("%v: %w", v, err)

@@ -27,7 +27,7 @@ func (v *Volume) Extents(ctx context.Context, off, length int64, fn func(part Ra
 		if err := v.stale.check(first, count); err != nil {
 			return first, err
 		}
-		return v.store.forest.Runs(v.root, first, count, extentsStep, run)
+		return v.store.parts.forest.Runs(v.root, first, count, extentsStep, run)
 	})
 	return err
 }
@@ -50,7 +50,7 @@ func (n *Snapshot) Extents(ctx context.Context, off, length int64, fn func(part 
 			if err := n.state.stale.check(first, count); err != nil {
 				return first, err
 			}
-			return n.store.forest.Runs(n.state.root, first, count, extentsStep, run)
+			return n.store.parts.forest.Runs(n.state.root, first, count, extentsStep, run)
 		})
 		if err != nil {
 			return err

@@ -37,9 +37,9 @@ func (s *Store) CloneFile(ctx context.Context, src *Volume, name string) (*Volum
 
 // File returns the file of that name.
 func (s *Store) File(name string) (*Volume, error) {
-	s.tableMu.Lock()
-	defer s.tableMu.Unlock()
-	v := s.byName[rows.Name{Name: name, File: true}]
+	s.catalog.mu.Lock()
+	defer s.catalog.mu.Unlock()
+	v := s.catalog.byName[rows.Name{Name: name, File: true}]
 	if v == nil {
 		return nil, fmt.Errorf("file %s: %w", name, ErrNotFound)
 	}
@@ -48,7 +48,7 @@ func (s *Store) File(name string) (*Volume, error) {
 
 // Files returns all files by name.
 func (s *Store) Files() []*Volume {
-	all := s.spaces()
+	all := s.catalog.all()
 	for i, v := range all {
 		if v.file {
 			return all[i:]
@@ -167,38 +167,18 @@ func (s *Store) replace(ctx context.Context, r *replacement) error {
 			return err
 		}
 	}
-	s.tableMu.Lock()
-	if !s.standsAs(r) {
-		s.tableMu.Unlock()
+	s.catalog.mu.Lock()
+	if !s.catalog.standsAs(r) {
+		s.catalog.mu.Unlock()
 		return fmt.Errorf("rename %v to %s: %w meanwhile", r.file, r.to, ErrChanged)
 	}
-	s.rename(r)
+	s.catalog.rename(r)
 	op.Commit()
-	s.tableMu.Unlock()
+	s.catalog.mu.Unlock()
 	if err := s.dropAll(r.gone); err != nil {
-		return s.fail(err)
+		return s.life.fail(err)
 	}
 	return nil
-}
-
-// standsAs reports whether the files are still what they were. s.tableMu is held.
-func (s *Store) standsAs(r *replacement) bool {
-	now := s.byName[rows.Name{Name: r.to, File: true}]
-	if s.volumes[r.file.number] != r.file || now != r.old && now != r.file {
-		return false
-	}
-	return !slices.ContainsFunc(r.gone, func(old *Volume) bool { return s.volumes[old.number] != old })
-}
-
-// rename takes the names of what is deleted out of the table and gives the file its
-// new one. s.tableMu is held.
-func (s *Store) rename(r *replacement) {
-	for _, old := range r.gone {
-		delete(s.byName, old.key())
-	}
-	delete(s.byName, r.file.key())
-	r.file.named.Store(&r.to)
-	s.byName[r.file.key()] = r.file
 }
 
 // dropAll gives up files that have no names any more.

@@ -42,10 +42,10 @@ func (s *Store) HeldBytes(ctx context.Context, snapshots []uint64) (Held, error)
 		defer n.Release()
 		roots[i] = n.state.root
 	}
-	x := exclusive{table: s.extents, partial: make(map[extent.ID]uint64)}
-	owned, err := s.forest.FindOwned(ctx, roots, maxHeldNodes, func(slots []extent.Slot) (int64, error) {
+	x := exclusive{table: s.parts.extents, partial: make(map[extent.ID]uint64)}
+	owned, err := s.parts.forest.FindOwned(ctx, roots, maxHeldNodes, func(slots []extent.Slot) (int64, error) {
 		before := x.blocks
-		err := x.leaf(s.extents, slots)
+		err := x.leaf(s.parts.extents, slots)
 		return (x.blocks - before) * BlockLength, err
 	})
 	if err != nil {
@@ -64,22 +64,24 @@ func (s *Store) HeldBytes(ctx context.Context, snapshots []uint64) (Held, error)
 // bytes that it needs. It returns whether it gave anything up, and is called
 // again until it does not or the write fits. It is called with no lock held and
 // by one write at a time.
-func (s *Store) OnFull(giveUp func(ctx context.Context, need int64) bool) { s.onFull.Store(&giveUp) }
+func (s *Store) OnFull(giveUp func(ctx context.Context, need int64) bool) {
+	s.space.onFull.Store(&giveUp)
+}
 
 // makeRoom is called by a write of length bytes that did not fit, and reports
 // whether to try again.
 func (s *Store) makeRoom(ctx context.Context, length int64) bool {
-	if s.crowded(length) {
-		return s.awaitCleaning(ctx, length)
+	if s.space.crowded(length) {
+		return s.space.awaitCleaning(ctx, length)
 	}
-	giveUp := s.onFull.Load()
+	giveUp := s.space.onFull.Load()
 	// What is given up makes room under the capacity at once, and in the host's
 	// file system only when segments are cleaned.
-	if giveUp == nil || s.opts.CapacityBytes == 0 || s.lowSpace.Load() {
+	if giveUp == nil || s.opts.CapacityBytes == 0 || s.space.low.Load() {
 		return false
 	}
-	s.makingRoom.Lock()
-	defer s.makingRoom.Unlock()
+	s.space.makingRoom.Lock()
+	defer s.space.makingRoom.Unlock()
 	if s.LiveBytes()+length <= s.opts.CapacityBytes {
 		return true // another write made it
 	}

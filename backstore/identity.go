@@ -14,17 +14,17 @@ import (
 
 // HeaderID returns the random number that the store was made with. Two copies of a
 // store have the same one.
-func (s *Store) HeaderID() [16]byte { return s.sb.ID }
+func (s *Store) HeaderID() [16]byte { return s.parts.sb.ID }
 
 // ID returns the store's identity.
-func (s *Store) ID() [16]byte { return s.sb.Identity }
+func (s *Store) ID() [16]byte { return s.parts.sb.Identity }
 
 // Identify returns the identity that initiators see of something whose own number,
 // or what is derived from HeaderID, is id: the same number until the store gets
 // another identity.
 func (s *Store) Identify(id [16]byte) [16]byte {
 	for i := range id {
-		id[i] ^= s.sb.ID[i] ^ s.sb.Identity[i]
+		id[i] ^= s.parts.sb.ID[i] ^ s.parts.sb.Identity[i]
 	}
 	return id
 }
@@ -41,7 +41,7 @@ func (s *Store) checkPlace() {
 		s.log.WithError(err).Warn("it is not known whether the store is a copy")
 		return
 	}
-	if s.moved = !s.sb.Place.Same(now); s.moved {
+	if s.moved = !s.parts.sb.Place.Same(now); s.moved {
 		s.log.WithField("dir", s.opts.Dir).Warn("the store is not where it was made: if the other one is still in use, initiators take the two for one disk. " +
 			"Run odx store new-identity for a copy, or odx store new-identity --keep if it was moved")
 	}

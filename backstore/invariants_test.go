@@ -27,37 +27,37 @@ func TestStoreChecksItself(t *testing.T) {
 			n.ReadAt(context.Background(), make([]byte, 1), 0)
 		}},
 		{"plan put back twice", func(t *testing.T, s *Store, v *Volume) {
-			p := s.newPlan()
-			s.discard(p)
-			s.discard(p)
+			p := s.writer.newPlan()
+			s.writer.discard(p)
+			s.writer.discard(p)
 		}},
 		{"reference taken from an extent that has none left", func(t *testing.T, s *Store, v *Volume) {
-			if err := s.extents.Unref([]extent.Slot{s.extents.Slot(1, 0)}); err != nil {
+			if err := s.parts.extents.Unref([]extent.Slot{s.parts.extents.Slot(1, 0)}); err != nil {
 				t.Fatal(err)
 			}
-			s.fail(s.extents.Unref([]extent.Slot{s.extents.Slot(1, 0)}))
+			s.life.fail(s.parts.extents.Unref([]extent.Slot{s.parts.extents.Slot(1, 0)}))
 		}},
 		{"map refers to an extent that is gone", func(t *testing.T, s *Store, v *Volume) {
-			if err := s.extents.Unref([]extent.Slot{s.extents.Slot(1, 0)}); err != nil {
+			if err := s.parts.extents.Unref([]extent.Slot{s.parts.extents.Slot(1, 0)}); err != nil {
 				t.Fatal(err)
 			}
 			v.ReadAt(context.Background(), make([]byte, BlockLength), 0)
 		}},
 		{"node dropped twice", func(t *testing.T, s *Store, v *Volume) {
-			s.forest.Drop(v.root)
-			s.forest.Drop(v.root)
+			s.parts.forest.Drop(v.root)
+			s.parts.forest.Drop(v.root)
 		}},
 		{"dropped node shared", func(t *testing.T, s *Store, v *Volume) {
-			s.forest.Drop(v.root)
-			s.forest.Hold(v.root)
+			s.parts.forest.Drop(v.root)
+			s.parts.forest.Hold(v.root)
 		}},
 		{"extent unpinned that is not pinned", func(t *testing.T, s *Store, v *Volume) {
-			s.extents.Unpin(1)
+			s.parts.extents.Unpin(1)
 		}},
 		{"change outside an operation", func(t *testing.T, s *Store, v *Volume) {
 			s.opMu.RUnlock()
 			defer s.opMu.RLock()
-			s.extents.Ref([]extent.Slot{s.extents.Slot(1, 0)})
+			s.parts.extents.Ref([]extent.Slot{s.parts.extents.Slot(1, 0)})
 		}},
 	}
 	for _, tt := range tests {
@@ -68,8 +68,8 @@ func TestStoreChecksItself(t *testing.T) {
 				t.Fatal(err)
 			}
 			// The store is left as it is: what comes next would only panic again.
-			s.cancel()
-			s.background.Wait()
+			s.life.cancel()
+			s.life.background.Wait()
 			s.opMu.RLock()
 			defer s.opMu.RUnlock()
 			defer func() {

@@ -37,7 +37,7 @@ func (s *Store) laterUnneeded(ctx context.Context) func(meta.Reader) (bool, erro
 // and the segments that these refer to are there.
 func (s *Store) journalReaches(ctx context.Context, kv meta.Reader) (bool, error) {
 	st, err := readState(kv)
-	if err != nil || s.sb.OldJournal {
+	if err != nil || s.parts.sb.OldJournal {
 		return false, err
 	}
 	whole, refers := true, func(journal.Record) bool { return true }
@@ -53,7 +53,7 @@ func (s *Store) journalReaches(ctx context.Context, kv meta.Reader) (bool, error
 	}
 	next := st.FirstLSN
 	found, err := journal.Read(ctx, journal.Options{
-		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, layout.JournalDir), StoreID: s.sb.ID, First: next,
+		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, layout.JournalDir), StoreID: s.parts.sb.ID, First: next,
 	}, func(rec journal.Record) error {
 		whole = whole && rec.LSN == next && refers(rec)
 		next++
@@ -74,7 +74,7 @@ func (s *Store) findSegments() (segmentNames, error) {
 }
 
 func (f segmentNames) missing(id segment.ID) bool {
-	_, ok := slices.BinarySearch(f.names, filepath.Base(f.s.segmentFile(id)))
+	_, ok := slices.BinarySearch(f.names, filepath.Base(f.s.opts.segmentFile(id)))
 	return !ok
 }
 
@@ -90,7 +90,7 @@ func (f segmentNames) ofCheckpoint(kv meta.Reader) (bool, error) {
 // ofRecord reports whether no segment of a record is missing. That of a record that a power
 // cut can have left, or that has the data, need not be there.
 func (f segmentNames) ofRecord(rec journal.Record) bool {
-	r, err := record.Decode(rec.Payload, f.s.sb.Unit)
+	r, err := record.Decode(rec.Payload, f.s.parts.sb.Unit)
 	w, ok := r.(*record.Write)
 	if !rec.Durable || err != nil || !ok || w.Inline != nil {
 		return err == nil || !rec.Durable

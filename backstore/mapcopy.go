@@ -139,18 +139,18 @@ func (v *Volume) mapBlocks(ctx context.Context, dst int64, from *Snapshot, at, b
 		return 0, err
 	}
 	steps := mapStep
-	if s.behind() {
+	if s.pace.behind() {
 		steps = 1 // it is urgent: see throttle
 	}
-	rec.Count, err = s.forest.Copy(&v.root, to, from.state.root, first, uint64(blocks), steps)
+	rec.Count, err = s.parts.forest.Copy(&v.root, to, from.state.root, first, uint64(blocks), steps)
 	var step *blockmap.StepError
 	if errors.As(err, &step) {
 		// What was done before it counts; the next turn meets it again.
 		if rec.Count == 0 {
-			return 0, s.unread(v.String(), dst, step.Err)
+			return 0, s.reader.unread(v.String(), dst, step.Err)
 		}
 	} else if err != nil {
-		return 0, s.fail(err)
+		return 0, s.life.fail(err)
 	}
 	op.revise(&rec)
 	op.Commit()

@@ -109,7 +109,7 @@ func (m *model) overwrite(volume string, at int, with []uint32) *model {
 // readModel returns what a store holds.
 func readModel(s *Store) (*model, error) {
 	m := newModel()
-	for _, v := range s.spaces() {
+	for _, v := range s.catalog.all() {
 		found, err := readSectors(v.ReadAt, v.Size())
 		if err != nil {
 			return nil, fmt.Errorf("%v: %w", v, err)
@@ -158,9 +158,9 @@ func readSectors(readAt func(context.Context, []byte, int64) error, length int64
 }
 
 func snapshotIDs(s *Store) (ids []uint64) {
-	s.tableMu.Lock()
-	defer s.tableMu.Unlock()
-	for id, st := range s.snapshots {
+	s.catalog.mu.Lock()
+	defer s.catalog.mu.Unlock()
+	for id, st := range s.catalog.snapshots {
 		if !st.deleted {
 			ids = append(ids, id)
 		}

@@ -19,21 +19,21 @@ type operation struct {
 // the state in memory and commits while it still holds them; then it calls End.
 func (s *Store) begin(ctx context.Context, rec record.Record) (operation, error) {
 	o := operation{store: s}
-	if err := s.writable(); err != nil {
+	if err := s.life.writable(); err != nil {
 		return o, err
 	}
-	if err := s.throttle(ctx); err != nil {
+	if err := s.pace.throttle(ctx); err != nil {
 		return o, err
 	}
 	o.head, o.data = rec.Encode()
 	size := len(o.head) + len(o.data)
-	if err := s.journal.Reserve(ctx, size); err != nil {
+	if err := s.parts.journal.Reserve(ctx, size); err != nil {
 		return o, spaceError(err)
 	}
 	s.opMu.RLock()
-	if err := s.usable(); err != nil {
+	if err := s.life.usable(); err != nil {
 		s.opMu.RUnlock()
-		s.journal.Unreserve(size)
+		s.parts.journal.Unreserve(size)
 		return o, err
 	}
 	o.reserved = size
@@ -48,7 +48,7 @@ func (o *operation) revise(rec record.Record) {
 // Commit appends the record to the journal. The caller holds the locks of the
 // change, which is complete.
 func (o *operation) Commit() {
-	o.store.journal.Append(o.head, o.data)
+	o.store.parts.journal.Append(o.head, o.data)
 	o.reserved -= len(o.head) + len(o.data)
 }
 
@@ -56,6 +56,6 @@ func (o *operation) Commit() {
 func (o *operation) End() {
 	o.store.opMu.RUnlock()
 	if o.reserved > 0 {
-		o.store.journal.Unreserve(o.reserved)
+		o.store.parts.journal.Unreserve(o.reserved)
 	}
 }

@@ -34,19 +34,19 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.closeFiles()
 		return nil, fmt.Errorf("store %s: %w", o.Dir, accessError(spaceError(err)))
 	}
-	s.measureSpace()
+	s.space.measure()
 	run, cancel := context.WithCancel(context.Background())
-	s.cancel = cancel
+	s.life.cancel = cancel
 	if o.ReadOnly {
 		s.lookAtSegments(ctx)
-		if !s.unused.Torn {
-			s.logUnused()
+		if !s.recovery.unused.Torn {
+			s.recovery.logUnused()
 		}
-		close(s.indexLoaded) // nothing is deduplicated
+		close(s.writer.indexLoaded) // nothing is deduplicated
 		return s, nil
 	}
-	for _, loop := range []func(context.Context){s.reapLoop, s.checkpointLoop, s.cleanLoop, s.spareLoop, s.tidyLoop, s.scrubLoop, s.loadIndex, s.lookAtSegments} {
-		s.background.Go(func() { loop(run) })
+	for _, loop := range []func(context.Context){s.reapLoop, s.checkpointLoop, s.cleaner.loop, s.space.spareLoop, s.tidyLoop, s.scrubLoop, s.writer.loadIndex, s.lookAtSegments} {
+		s.life.background.Go(func() { loop(run) })
 	}
 	return s, nil
 }
@@ -54,16 +54,27 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 // newStore returns a store that is not open. o has its defaults.
 func newStore(o Options) *Store {
 	s := &Store{
-		opts: o, log: o.Log, damage: damage.NewLog(o.Log), clock: pages.NewClock(),
-		volumes: make(map[uint64]*Volume), byName: make(map[rows.Name]*Volume),
-		snapshots: make(map[uint64]*snapshotState), changedSnaps: make(map[uint64]bool),
-		deletedVols: make(map[uint64]bool), records: make(map[string][]byte), indexLoaded: make(chan struct{}),
+		opts: o, log: o.Log, damage: damage.NewLog(o.Log), parts: parts{clock: pages.NewClock()},
+		life:    life{readOnly: o.ReadOnly, log: o.Log, owner: o.Owner},
+		catalog: newCatalog(), copies: newCopyBuffers(),
 		checkpoints: checkpointer{hurry: make(chan struct{}, 1), stored: make(chan struct{}, 1)},
-		cleanNow:    make(chan struct{}, 1),
-		copies:      newCopyBuffers(),
-		owner:       o.Owner,
 	}
-	s.cleanBudget = rate.NewLimiter(rate.Limit(o.CleanBytesPerSecond), int(max(o.CleanBytesPerSecond, cleanBatch)))
+	p, opts := &s.parts, &s.opts
+	s.recovery = recovery{parts: p, opts: opts, log: s.log, damage: s.damage, catalog: &s.catalog, durable: &s.durable}
+	s.records = recordTable{parts: p, opts: opts, life: &s.life, damage: s.damage, recovery: &s.recovery, changed: make(map[string][]byte)}
+	s.durable = syncer{parts: p, opts: opts}
+	s.space = space{parts: p, opts: opts, log: s.log, damage: s.damage, checkpoints: &s.checkpoints, cleanNow: make(chan struct{}, 1)}
+	s.pace = pacer{parts: p, opts: opts, life: &s.life, space: &s.space, checkpoints: &s.checkpoints}
+	s.reader = reader{parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, pace: &s.pace, opMu: &s.opMu}
+	s.writer = writer{
+		parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, reader: &s.reader, space: &s.space, durable: &s.durable,
+		appends: appendFloors{}, indexLoaded: make(chan struct{}),
+	}
+	s.cleaner = cleaner{
+		parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, space: &s.space, writer: &s.writer, reader: &s.reader, opMu: &s.opMu,
+		checkpoint: s.Checkpoint,
+		budget:     rate.NewLimiter(rate.Limit(o.CleanBytesPerSecond), int(max(o.CleanBytesPerSecond, cleanBatch))),
+	}
 	return s
 }
 
@@ -90,14 +101,14 @@ func (s *Store) open(ctx context.Context) error {
 		err = s.advise(err)
 	}
 	if upgradable(err) && s.opts.ReadOnly {
-		s.sb = sb
+		s.parts.sb = sb
 		_, err = s.convertRows(ctx)
 		found = true
 	}
 	if err != nil {
 		return err
 	}
-	s.sb = sb
+	s.parts.sb = sb
 	if !found {
 		if s.opts.ReadOnly {
 			return fmt.Errorf("%w: there is no store in %s", ErrNotFound, s.opts.Dir)
@@ -153,22 +164,23 @@ func (s *Store) advise(err error) error {
 
 // openParts opens what the superblock is of.
 func (s *Store) openParts(ctx context.Context) (err error) {
-	s.fingerprints = fingerprint.New(s.sb.FingerprintKey)
-	s.kv, err = s.openRows(s.laterUnneeded(ctx))
+	s.parts.fingerprints = fingerprint.New(s.parts.sb.FingerprintKey)
+	s.parts.kv, err = s.openRows(s.laterUnneeded(ctx))
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %w: all metadata is in there; restore it from a copy", ErrCorrupt, err)
 	}
 	if err != nil {
 		return corrupt(err)
 	}
-	if why := s.kv.Unneeded(); why != nil {
+	s.pace.journalRoom.Store(s.space.journalFile) // until a checkpoint shows what there can be
+	if why := s.parts.kv.Unneeded(); why != nil {
 		s.log.WithError(why).Warn("files with names of metadata cannot be read; nothing of them is needed, since the journal has every change after the metadata that can be read")
 	}
-	if lost := s.kv.Lost(); lost != nil {
+	if lost := s.parts.kv.Lost(); lost != nil {
 		s.damage.Note("checkpoints", lost)
 	}
-	if s.sb.Unit == 0 {
-		if s.sb.Unit, err = s.findUnit(ctx); err != nil {
+	if s.parts.sb.Unit == 0 {
+		if s.parts.sb.Unit, err = s.recovery.findUnit(ctx); err != nil {
 			return err
 		}
 	}
@@ -188,8 +200,8 @@ func (s *Store) settle(ctx context.Context, bad []layout.BadCopy) error {
 		}
 		return nil
 	}
-	s.kv.Settle()
-	if s.sb.OldJournal {
+	s.parts.kv.Settle()
+	if s.parts.sb.OldJournal {
 		if err := s.endUpgrade(ctx); err != nil {
 			return err
 		}
@@ -213,7 +225,7 @@ func (s *Store) settle(ctx context.Context, bad []layout.BadCopy) error {
 // else has the name.
 func (s *Store) mendSuperblock(bad layout.BadCopy) {
 	name := filepath.Join(bad.Dir, layout.SuperblockName)
-	if err := s.sb.Write(s.opts.FS, bad.Dir); err != nil {
+	if err := s.parts.sb.Write(s.opts.FS, bad.Dir); err != nil {
 		s.damage.Note(name, fmt.Errorf("this copy of the superblock cannot be mended: %w", err))
 		return
 	}
@@ -222,8 +234,8 @@ func (s *Store) mendSuperblock(bad layout.BadCopy) {
 
 // loadState reads the last checkpoint and makes the parts that live in memory.
 func (s *Store) loadState() (rows.Checkpoint, error) {
-	st, err := readState(s.kv)
-	if err = s.tolerate("state of the last checkpoint", err); err != nil {
+	st, err := readState(s.parts.kv)
+	if err = s.recovery.tolerate("state of the last checkpoint", err); err != nil {
 		return st, err
 	}
 	if st.FirstLSN == 0 {
@@ -231,25 +243,25 @@ func (s *Store) loadState() (rows.Checkpoint, error) {
 			return st, err
 		}
 	}
-	s.lastVolume, s.lastSnapshot = st.LastVolume, st.LastSnapshot
-	s.firstLSN.Store(uint64(st.FirstLSN))
-	if s.usage, err = extent.LoadUsage(s.kv); s.tolerate("usage of segments", err) != nil {
+	s.catalog.lastVolume, s.catalog.lastSnapshot = st.LastVolume, st.LastSnapshot
+	s.pace.firstLSN.Store(uint64(st.FirstLSN))
+	if s.parts.usage, err = extent.LoadUsage(s.parts.kv); s.recovery.tolerate("usage of segments", err) != nil {
 		return st, err
 	}
 	// The rest is for the rows read last and for what is changed and not
 	// stored yet, which is evicted by nobody.
 	cache := s.opts.CacheBytes
-	s.extents = extent.NewTable(extent.Options{
-		KV: s.reader(), Clock: s.clock, Unit: s.sb.Unit, Next: st.NextExtent, Usage: s.usage,
+	s.parts.extents = extent.NewTable(extent.Options{
+		KV: s.recovery.reader(), Clock: s.parts.clock, Unit: s.parts.sb.Unit, Next: st.NextExtent, Usage: s.parts.usage,
 		MaxBytes: cache * 5 / 16,
 	})
-	s.forest = blockmap.New(blockmap.Options{
-		KV: s.reader(), Clock: s.clock, Extents: s.extents, MaxBytes: cache / 4, Next: st.NextNode, Dropped: st.Dropped,
+	s.parts.forest = blockmap.New(blockmap.Options{
+		KV: s.recovery.reader(), Clock: s.parts.clock, Extents: s.parts.extents, MaxBytes: cache / 4, Next: st.NextNode, Dropped: st.Dropped,
 	})
-	if err := errors.Join(s.extents.SkipUnread(), s.forest.SkipUnread()); err != nil {
+	if err := errors.Join(s.parts.extents.SkipUnread(), s.parts.forest.SkipUnread()); err != nil {
 		return st, err
 	}
-	s.index = dedup.New(cache / 4)
+	s.writer.index = dedup.New(cache / 4)
 	return st, s.loadTables()
 }
 
@@ -267,11 +279,11 @@ func readState(kv meta.Reader) (rows.Checkpoint, error) {
 }
 
 func (s *Store) loadTables() error {
-	err := s.scanTables(s.kv,
-		func(v *Volume) { s.volumes[v.number], s.byName[v.key()] = v, v },
-		func(st *snapshotState) { s.snapshots[st.id] = st })
+	err := s.scanTables(s.parts.kv,
+		func(v *Volume) { s.catalog.volumes[v.number], s.catalog.byName[v.key()] = v, v },
+		func(st *snapshotState) { s.catalog.snapshots[st.id] = st })
 	if err == nil && s.opts.ReadOnly {
-		err = s.salvageSnapshots()
+		err = s.recovery.salvageSnapshots()
 	}
 	return err
 }
@@ -285,7 +297,7 @@ func (s *Store) scanTables(kv meta.Reader, volume func(*Volume), snapshot func(*
 		}
 		return err
 	})
-	if err = s.tolerate("table of volumes", err); err != nil {
+	if err = s.recovery.tolerate("table of volumes", err); err != nil {
 		return fmt.Errorf("table of volumes: %w", err)
 	}
 	err = kv.Scan([]byte{rows.SnapshotPrefix}, func(_, value []byte) error {
@@ -295,7 +307,7 @@ func (s *Store) scanTables(kv meta.Reader, volume func(*Volume), snapshot func(*
 		}
 		return err
 	})
-	if err = s.tolerate("table of snapshots", err); err != nil {
+	if err = s.recovery.tolerate("table of snapshots", err); err != nil {
 		return fmt.Errorf("table of snapshots: %w", err)
 	}
 	return nil
@@ -306,53 +318,51 @@ func (s *Store) replay(ctx context.Context, st rows.Checkpoint) error {
 	if err := s.openSegments(st.NextSegment); err != nil {
 		return err
 	}
-	s.extents.BeginReplay(st.Pinned)
-	s.replaying = true
+	s.parts.extents.BeginReplay(st.Pinned)
 	if err := s.openJournal(ctx, st.FirstLSN); err != nil {
 		return err
 	}
-	s.replaying = false
 	if s.opts.ReadOnly {
-		if err := errors.Join(s.salvageVolumes(), s.noteSnapshots()); err != nil {
+		if err := errors.Join(s.salvageVolumes(), s.recovery.noteSnapshots()); err != nil {
 			return err
 		}
 	}
-	for _, st := range s.snapshots {
+	for _, st := range s.catalog.snapshots {
 		if err := s.dropSnapshot(st); err != nil {
 			return err
 		}
 	}
-	err := s.extents.EndReplay()
+	err := s.parts.extents.EndReplay()
 	if err == nil {
-		err = s.placeDisplaced()
+		err = s.recovery.placeDisplaced()
 	}
-	s.clock.Guard(&s.opMu)
-	return s.tolerate("extents", err)
+	s.parts.clock.Guard(&s.opMu)
+	return s.recovery.tolerate("extents", err)
 }
 
 // openSegments opens the segments, and notes those that are missing: a checkpoint
 // is stored after the segments that it counts.
 func (s *Store) openSegments(next segment.ID) error {
-	blobs, err := segment.DirGiving(s.opts.FS, s.opts.segmentPath(), s.giveUp)
+	blobs, err := segment.DirGiving(s.opts.FS, s.opts.segmentPath(), s.space.giveUp)
 	if err != nil {
 		return err
 	}
-	s.segments, err = segment.Open(segment.Options{
-		Blobs: blobs, StoreID: s.sb.ID, Next: next, SegmentBlocks: s.opts.tuning.segmentBlocks,
-		WriteBackBytes: s.opts.tuning.writeBackBytes, WriteBack: s.writeBack, Gather: gatherBytes,
+	s.parts.segments, err = segment.Open(segment.Options{
+		Blobs: blobs, StoreID: s.parts.sb.ID, Next: next, SegmentBlocks: s.opts.tuning.segmentBlocks,
+		WriteBackBytes: s.opts.tuning.writeBackBytes, WriteBack: s.durable.writeBack, Gather: gatherBytes,
 		Reserve: 1,
 	})
 	if err != nil {
 		return err
 	}
 	if s.opts.ReadOnly {
-		s.segments.FindReserve()
+		s.parts.segments.FindReserve()
 	}
-	there := s.segments.List()
-	for _, id := range s.usage.Segments() {
+	there := s.parts.segments.List()
+	for _, id := range s.parts.usage.Segments() {
 		if !slices.Contains(there, id) {
 			s.damage.Note(fmt.Sprintf("segment %08x", uint32(id)),
-				fmt.Errorf("%w: its file is missing; %d blocks of data lie in it", ErrCorrupt, s.usage.Live(id)))
+				fmt.Errorf("%w: its file is missing; %d blocks of data lie in it", ErrCorrupt, s.parts.usage.Live(id)))
 		}
 	}
 	return nil
@@ -361,14 +371,14 @@ func (s *Store) openSegments(next segment.ID) error {
 // openJournal opens the journal and replays it from a record on.
 func (s *Store) openJournal(ctx context.Context, first journal.LSN) (err error) {
 	o := s.journalOptions(first)
-	if s.stateless {
+	if s.recovery.stateless {
 		return s.compareJournal(ctx)
 	}
 	redo := replay{s}.redo
 	if s.opts.ReadOnly {
 		redo = (&salvage{replay: replay{s}}).redo
 	}
-	s.journal, err = journal.Open(ctx, o, redo)
+	s.parts.journal, err = journal.Open(ctx, o, redo)
 	var damage *journal.DamageError
 	if s.opts.ReadOnly && errors.As(err, &damage) {
 		return s.replayUndamaged(ctx, o)
@@ -382,33 +392,33 @@ func (s *Store) openJournal(ctx context.Context, first journal.LSN) (err error) 
 	if err != nil {
 		return err
 	}
-	s.recovered.Store(true)
-	return s.noteTorn(ctx, s.journal.Torn())
+	s.durable.recovered.Store(true)
+	return s.noteTorn(ctx, s.parts.journal.Torn())
 }
 
 func (s *Store) journalOptions(first journal.LSN) journal.Options {
 	return journal.Options{
-		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, layout.JournalDir), StoreID: s.sb.ID, First: first,
-		BeforeWrite: s.segments.WriteOut, BeforeSync: s.syncSegments, Legacy: s.sb.OldJournal,
-		FileBytes: s.journalFile, Left: s.noteLeft,
+		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, layout.JournalDir), StoreID: s.parts.sb.ID, First: first,
+		BeforeWrite: s.parts.segments.WriteOut, BeforeSync: s.durable.syncSegments, Legacy: s.parts.sb.OldJournal,
+		FileBytes: s.space.journalFile, Left: s.space.noteLeft,
 	}
 }
 
 // Close makes everything durable, stores a checkpoint and releases the store.
 // Operations that are still running fail or finish first.
 func (s *Store) Close() error {
-	if s.closed.Swap(true) {
+	if s.life.closed.Swap(true) {
 		return ErrClosed
 	}
-	s.cancel()
-	s.background.Wait()
+	s.life.cancel()
+	s.life.background.Wait()
 	s.checkpoints.stop()
 	// From here on no operation changes anything: those that began earlier have
 	// ended when opMu is free, later ones find the store closed.
 	if s.opts.ReadOnly {
 		return s.closeFiles()
 	}
-	if err := s.owner.Check(); err != nil {
+	if err := s.life.owner.Check(); err != nil {
 		return errors.Join(err, s.closeFiles())
 	}
 	err := s.Checkpoint(context.Background())
@@ -418,7 +428,7 @@ func (s *Store) Close() error {
 		err = nil
 	}
 	if err == nil {
-		err = s.journal.Commit(context.Background(), s.journal.Last())
+		err = s.parts.journal.Commit(context.Background(), s.parts.journal.Last())
 	}
 	return spaceError(errors.Join(err, s.closeFiles()))
 }
@@ -426,24 +436,9 @@ func (s *Store) Close() error {
 // closeFiles closes what open has opened, in the order of dependence, and gives the store
 // back.
 func (s *Store) closeFiles() error {
-	err := s.closeParts()
-	if s.owner != nil {
-		err = errors.Join(err, s.owner.Release())
+	err := s.parts.close()
+	if s.life.owner != nil {
+		err = errors.Join(err, s.life.owner.Release())
 	}
 	return err
-}
-
-// closeParts closes what openParts has opened.
-func (s *Store) closeParts() error {
-	var errs []error
-	if s.journal != nil {
-		errs = append(errs, s.journal.Close())
-	}
-	if s.segments != nil {
-		errs = append(errs, s.segments.Close())
-	}
-	if s.kv != nil {
-		errs = append(errs, s.kv.Close())
-	}
-	return errors.Join(errs...)
 }

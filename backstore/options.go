@@ -3,15 +3,17 @@ package backstore
 import (
 	"cmp"
 	"fmt"
-	"odx/backstore/extent"
-	"odx/backstore/layout"
-	"odx/backstore/meta"
-	"odx/backstore/vfs"
-	"odx/owner"
 	"path/filepath"
 	"time"
 
 	"github.com/sirupsen/logrus"
+
+	"odx/backstore/extent"
+	"odx/backstore/layout"
+	"odx/backstore/meta"
+	"odx/backstore/segment"
+	"odx/backstore/vfs"
+	"odx/owner"
 )
 
 // Defaults of Options.
@@ -164,3 +166,8 @@ func (o *Options) setDefaults() error {
 
 // dir returns the directory of the store.
 func (o *Options) dir() layout.Directory { return layout.Directory{FS: o.FS, Path: o.Dir} }
+
+// segmentFile returns the name of the file of a segment.
+func (o *Options) segmentFile(id segment.ID) string {
+	return filepath.Join(o.segmentPath(), fmt.Sprintf("%08x.seg", uint32(id)))
+}

@@ -19,8 +19,8 @@ func (s *Store) own(ctx context.Context) (err error) {
 	if err := fsys.MkdirAll(dir); err != nil {
 		return err
 	}
-	if s.owner == nil {
-		s.owner, err = owner.Claim(ctx, fsys.Owner(dir))
+	if s.life.owner == nil {
+		s.life.owner, err = owner.Claim(ctx, fsys.Owner(dir))
 	}
 	if errors.Is(err, owner.ErrHeld) {
 		return fmt.Errorf("%w (%s)", ErrLocked, filepath.Join(dir, owner.LockName))
@@ -31,7 +31,7 @@ func (s *Store) own(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.opts.FS = vfs.Fenced(fsys, s.owner.Check)
+	s.opts.FS = vfs.Fenced(fsys, s.life.owner.Check)
 	return nil
 }
 
@@ -53,12 +53,12 @@ func (o *Options) refuseOwner() error {
 
 // Owned returns nil while this process owns the store, and an owner.ErrLost once that is
 // not certain. It takes no lock and allocates nothing.
-func (s *Store) Owned() error { return s.owner.Check() }
+func (s *Store) Owned() error { return s.life.owner.Check() }
 
 // Lost is closed when this process does not own the store any more: because it was closed,
 // or because another one may have it. Then nothing of it may be answered.
-func (s *Store) Lost() <-chan struct{} { return s.owner.Lost() }
+func (s *Store) Lost() <-chan struct{} { return s.life.owner.Lost() }
 
 // Epoch is the epoch of the claim: see owner.Holding. Of a store that is only read it is
 // that of the last process that could change it.
-func (s *Store) Epoch() uint64 { return s.owner.Epoch() }
+func (s *Store) Epoch() uint64 { return s.life.owner.Epoch() }

@@ -136,7 +136,7 @@ func TestOwn_OtherFormat(t *testing.T) {
 	o := Options{Dir: dir, Log: logrus.NewEntry(silent()), CacheBytes: 4 << 20}
 	s, err := Open(ctx, o)
 	must.Succeed(t, err)
-	later := s.sb.Encode(layout.FormatVersion + 1)
+	later := s.parts.sb.Encode(layout.FormatVersion + 1)
 	must.Succeed(t, s.Close())
 	for _, in := range layout.Superblocks(dir) {
 		must.Succeed(t, os.WriteFile(filepath.Join(in, layout.SuperblockName), later, 0o600))
@@ -168,7 +168,7 @@ func TestRepair_Lost(t *testing.T) {
 		m := repair{o: RepairOptions{Options: d.options(repairOptions), To: to}, result: &Repaired{}}
 		must.Succeed(t, m.o.setDefaults())
 		m.fsys = m.o.FS
-		must.Succeed(t, m.open(t.Context()), m.from.owner.Release())
+		must.Succeed(t, m.open(t.Context()), m.from.life.owner.Release())
 		before := d.fs.ProcessClone()
 		for what, err := range map[string]error{
 			"run": m.run(t.Context()), "mark": m.noteRepaired(), "swap": m.swapAll(), "remove": m.removeMade(),

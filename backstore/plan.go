@@ -2,14 +2,41 @@ package backstore
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"hash/crc32"
+	"sync"
+	"time"
 
+	"github.com/sirupsen/logrus"
+
+	"odx/backstore/damage"
+	"odx/backstore/dedup"
 	"odx/backstore/extent"
 	"odx/backstore/fingerprint"
 	"odx/backstore/invariant"
 	"odx/backstore/record"
 	"odx/backstore/segment"
 )
+
+// writer stores new data: it finds duplicates, appends the rest to segments, and installs
+// what a record says in maps and tables.
+type writer struct {
+	parts   *parts
+	opts    *Options
+	log     *logrus.Entry
+	life    *life
+	damage  *damage.Log
+	reader  *reader
+	space   *space
+	durable *syncer
+
+	plans   sync.Pool // of *writePlan
+	appends appendFloors
+	index   *dedup.Index
+	// indexLoaded is closed when the index knows what the last checkpoint has.
+	indexLoaded chan struct{}
+}
 
 const (
 	// planBlocks is the largest part of a write that takes effect in one step.
@@ -39,8 +66,8 @@ var zeroBlock [BlockLength]byte
 
 func isZero(p []byte) bool { return p[0] == 0 && bytes.Equal(p, zeroBlock[:len(p)]) }
 
-func (s *Store) newPlan() *writePlan {
-	p, _ := s.plans.Get().(*writePlan)
+func (w *writer) newPlan() *writePlan {
+	p, _ := w.plans.Get().(*writePlan)
 	if p == nil {
 		p = &writePlan{}
 	}
@@ -51,43 +78,43 @@ func (s *Store) newPlan() *writePlan {
 // prepare looks for duplicates in data, whole blocks to be written at block of
 // a volume, and stores what is new. After an error or when the plan is not
 // applied, the caller calls discard.
-func (s *Store) prepare(p *writePlan, v *Volume, block uint64, data []byte) error {
+func (w *writer) prepare(p *writePlan, v *Volume, block uint64, data []byte) error {
 	p.rec.Volume, p.rec.Block, p.rec.Blocks = v.number, block, len(data)/BlockLength
-	p.deduplicate = !s.opts.StoreDuplicates && !v.storeDuplicates.Load()
+	p.deduplicate = !w.opts.StoreDuplicates && !v.storeDuplicates.Load()
 	clear(p.rec.Slots[:p.rec.Blocks])
 	clear(p.rec.Known[:p.rec.Blocks])
 	p.rec.Fresh, p.pinned, p.rec.Inline = p.rec.Fresh[:0], p.pinned[:0], nil
-	p.floor = s.appendFloor()
-	s.appends.begin(p.floor)
+	p.floor = w.floor()
+	w.appends.begin(p.floor)
 	p.holding = true
 
-	s.cut(p, block, data)
+	w.split(p, block, data)
 	if p.deduplicate {
-		s.fingerprint(p, data)
-		if err := s.findKnown(p); err != nil {
+		w.fingerprint(p, data)
+		if err := w.findKnown(p); err != nil {
 			return err
 		}
 	}
 	p.checksum(data)
-	if err := s.storeFresh(p, data); err != nil {
+	if err := w.storeFresh(p, data); err != nil {
 		return err
 	}
 	p.rec.Build()
 	return nil
 }
 
-// appendFloor returns the lowest segment that an append can go to from now on.
-func (s *Store) appendFloor() segment.ID {
-	if id, ok := s.segments.Current(); ok {
+// floor returns the lowest segment that an append can go to from now on.
+func (w *writer) floor() segment.ID {
+	if id, ok := w.parts.segments.Current(); ok {
 		return id
 	}
-	return s.segments.NextID()
+	return w.parts.segments.NextID()
 }
 
-// cut makes extents of the data, all of them fresh until they are looked up.
-func (s *Store) cut(p *writePlan, block uint64, data []byte) {
+// split makes extents of the data, all of them fresh until they are looked up.
+func (w *writer) split(p *writePlan, block uint64, data []byte) {
 	for i := 0; i < p.rec.Blocks; {
-		n := s.unitRun(block, i, p.rec.Blocks, data)
+		n := w.unitRun(block, i, p.rec.Blocks, data)
 		if n == 0 {
 			i++
 			continue
@@ -102,8 +129,8 @@ func (s *Store) cut(p *writePlan, block uint64, data []byte) {
 // unitRun returns how many blocks from i on make an extent: up to the end of
 // the dedup unit, counted from the start of the volume so that equal images
 // are cut alike, without blocks of zeros. It is 0 when block i is zeros.
-func (s *Store) unitRun(block uint64, i, end int, data []byte) int {
-	unit := s.sb.Unit
+func (w *writer) unitRun(block uint64, i, end int, data []byte) int {
+	unit := w.parts.sb.Unit
 	end = min(end, i+unit-int((block+uint64(i))%uint64(unit)))
 	n := 0
 	for i+n < end && !isZero(data[(i+n)*BlockLength:(i+n+1)*BlockLength]) {
@@ -113,8 +140,8 @@ func (s *Store) unitRun(block uint64, i, end int, data []byte) int {
 }
 
 // fingerprint computes the fingerprints of the fresh extents.
-func (s *Store) fingerprint(p *writePlan, data []byte) {
-	batch := s.fingerprints.Batch()
+func (w *writer) fingerprint(p *writePlan, data []byte) {
+	batch := w.parts.fingerprints.Batch()
 	for i := range p.rec.Fresh {
 		x := &p.rec.Fresh[i]
 		batch.Add((*[fingerprint.Size]byte)(&x.Fingerprint), x.Of(data))
@@ -123,10 +150,10 @@ func (s *Store) fingerprint(p *writePlan, data []byte) {
 }
 
 // findKnown looks the fresh extents up: what the table has is fresh no more.
-func (s *Store) findKnown(p *writePlan) error {
+func (w *writer) findKnown(p *writePlan) error {
 	fresh := p.rec.Fresh[:0]
 	for i := range p.rec.Fresh {
-		known, err := s.find(p, &p.rec.Fresh[i])
+		known, err := w.find(p, &p.rec.Fresh[i])
 		if err != nil {
 			return err
 		}
@@ -139,12 +166,12 @@ func (s *Store) findKnown(p *writePlan) error {
 }
 
 // find makes the blocks of x those of a known extent, if there is one.
-func (s *Store) find(p *writePlan, x *record.FreshExtent) (known bool, err error) {
-	id := s.index.Lookup(&x.Fingerprint)
+func (w *writer) find(p *writePlan, x *record.FreshExtent) (known bool, err error) {
+	id := w.index.Lookup(&x.Fingerprint)
 	if id == 0 {
 		return false, nil
 	}
-	known, err = s.extents.Pin(id, &x.Fingerprint, int(x.Blocks))
+	known, err = w.parts.extents.Pin(id, &x.Fingerprint, int(x.Blocks))
 	if metadataDamage(err) {
 		return false, nil // it cannot stand for anything
 	}
@@ -153,7 +180,7 @@ func (s *Store) find(p *writePlan, x *record.FreshExtent) (known bool, err error
 	}
 	p.pinned = append(p.pinned, id)
 	for k := range int(x.Blocks) {
-		slot := s.extents.Slot(id, k)
+		slot := w.parts.extents.Slot(id, k)
 		p.rec.Slots[x.At+k], p.rec.Known[x.At+k] = slot, slot
 	}
 	return true, nil
@@ -171,14 +198,14 @@ func (p *writePlan) checksum(data []byte) {
 
 // storeFresh appends the data of the fresh extents to the segments, what lies
 // together in one piece.
-func (s *Store) storeFresh(p *writePlan, data []byte) error {
+func (w *writer) storeFresh(p *writePlan, data []byte) error {
 	if len(p.rec.Fresh) == 0 {
 		return nil
 	}
-	if err := s.checkRoom(p); err != nil {
+	if err := w.space.checkRoom(p); err != nil {
 		return err
 	}
-	p.rec.First = s.extents.Allocate(len(p.rec.Fresh))
+	p.rec.First = w.parts.extents.Allocate(len(p.rec.Fresh))
 	appends := 0
 	var piece []byte
 	for i := 0; i < len(p.rec.Fresh); {
@@ -188,7 +215,7 @@ func (s *Store) storeFresh(p *writePlan, data []byte) error {
 			j++
 		}
 		piece = data[p.rec.Fresh[i].At*BlockLength : end*BlockLength]
-		addr, err := s.segments.Append(piece)
+		addr, err := w.parts.segments.Append(piece)
 		if err != nil {
 			return spaceError(err)
 		}
@@ -197,13 +224,13 @@ func (s *Store) storeFresh(p *writePlan, data []byte) error {
 			x.Addr = addr
 			addr.Block += uint32(x.Blocks)
 			for k := range int(x.Blocks) {
-				p.rec.Slots[x.At+k] = s.extents.Slot(p.rec.First+extent.ID(i), k)
+				p.rec.Slots[x.At+k] = w.parts.extents.Slot(p.rec.First+extent.ID(i), k)
 			}
 		}
 		appends++
 	}
-	s.disk.Add(int64(len(data)))
-	if unflushed := s.unflushed.Add(int64(len(data))); appends == 1 && len(piece) <= inlineBytes && unflushed <= inlineWindow {
+	w.space.disk.Add(int64(len(data)))
+	if unflushed := w.durable.unflushed.Add(int64(len(data))); appends == 1 && len(piece) <= inlineBytes && unflushed <= inlineWindow {
 		p.rec.Inline = piece
 	}
 	return nil
@@ -211,15 +238,15 @@ func (s *Store) storeFresh(p *writePlan, data []byte) error {
 
 // apply puts the plan into a volume's map. The volume is locked exclusively and
 // opMu is shared. Its journal record is appended last.
-func (s *Store) apply(op *operation, p *writePlan, v *Volume) error {
-	if err := s.touchWrite(v, &p.rec); err != nil {
-		return s.unread(v.String(), int64(p.rec.Block)*BlockLength, err)
+func (w *writer) apply(op *operation, p *writePlan, v *Volume) error {
+	if err := w.touchWrite(v, &p.rec); err != nil {
+		return w.reader.unread(v.String(), int64(p.rec.Block)*BlockLength, err)
 	}
-	if err := s.install(v, &p.rec); err != nil {
-		return s.fail(err)
+	if err := w.install(v, &p.rec); err != nil {
+		return w.life.fail(err)
 	}
 	if len(p.rec.Fresh) > 0 && p.rec.Inline == nil {
-		s.segmentDirty.Store(true)
+		w.durable.segmentDirty.Store(true)
 	}
 	op.Commit()
 	if !p.deduplicate {
@@ -228,52 +255,52 @@ func (s *Store) apply(op *operation, p *writePlan, v *Volume) error {
 	for i := range p.rec.Fresh {
 		// Not before the record is in the journal: others may refer to the
 		// extent from now on, and their records must come later.
-		s.index.Insert(&p.rec.Fresh[i].Fingerprint, p.rec.First+extent.ID(i))
+		w.index.Insert(&p.rec.Fresh[i].Fingerprint, p.rec.First+extent.ID(i))
 	}
 	return nil
 }
 
 // discard ends a plan, applied or not. opMu is shared when the plan has pins.
-func (s *Store) discard(p *writePlan) error {
+func (w *writer) discard(p *writePlan) error {
 	if p.holding {
-		s.appends.end(p.floor)
+		w.appends.end(p.floor)
 		p.holding = false
 	}
 	for _, id := range p.pinned {
-		if err := s.extents.Unpin(id); err != nil {
+		if err := w.parts.extents.Unpin(id); err != nil {
 			if metadataDamage(err) { // it keeps its space
-				s.damage.Note("reference counts of extents", err)
+				w.damage.Note("reference counts of extents", err)
 				continue
 			}
-			return s.fail(err)
+			return w.life.fail(err)
 		}
 	}
 	p.pinned, p.rec.Inline = p.pinned[:0], nil
 	p.held.Return()
 	p.rec.Scribble()
-	s.plans.Put(p)
+	w.plans.Put(p)
 	return nil
 }
 
 // touchWrite reads what install needs, so that it does not stop half done.
-func (s *Store) touchWrite(v *Volume, r *record.Write) error {
-	if err := s.extents.TouchNew(r.First, len(r.Fresh)); err != nil {
+func (w *writer) touchWrite(v *Volume, r *record.Write) error {
+	if err := w.parts.extents.TouchNew(r.First, len(r.Fresh)); err != nil {
 		return err
 	}
-	if err := s.extents.Touch(r.Known[:r.Blocks]); err != nil {
+	if err := w.parts.extents.Touch(r.Known[:r.Blocks]); err != nil {
 		return err
 	}
-	return s.forest.TouchSet(v.root, r.Block, uint64(r.Blocks))
+	return w.parts.forest.TouchSet(v.root, r.Block, uint64(r.Blocks))
 }
 
 // install puts a write into a volume's map.
-func (s *Store) install(v *Volume, r *record.Write) error {
+func (w *writer) install(v *Volume, r *record.Write) error {
 	for i := range r.Fresh {
-		if err := s.extents.Create(r.First+extent.ID(i), &r.Fresh[i].Extent); err != nil {
+		if err := w.parts.extents.Create(r.First+extent.ID(i), &r.Fresh[i].Extent); err != nil {
 			return err
 		}
 	}
-	if err := s.extents.Ref(r.Known[:r.Blocks]); err != nil {
+	if err := w.parts.extents.Ref(r.Known[:r.Blocks]); err != nil {
 		return err
 	}
 	slots := r.Slots[:r.Blocks]
@@ -284,9 +311,9 @@ func (s *Store) install(v *Volume, r *record.Write) error {
 		}
 		var err error
 		if slots[i] == 0 {
-			err = s.forest.Clear(&v.root, r.Block+uint64(i), uint64(n))
+			err = w.parts.forest.Clear(&v.root, r.Block+uint64(i), uint64(n))
 		} else {
-			err = s.forest.Set(&v.root, r.Block+uint64(i), slots[i:i+n])
+			err = w.parts.forest.Set(&v.root, r.Block+uint64(i), slots[i:i+n])
 		}
 		if err != nil {
 			return err
@@ -294,4 +321,24 @@ func (s *Store) install(v *Volume, r *record.Write) error {
 		i += n
 	}
 	return nil
+}
+
+// loadIndex fills the fingerprint index from the extents of the last
+// checkpoint, in the background: until it is done, some duplicates are stored
+// again.
+func (w *writer) loadIndex(ctx context.Context) {
+	defer close(w.indexLoaded)
+	start, n := time.Now(), 0
+	err := w.parts.extents.ScanStored(func(id extent.ID, x *extent.Extent) bool {
+		if x.Fingerprint != (extent.Fingerprint{}) {
+			w.index.Insert(&x.Fingerprint, id)
+			n++
+		}
+		return ctx.Err() == nil
+	})
+	if err != nil && !errors.Is(err, context.Canceled) {
+		w.log.WithError(err).Warn("fingerprint index is incomplete: duplicates of older data may be stored again")
+		return
+	}
+	w.log.WithFields(logrus.Fields{"extents": n, "took": time.Since(start)}).Debug("fingerprint index loaded")
 }

@@ -6,10 +6,30 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"sync"
+
+	"github.com/sirupsen/logrus"
 
 	"odx/backstore/blockmap"
+	"odx/backstore/damage"
 	"odx/backstore/extent"
+	"odx/backstore/invariant"
 )
+
+// reader reads data and proves that it is what was written.
+type reader struct {
+	parts  *parts
+	opts   *Options
+	log    *logrus.Entry
+	life   *life
+	damage *damage.Log
+	pace   *pacer
+	opMu   *sync.RWMutex
+
+	blocks sync.Pool // of *[BlockLength]byte
+	// superblockLost: both copies, so the fingerprints are by another key.
+	superblockLost bool
+}
 
 // readBatch is how many blocks are looked up at once.
 const readBatch = 128
@@ -33,11 +53,11 @@ func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
 		return err
 	}
 	if blocksTouched(off, len(p)) <= readBatch {
-		return v.store.readTree(ctx, tree{volume: v}, p, off)
+		return v.store.reader.readTree(ctx, tree{volume: v}, p, off)
 	}
 	// Such a read looks the map up more than once.
 	seen := v.atomicWrites.Load()
-	if err := v.store.readTree(ctx, tree{volume: v}, p, off); err != nil {
+	if err := v.store.reader.readTree(ctx, tree{volume: v}, p, off); err != nil {
 		return err
 	}
 	if v.atomicWrites.Load() == seen {
@@ -53,12 +73,12 @@ type tree struct {
 	snapshot *snapshotState
 }
 
-func (t tree) lookup(s *Store, block uint64, locs []extent.Location, slots []extent.Slot) error {
+func (t tree) lookup(rd *reader, block uint64, locs []extent.Location, slots []extent.Slot) error {
 	if t.snapshot != nil {
 		if err := t.snapshot.stale.check(block, uint64(len(slots))); err != nil {
 			return err
 		}
-		return s.resolve(t.snapshot.root, block, locs, slots)
+		return rd.resolve(t.snapshot.root, block, locs, slots)
 	}
 	t.volume.mu.RLock()
 	defer t.volume.mu.RUnlock()
@@ -68,7 +88,7 @@ func (t tree) lookup(s *Store, block uint64, locs []extent.Location, slots []ext
 	if err := t.volume.stale.check(block, uint64(len(slots))); err != nil {
 		return err
 	}
-	return s.resolve(t.volume.root, block, locs, slots)
+	return rd.resolve(t.volume.root, block, locs, slots)
 }
 
 func (t tree) name() string {
@@ -80,12 +100,12 @@ func (t tree) name() string {
 
 // resolve looks blocks up in a tree that is locked or held, and gives their
 // slots too.
-func (s *Store) resolve(r blockmap.Root, block uint64, locs []extent.Location, slots []extent.Slot) error {
-	err := s.forest.Lookup(r, block, slots)
+func (rd *reader) resolve(r blockmap.Root, block uint64, locs []extent.Location, slots []extent.Slot) error {
+	err := rd.parts.forest.Lookup(r, block, slots)
 	if err == nil {
-		err = s.extents.Resolve(slots, locs)
+		err = rd.parts.extents.Resolve(slots, locs)
 	}
-	if s.failed.Load() == nil && !s.opts.ReadOnly { // a rescue reads what damage has left
+	if rd.life.failed.Load() == nil && !rd.opts.ReadOnly { // a rescue reads what damage has left
 		prove(err)
 	}
 	return err
@@ -98,15 +118,15 @@ func (v *Volume) readBlocks(ctx context.Context, p []byte, off int64, slots []ex
 	for tries := 0; len(p) > 0; {
 		n := min(len(slots), readBatch)
 		t := tree{volume: v}
-		if err := t.lookup(v.store, uint64(off/BlockLength), locs[:n], slots[:n]); err != nil {
-			return v.store.lookupError(t, off, n, err)
+		if err := t.lookup(&v.store.reader, uint64(off/BlockLength), locs[:n], slots[:n]); err != nil {
+			return v.store.reader.lookupError(t, off, n, err)
 		}
-		bad, err := v.store.fetch(locs[:n], p[:n*BlockLength])
+		bad, err := v.store.reader.fetch(locs[:n], p[:n*BlockLength])
 		if err != nil {
 			if tries++; errors.Is(err, fs.ErrNotExist) && tries < readTries && ctx.Err() == nil {
 				continue
 			}
-			return v.store.readError(ctx, tree{volume: v}, off+int64(bad)*BlockLength, slots[bad], err)
+			return v.store.reader.readError(ctx, tree{volume: v}, off+int64(bad)*BlockLength, slots[bad], err)
 		}
 		p, slots, off = p[n*BlockLength:], slots[n:], off+int64(n)*BlockLength
 	}
@@ -114,13 +134,13 @@ func (v *Volume) readBlocks(ctx context.Context, p []byte, off int64, slots []ex
 }
 
 // readTree fills p from byte off of a tree.
-func (s *Store) readTree(ctx context.Context, t tree, p []byte, off int64) error {
+func (rd *reader) readTree(ctx context.Context, t tree, p []byte, off int64) error {
 	// A store that stopped after an error still reads: what is in memory of an
 	// address space that is not being changed is right.
-	if s.closed.Load() {
+	if rd.life.closed.Load() {
 		return ErrClosed
 	}
-	if err := s.owner.Check(); err != nil {
+	if err := rd.life.owner.Check(); err != nil {
 		return err
 	}
 	var locs [readBatch]extent.Location
@@ -131,30 +151,30 @@ func (s *Store) readTree(ctx context.Context, t tree, p []byte, off int64) error
 		}
 		head := int(off % BlockLength)
 		n := min((head+len(p)+BlockLength-1)/BlockLength, readBatch)
-		if err := t.lookup(s, uint64(off/BlockLength), locs[:n], slots[:n]); err != nil {
-			return s.lookupError(t, off, n, err)
+		if err := t.lookup(rd, uint64(off/BlockLength), locs[:n], slots[:n]); err != nil {
+			return rd.lookupError(t, off, n, err)
 		}
 		part := p[:min(len(p), n*BlockLength-head)]
-		bad, err := s.fetchBytes(locs[:n], head, part)
+		bad, err := rd.fetchBytes(locs[:n], head, part)
 		if err != nil {
 			if tries++; errors.Is(err, fs.ErrNotExist) && tries < readTries {
 				continue
 			}
-			return s.readError(ctx, t, off-int64(head)+int64(bad)*BlockLength, slots[bad], err)
+			return rd.readError(ctx, t, off-int64(head)+int64(bad)*BlockLength, slots[bad], err)
 		}
 		p, off = p[len(part):], off+int64(len(part))
 	}
-	return s.owner.Check() // what was read may have been changed by another owner
+	return rd.life.owner.Check() // what was read may have been changed by another owner
 }
 
 // readError is the error of a read that ends at the block at byte off of a tree,
 // because what is stored for its slot could not be read.
-func (s *Store) readError(ctx context.Context, t tree, off int64, slot extent.Slot, err error) error {
-	id, _ := s.extents.Split(slot)
-	s.distrust(ctx, id, err)
+func (rd *reader) readError(ctx context.Context, t tree, off int64, slot extent.Slot, err error) error {
+	id, _ := rd.parts.extents.Split(slot)
+	rd.distrust(ctx, id, err)
 	if unreadable(err) {
 		err = &CorruptError{Name: t.name(), Offset: off, Err: err}
-		s.damage.Note(t.name(), err)
+		rd.damage.Note(t.name(), err)
 		return err
 	}
 	return fmt.Errorf("%s: block at byte %d: %w", t.name(), off, err)
@@ -162,23 +182,23 @@ func (s *Store) readError(ctx context.Context, t tree, off int64, slot extent.Sl
 
 // fetchBytes reads the blocks at locs into p, whose first byte is byte head of
 // the first block. On error it says which block was bad.
-func (s *Store) fetchBytes(locs []extent.Location, head int, p []byte) (bad int, err error) {
+func (rd *reader) fetchBytes(locs []extent.Location, head int, p []byte) (bad int, err error) {
 	if head == 0 && len(p)%BlockLength == 0 {
-		return s.fetch(locs, p)
+		return rd.fetch(locs, p)
 	}
-	b := s.getBlock()
-	defer s.putBlock(b)
+	b := rd.getBlock()
+	defer rd.putBlock(b)
 	for i := 0; len(p) > 0; head = 0 {
 		if head == 0 && len(p) >= BlockLength {
 			n := len(p) / BlockLength
-			if bad, err := s.fetch(locs[i:i+n], p[:n*BlockLength]); err != nil {
+			if bad, err := rd.fetch(locs[i:i+n], p[:n*BlockLength]); err != nil {
 				return i + bad, err
 			}
 			i += n
 			p = p[n*BlockLength:]
 			continue
 		}
-		if _, err := s.fetch(locs[i:i+1], b[:]); err != nil {
+		if _, err := rd.fetch(locs[i:i+1], b[:]); err != nil {
 			return i, err
 		}
 		p = p[copy(p, b[head:]):]
@@ -189,7 +209,7 @@ func (s *Store) fetchBytes(locs []extent.Location, head int, p []byte) (bad int,
 
 // fetch reads whole blocks into p and checks them, with one read for each run
 // of blocks that lie one behind the other.
-func (s *Store) fetch(locs []extent.Location, p []byte) (bad int, err error) {
+func (rd *reader) fetch(locs []extent.Location, p []byte) (bad int, err error) {
 	for i := 0; i < len(locs); {
 		part := p[i*BlockLength:]
 		if locs[i].Hole() {
@@ -203,13 +223,13 @@ func (s *Store) fetch(locs []extent.Location, p []byte) (bad int, err error) {
 			n++
 		}
 		part = part[:n*BlockLength]
-		if err := s.segments.ReadAt(locs[i].Addr, part); err != nil {
+		if err := rd.parts.segments.ReadAt(locs[i].Addr, part); err != nil {
 			if n == 1 || errors.Is(err, fs.ErrNotExist) {
 				return i, err
 			}
 			// Not all of it can be bad: read up to the first block that is.
 			for k := range n {
-				if _, err := s.fetch(locs[i+k:i+k+1], part[k*BlockLength:(k+1)*BlockLength]); err != nil {
+				if _, err := rd.fetch(locs[i+k:i+k+1], part[k*BlockLength:(k+1)*BlockLength]); err != nil {
 					return i + k, err
 				}
 			}
@@ -222,6 +242,36 @@ func (s *Store) fetch(locs []extent.Location, p []byte) (bad int, err error) {
 			}
 		}
 		i += n
+	}
+	return 0, nil
+}
+
+func (rd *reader) getBlock() *[BlockLength]byte {
+	if b, ok := rd.blocks.Get().(*[BlockLength]byte); ok {
+		return b
+	}
+	return new([BlockLength]byte)
+}
+
+func (rd *reader) putBlock(b *[BlockLength]byte) {
+	invariant.Scribble(b[:])
+	rd.blocks.Put(b)
+}
+
+// verifyExtent compares data with what the table says of the extent. It returns
+// the blocks that differ, as bits, and an error that says how.
+func (rd *reader) verifyExtent(x *extent.Extent, data []byte) (bad uint32, err error) {
+	for k := range int(x.Blocks) {
+		if crc32.Checksum(data[k*BlockLength:(k+1)*BlockLength], castagnoli) != x.CRC[k] {
+			bad |= 1 << k
+			err = fmt.Errorf("block %d: %w", x.Addr.Block+uint32(k), errCRC)
+		}
+	}
+	if err != nil || x.Fingerprint == (extent.Fingerprint{}) || rd.superblockLost {
+		return bad, err // without a fingerprint where deduplication was off, or without its key
+	}
+	if rd.parts.fingerprints.Sum(data) != x.Fingerprint {
+		return 1<<x.Blocks - 1, errFingerprint
 	}
 	return 0, nil
 }

@@ -5,18 +5,18 @@ import "odx/backstore/extent"
 // unread returns the error of an operation on a tree that could not read the rows
 // for blocks from byte off on, and has changed nothing. It is a CorruptError if
 // that is damage.
-func (s *Store) unread(name string, off int64, err error) error {
+func (rd *reader) unread(name string, off int64, err error) error {
 	if !metadataDamage(err) {
 		return err
 	}
 	err = &CorruptError{Name: name, Offset: off, Err: err}
-	s.damage.Note(name, err)
+	rd.damage.Note(name, err)
 	return err
 }
 
 // lookupError is unread for a look-up of n blocks: it finds the first of them
 // that cannot be looked up.
-func (s *Store) lookupError(t tree, off int64, n int, err error) error {
+func (rd *reader) lookupError(t tree, off int64, n int, err error) error {
 	if !metadataDamage(err) {
 		return err
 	}
@@ -25,9 +25,9 @@ func (s *Store) lookupError(t tree, off int64, n int, err error) error {
 	var slot [1]extent.Slot
 	for i := range n {
 		at := first + int64(i)*BlockLength
-		if one := t.lookup(s, uint64(at/BlockLength), loc[:], slot[:]); one != nil {
-			return s.unread(t.name(), at, one)
+		if one := t.lookup(rd, uint64(at/BlockLength), loc[:], slot[:]); one != nil {
+			return rd.unread(t.name(), at, one)
 		}
 	}
-	return s.unread(t.name(), off, err)
+	return rd.unread(t.name(), off, err)
 }

@@ -17,11 +17,11 @@ import (
 // damaged is listed by Damage instead of refused.
 
 // tolerate notes damage and returns nil where a store is only to be read.
-func (s *Store) tolerate(what string, err error) error {
-	if err == nil || !s.opts.ReadOnly || !metadataDamage(err) && !errors.Is(err, ErrCorrupt) && !errors.Is(err, journal.ErrCorrupt) {
+func (rc *recovery) tolerate(what string, err error) error {
+	if err == nil || !rc.opts.ReadOnly || !metadataDamage(err) && !errors.Is(err, ErrCorrupt) && !errors.Is(err, journal.ErrCorrupt) {
 		return err
 	}
-	s.damage.Note(what, err)
+	rc.damage.Note(what, err)
 	return nil
 }
 
@@ -29,7 +29,7 @@ func (s *Store) tolerate(what string, err error) error {
 // journal are in them is not known, so none is replayed: see comparison.
 func (s *Store) salvageState() (st rows.Checkpoint, err error) {
 	last := make(map[byte]uint64)
-	err = s.kv.Keys(nil, func(key []byte) error {
+	err = s.parts.kv.Keys(nil, func(key []byte) error {
 		switch len(key) {
 		case 9:
 			last[key[0]] = max(last[key[0]], binary.BigEndian.Uint64(key[1:]))
@@ -38,7 +38,7 @@ func (s *Store) salvageState() (st rows.Checkpoint, err error) {
 		}
 		return nil
 	})
-	if err = s.tolerate("rows", err); err != nil {
+	if err = s.recovery.tolerate("rows", err); err != nil {
 		return st, err
 	}
 	st.NextNode = last[blockmap.NodePrefix] + 1
@@ -46,10 +46,10 @@ func (s *Store) salvageState() (st rows.Checkpoint, err error) {
 	st.NextSegment = segment.ID(last[extent.UsagePrefix] + 1)
 	st.LastVolume, st.LastSnapshot = last[rows.VolumePrefix], last[rows.SnapshotPrefix]
 	found, err := journal.Read(context.Background(), s.journalOptions(1), func(journal.Record) error { return nil })
-	if err = s.tolerate("journal", err); err != nil {
+	if err = s.recovery.tolerate("journal", err); err != nil {
 		return st, err
 	}
-	st.FirstLSN, s.stateless = found.End+1, true
+	st.FirstLSN, s.recovery.stateless = found.End+1, true
 	s.damage.Note("journal", fmt.Errorf("%w: which records up to %d are not in the last checkpoint is not known; no block is read that is not as the last of them left it", ErrCorrupt, found.End))
 	return st, nil
 }
@@ -68,11 +68,11 @@ func (s *Store) replayUndamaged(ctx context.Context, o journal.Options) error {
 		s.damage.Note(d.File, errors.New(d.String()))
 	}
 	if len(found.Damages) > 0 {
-		s.damage.Note("store", fmt.Errorf("%w: it is shown as it was before record %d of the journal; later changes are missing", ErrCorrupt, s.shownBefore(o.First)))
+		s.damage.Note("store", fmt.Errorf("%w: it is shown as it was before record %d of the journal; later changes are missing", ErrCorrupt, s.recovery.shownBefore(o.First)))
 	}
-	return s.tolerate("journal", err)
+	return s.recovery.tolerate("journal", err)
 }
 
 // shownBefore returns the first record that is not in what a store shows whose first
 // one that is not in the rows is first.
-func (s *Store) shownBefore(first journal.LSN) journal.LSN { return max(first, s.redone+1) }
+func (rc *recovery) shownBefore(first journal.LSN) journal.LSN { return max(first, rc.redone+1) }

@@ -6,11 +6,26 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
+	"odx/backstore/damage"
 	"odx/backstore/meta"
 	"odx/backstore/record"
 	"odx/backstore/rows"
 )
+
+// recordTable has the records that the rows of the last checkpoint do not have yet.
+type recordTable struct {
+	parts    *parts
+	opts     *Options
+	life     *life
+	damage   *damage.Log
+	recovery *recovery
+
+	mu      sync.Mutex        // guards the rest
+	changed map[string][]byte // since the last cut; nil: deleted
+	storing map[string][]byte // changed before the running checkpoint's cut
+}
 
 // PutRecords puts records in one atomic step. It is durable after a Flush; of a
 // store that is open for reading alone they are in memory and end with it.
@@ -19,9 +34,9 @@ func (s *Store) PutRecords(ctx context.Context, recs ...Record) error {
 		return err
 	}
 	if s.opts.ReadOnly {
-		s.recordMu.Lock()
-		defer s.recordMu.Unlock()
-		s.putRecords(recs)
+		s.records.mu.Lock()
+		defer s.records.mu.Unlock()
+		s.records.put(recs)
 		return nil
 	}
 	op, err := s.begin(ctx, &record.PutClients{Records: recs})
@@ -29,9 +44,9 @@ func (s *Store) PutRecords(ctx context.Context, recs ...Record) error {
 		return err
 	}
 	defer op.End()
-	s.recordMu.Lock()
-	defer s.recordMu.Unlock()
-	s.putRecords(recs)
+	s.records.mu.Lock()
+	defer s.records.mu.Unlock()
+	s.records.put(recs)
 	op.Commit()
 	return nil
 }
@@ -47,16 +62,16 @@ func checkRecords(recs []Record) error {
 	return nil
 }
 
-// putRecords changes records in memory. recordMu is held.
-func (s *Store) putRecords(recs []Record) {
+// put changes records in memory. mu is held.
+func (t *recordTable) put(recs []Record) {
 	for _, r := range recs {
 		value := r.Value
 		if value != nil {
 			value = append([]byte{}, value...)
 		}
-		s.records[string(r.Key)] = value
-		if s.damage.Any() {
-			s.damage.Settle(recordName(r.Key))
+		t.changed[string(r.Key)] = value
+		if t.damage.Any() {
+			t.damage.Settle(recordName(r.Key))
 		}
 	}
 }
@@ -78,11 +93,11 @@ func (e *LostRecordsError) Unwrap() error { return e.Err }
 // recordName is what Damage calls a record.
 func recordName(key []byte) string { return fmt.Sprintf("record %q", key) }
 
-// lostRecords notes records that are lost, and returns the error that says so.
-func (s *Store) lostRecords(keys [][]byte, err error) error {
+// lost notes records that are lost, and returns the error that says so.
+func (t *recordTable) lost(keys [][]byte, err error) error {
 	err = corrupt(err)
 	for _, key := range keys {
-		s.damage.Note(recordName(key), err)
+		t.damage.Note(recordName(key), err)
 	}
 	return &LostRecordsError{keys, err}
 }
@@ -91,12 +106,12 @@ func (s *Store) lostRecords(keys [][]byte, err error) error {
 // *LostRecordsError. A store that is open for reading alone does not have what is damaged:
 // Damage lists it.
 func (s *Store) GetRecord(key []byte) ([]byte, error) {
-	if s.closed.Load() {
+	if s.life.closed.Load() {
 		return nil, ErrClosed
 	}
-	s.recordMu.Lock()
-	defer s.recordMu.Unlock()
-	for _, layer := range []map[string][]byte{s.records, s.storing} {
+	s.records.mu.Lock()
+	defer s.records.mu.Unlock()
+	for _, layer := range []map[string][]byte{s.records.changed, s.records.storing} {
 		if value, ok := layer[string(key)]; ok {
 			if value == nil {
 				return nil, fmt.Errorf("record %q: %w", key, ErrNotFound)
@@ -104,15 +119,15 @@ func (s *Store) GetRecord(key []byte) ([]byte, error) {
 			return bytes.Clone(value), nil
 		}
 	}
-	value, err := s.kv.Get(rows.RecordKey(key))
-	if metadataDamage(err) && s.tolerate(recordName(key), err) == nil {
+	value, err := s.parts.kv.Get(rows.RecordKey(key))
+	if metadataDamage(err) && s.recovery.tolerate(recordName(key), err) == nil {
 		err = meta.ErrNotFound
 	}
 	if errors.Is(err, meta.ErrNotFound) {
 		return nil, fmt.Errorf("record %q: %w", key, ErrNotFound)
 	}
 	if metadataDamage(err) {
-		return nil, s.lostRecords([][]byte{bytes.Clone(key)}, err)
+		return nil, s.records.lost([][]byte{bytes.Clone(key)}, err)
 	}
 	return value, err
 }
@@ -122,11 +137,11 @@ func (s *Store) GetRecord(key []byte) ([]byte, error) {
 // are damaged, fn gets all others, and the error is then a *LostRecordsError. A store
 // that is open for reading alone leaves out what is damaged.
 func (s *Store) ScanRecords(prefix []byte, fn func(key, value []byte) error) error {
-	recs, lost, err := s.collectRecords(prefix)
+	recs, lost, err := s.records.collect(prefix)
 	if metadataDamage(err) {
-		err = s.tolerate("records", err)
+		err = s.recovery.tolerate("records", err)
 		if err != nil && len(lost) > 0 {
-			err = s.lostRecords(lost, err)
+			err = s.records.lost(lost, err)
 		}
 	}
 	var some *LostRecordsError
@@ -141,32 +156,32 @@ func (s *Store) ScanRecords(prefix []byte, fn func(key, value []byte) error) err
 	return err
 }
 
-// collectRecords returns records in the order of keys, also those that can be read
+// collect returns records in the order of keys, also those that can be read
 // next to damage, which it returns with the keys of the lost ones. Damage to a record
 // that was put again is none.
-func (s *Store) collectRecords(prefix []byte) (recs []Record, lost [][]byte, err error) {
-	if s.closed.Load() {
+func (t *recordTable) collect(prefix []byte) (recs []Record, lost [][]byte, err error) {
+	if t.life.closed.Load() {
 		return nil, nil, ErrClosed
 	}
-	s.recordMu.Lock()
-	defer s.recordMu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	found := make(map[string][]byte)
-	err = s.kv.Scan(rows.RecordKey(prefix), func(key, value []byte) error {
+	err = t.parts.kv.Scan(rows.RecordKey(prefix), func(key, value []byte) error {
 		found[string(key[1:])] = bytes.Clone(value)
 		return nil
 	})
 	if err != nil && !metadataDamage(err) {
 		return nil, nil, err
 	}
-	for _, layer := range []map[string][]byte{s.storing, s.records} {
+	for _, layer := range []map[string][]byte{t.storing, t.changed} {
 		for key, value := range layer {
 			if bytes.HasPrefix([]byte(key), prefix) {
 				found[key] = value
 			}
 		}
 	}
-	if err != nil && !s.opts.ReadOnly {
-		if lost, err = s.missingRecords(prefix, found, err); err != nil && len(lost) == 0 {
+	if err != nil && !t.opts.ReadOnly {
+		if lost, err = t.missing(prefix, found, err); err != nil && len(lost) == 0 {
 			return nil, nil, err
 		}
 	}
@@ -180,10 +195,10 @@ func (s *Store) collectRecords(prefix []byte) (recs []Record, lost [][]byte, err
 	return recs, lost, err
 }
 
-// missingRecords returns the keys of the records that exist and were not found because of
-// damage, and the damage: nil if there are none. recordMu is held.
-func (s *Store) missingRecords(prefix []byte, found map[string][]byte, why error) (lost [][]byte, err error) {
-	err = s.kv.Keys(rows.RecordKey(prefix), func(key []byte) error {
+// missing returns the keys of the records that exist and were not found because of
+// damage, and the damage: nil if there are none. mu is held.
+func (t *recordTable) missing(prefix []byte, found map[string][]byte, why error) (lost [][]byte, err error) {
+	err = t.parts.kv.Keys(rows.RecordKey(prefix), func(key []byte) error {
 		if _, ok := found[string(key[1:])]; !ok {
 			lost = append(lost, key[1:])
 		}

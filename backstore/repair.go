@@ -99,13 +99,13 @@ func (m *repair) close(err error) error {
 		err = errors.Join(err, m.to.closeFiles())
 	}
 	if m.from != nil {
-		err = errors.Join(err, m.from.closeParts())
+		err = errors.Join(err, m.from.parts.close())
 	}
 	if err != nil {
 		err = fmt.Errorf("repair of store %s: %w%s", m.o.Dir, spaceError(err), m.undo())
 	}
 	if m.from != nil {
-		err = errors.Join(err, m.from.owner.Release())
+		err = errors.Join(err, m.from.life.owner.Release())
 	}
 	return err
 }
@@ -153,12 +153,12 @@ func (m *repair) open(ctx context.Context) (err error) {
 		return err
 	}
 	m.fsys = vfs.Fenced(m.fsys, m.from.Owned)
-	if m.o.To == "" && m.from.stateless && len(m.from.volumes) == 0 && len(m.from.snapshots) == 0 {
+	if m.o.To == "" && m.from.recovery.stateless && len(m.from.catalog.volumes) == 0 && len(m.from.catalog.snapshots) == 0 {
 		// An empty store would be made, and all segments removed from it.
 		return fmt.Errorf("%w: no volume, file or snapshot can be read from %s, so a repair in place would give up all data: restore that directory from a copy",
 			ErrCorrupt, filepath.Join(o.Dir, layout.CheckpointDir))
 	}
-	if m.o.To == "" && m.from.guessed {
+	if m.o.To == "" && m.from.recovery.guessed {
 		return fmt.Errorf("%w: the rows of volumes are lost, so a repair in place would give up their data, which may still be restored: restore %s from a copy, or repair with --to",
 			ErrCorrupt, filepath.Join(o.Dir, layout.CheckpointDir))
 	}
@@ -192,11 +192,11 @@ func (m *repair) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	m.to.sb = m.from.sb
-	m.to.sb.Generation, m.to.sb.OldJournal = m.from.sb.Generation+1, false
+	m.to.parts.sb = m.from.parts.sb
+	m.to.parts.sb.Generation, m.to.parts.sb.OldJournal = m.from.parts.sb.Generation+1, false
 	first := rows.Checkpoint{
-		FirstLSN: m.nextLSN(), NextNode: 1, NextExtent: m.from.extents.Next(), NextSegment: m.from.segments.NextID(),
-		LastVolume: m.from.lastVolume, LastSnapshot: m.from.lastSnapshot,
+		FirstLSN: m.nextLSN(), NextNode: 1, NextExtent: m.from.parts.extents.Next(), NextSegment: m.from.parts.segments.NextID(),
+		LastVolume: m.from.catalog.lastVolume, LastSnapshot: m.from.catalog.lastSnapshot,
 	}
 	if err := m.to.found(&first); err != nil {
 		return err
@@ -207,7 +207,7 @@ func (m *repair) open(ctx context.Context) (err error) {
 // nextLSN returns the number of the first record that is not in the store as it
 // was opened.
 func (m *repair) nextLSN() journal.LSN {
-	return max(journal.LSN(m.from.firstLSN.Load()), m.from.redone+1)
+	return max(journal.LSN(m.from.pace.firstLSN.Load()), m.from.recovery.redone+1)
 }
 
 // emptyTarget proves that there is nothing where the store is to be made, or, in
@@ -233,9 +233,9 @@ func (m *repair) emptyTarget(dir string) error {
 }
 
 func (m *repair) run(ctx context.Context) error {
-	m.whole, m.data = make(map[segment.ID]int64), make([]byte, m.from.sb.Unit*BlockLength)
+	m.whole, m.data = make(map[segment.ID]int64), make([]byte, m.from.parts.sb.Unit*BlockLength)
 	m.trees = blockmap.Import{
-		To: m.to.forest, From: m.from.forest, Leaf: m.leaf, Lost: m.lostSlot,
+		To: m.to.parts.forest, From: m.from.parts.forest, Leaf: m.leaf, Lost: m.lostSlot,
 		Report: func(first, count uint64, err error) { m.lose(first, count, err.Error()) },
 		Pause:  func() error { return m.pause(ctx) },
 	}
@@ -271,12 +271,12 @@ func (m *repair) run(ctx context.Context) error {
 	}
 	dir := m.to.opts.Dir
 	if m.o.To != "" {
-		return cmp.Or(m.to.sb.WriteBoth(m.to.opts.FS, dir), m.to.opts.dir().Unmark(layout.UnfinishedName))
+		return cmp.Or(m.to.parts.sb.WriteBoth(m.to.opts.FS, dir), m.to.opts.dir().Unmark(layout.UnfinishedName))
 	}
-	if m.to.sb.Place, err = m.fsys.Place(m.o.Dir); err != nil {
+	if m.to.parts.sb.Place, err = m.fsys.Place(m.o.Dir); err != nil {
 		return err
 	}
-	if err := m.to.sb.Write(m.to.opts.FS, filepath.Join(dir, layout.CheckpointDir)); err != nil {
+	if err := m.to.parts.sb.Write(m.to.opts.FS, filepath.Join(dir, layout.CheckpointDir)); err != nil {
 		return err
 	}
 	return m.noteRepaired()
@@ -284,7 +284,7 @@ func (m *repair) run(ctx context.Context) error {
 
 // pause stores what was made, when it takes up much of the cache. opMu is shared.
 func (m *repair) pause(ctx context.Context) error {
-	if err := ctx.Err(); err != nil || !m.to.tooDirty() {
+	if err := ctx.Err(); err != nil || !m.to.pace.tooDirty() {
 		return err
 	}
 	m.to.opMu.RUnlock()
@@ -295,7 +295,7 @@ func (m *repair) pause(ctx context.Context) error {
 // makeAll makes volumes, files, snapshots and records. All trees are made before one of
 // them is changed: what they share is shared then, and is not changed with it.
 func (m *repair) makeAll() error {
-	spaces := m.from.spaces()
+	spaces := m.from.catalog.all()
 	for _, v := range spaces {
 		m.current = tree{volume: v}
 		made := m.to.volumeOf(v.row())
@@ -303,10 +303,10 @@ func (m *repair) makeAll() error {
 		if made.root, err = m.trees.Tree(v.root); err != nil {
 			return err
 		}
-		m.to.enter(made)
+		m.to.catalog.enter(made)
 		m.result.Volumes++
 	}
-	for _, st := range m.from.snapshots {
+	for _, st := range m.from.catalog.snapshots {
 		if st.deleted {
 			continue
 		}
@@ -316,14 +316,14 @@ func (m *repair) makeAll() error {
 			return err
 		}
 		made := &snapshotState{id: st.id, root: root, ranges: st.ranges, length: st.length}
-		m.to.snapshots[st.id], m.to.changedSnaps[st.id] = made, true
+		m.to.catalog.snapshots[st.id], m.to.catalog.changedSnaps[st.id] = made, true
 		m.result.Snapshots++
 	}
-	recs, _, err := m.from.collectRecords(nil)
+	recs, _, err := m.from.records.collect(nil)
 	if err != nil {
 		m.note(Lost{What: "records", Reason: err.Error()})
 	}
-	m.to.putRecords(recs)
+	m.to.records.put(recs)
 	m.result.Records = len(recs)
 	return m.cutTrees(spaces)
 }
@@ -332,19 +332,19 @@ func (m *repair) makeAll() error {
 func (m *repair) cutTrees(spaces []*Volume) error {
 	for _, v := range spaces {
 		m.current = tree{volume: v}
-		root := &m.to.volumes[v.number].root
+		root := &m.to.catalog.volumes[v.number].root
 		if err := m.makeStale(root, &v.stale); err != nil {
 			return err
 		}
 		// A part of the map that is lost can reach beyond the end.
 		if end := uint64(v.size+BlockLength-1) / BlockLength; end < root.Blocks() {
-			if err := m.to.forest.Clear(root, end, root.Blocks()-end); err != nil {
+			if err := m.to.parts.forest.Clear(root, end, root.Blocks()-end); err != nil {
 				return err
 			}
 		}
 	}
-	for id, made := range m.to.snapshots {
-		m.current = tree{snapshot: m.from.snapshots[id]}
+	for id, made := range m.to.catalog.snapshots {
+		m.current = tree{snapshot: m.from.catalog.snapshots[id]}
 		if err := m.makeStale(&made.root, &m.current.snapshot.stale); err != nil {
 			return err
 		}
@@ -355,11 +355,11 @@ func (m *repair) cutTrees(spaces []*Volume) error {
 // restoreInline writes the data that only the journal had to where it belongs.
 func (m *repair) restoreInline(ctx context.Context) error {
 	end := m.nextLSN()
-	_, err := journal.Read(ctx, m.from.journalOptions(journal.LSN(m.from.firstLSN.Load())), func(rec journal.Record) error {
+	_, err := journal.Read(ctx, m.from.journalOptions(journal.LSN(m.from.pace.firstLSN.Load())), func(rec journal.Record) error {
 		if rec.LSN >= end {
 			return nil
 		}
-		r, err := record.Decode(rec.Payload, m.from.sb.Unit)
+		r, err := record.Decode(rec.Payload, m.from.parts.sb.Unit)
 		w, ok := r.(*record.Write)
 		if err != nil || !ok || w.Inline == nil {
 			return nil // what cannot be read was reported
@@ -381,24 +381,24 @@ func (m *repair) restoreInline(ctx context.Context) error {
 // restoreExtent writes the data of an extent to where it belongs, or to another
 // place where it had to get one.
 func (m *repair) restoreExtent(id extent.ID, addr segment.Addr, data []byte) error {
-	now, ok, err := m.to.extents.Entry(id)
+	now, ok, err := m.to.parts.extents.Entry(id)
 	if err != nil || !ok || !m.isMade(id) {
 		return nil
 	}
-	if m.from.isDisplaced(id) {
-		to, err := m.to.segments.Append(data)
+	if m.from.recovery.isDisplaced(id) {
+		to, err := m.to.parts.segments.Append(data)
 		if err != nil {
 			return err
 		}
 		m.to.opMu.RLock()
 		defer m.to.opMu.RUnlock()
-		_, err = m.to.extents.Move(id, now.Addr, to)
+		_, err = m.to.parts.extents.Move(id, now.Addr, to)
 		return err
 	}
 	if now.Addr != addr {
 		return nil
 	}
-	return m.to.segments.WriteAt(addr, data)
+	return m.to.parts.segments.WriteAt(addr, data)
 }
 
 // lose notes blocks of the current tree that are lost.

@@ -35,7 +35,7 @@ func (m *repair) leaf(base uint64, slots *[blockmap.Fanout]extent.Slot) (lost bo
 	if why != "" {
 		m.lose(base+uint64(from), uint64(len(slots)-from), why)
 	}
-	return lost, m.to.extents.Ref(slots[:])
+	return lost, m.to.parts.extents.Ref(slots[:])
 }
 
 // makeStale makes blocks of a tree that are stale in the damaged store lost ones.
@@ -51,13 +51,13 @@ func (m *repair) makeStale(root *blockmap.Root, stale *staleBlocks) error {
 			return err
 		}
 		for at < end {
-			n, err := m.to.forest.Copy(root, at, lost, at, end-at, mapStep)
+			n, err := m.to.parts.forest.Copy(root, at, lost, at, end-at, mapStep)
 			if err != nil {
 				return err
 			}
 			at += n
 		}
-		if err := m.to.forest.Drop(lost); err != nil {
+		if err := m.to.parts.forest.Drop(lost); err != nil {
 			return err
 		}
 	}
@@ -67,8 +67,8 @@ func (m *repair) makeStale(root *blockmap.Root, stale *staleBlocks) error {
 // makeExtent makes the extent of a slot, if it is not there yet. reason says why
 // its block is lost, if it is.
 func (m *repair) makeExtent(slot extent.Slot) (reason string, made bool, err error) {
-	id, block := m.from.extents.Split(slot)
-	x, ok, err := m.from.extents.Entry(id)
+	id, block := m.from.parts.extents.Split(slot)
+	x, ok, err := m.from.parts.extents.Entry(id)
 	switch {
 	case err != nil:
 		return err.Error(), false, nil
@@ -83,14 +83,14 @@ func (m *repair) makeExtent(slot extent.Slot) (reason string, made bool, err err
 	}
 	m.verifyExtent(id, &x)
 	m.setMade(id)
-	return m.badBlock(id, block), true, m.to.extents.Create(id, &x)
+	return m.badBlock(id, block), true, m.to.parts.extents.Create(id, &x)
 }
 
 // segmentBlocks returns the length of a segment in blocks, 0 when it is missing.
 func (m *repair) segmentBlocks(id segment.ID) int64 {
 	n, ok := m.whole[id]
 	if !ok {
-		n = m.from.segments.Bytes(id) / BlockLength
+		n = m.from.parts.segments.Bytes(id) / BlockLength
 		m.whole[id] = n
 	}
 	return n
@@ -118,18 +118,18 @@ func (m *repair) lostSlot() (extent.Slot, error) {
 	for i := range data {
 		data[i] = lostText[i%len(lostText)]
 	}
-	addr, err := m.to.segments.Append(data)
+	addr, err := m.to.parts.segments.Append(data)
 	if err != nil {
 		return 0, err
 	}
 	x := extent.Extent{Addr: addr, Blocks: 1}
 	x.CRC[0] = ^crc32.Checksum(data, castagnoli)
-	id := m.to.extents.Allocate(1)
-	if err := m.to.extents.Create(id, &x); err != nil {
+	id := m.to.parts.extents.Allocate(1)
+	if err := m.to.parts.extents.Create(id, &x); err != nil {
 		return 0, err
 	}
 	m.setMade(id)
-	m.lost = m.to.extents.Slot(id, 0)
+	m.lost = m.to.parts.extents.Slot(id, 0)
 	return m.lost, nil
 }
 
@@ -142,7 +142,7 @@ func (m *repair) dropMade() error {
 				continue
 			}
 			id := extent.ID(at*64 + k)
-			x, ok, err := m.to.extents.Entry(id)
+			x, ok, err := m.to.parts.extents.Entry(id)
 			if err != nil {
 				return err
 			}
@@ -151,9 +151,9 @@ func (m *repair) dropMade() error {
 			}
 			slots := make([]extent.Slot, x.Blocks)
 			for i := range slots {
-				slots[i] = m.to.extents.Slot(id, i)
+				slots[i] = m.to.parts.extents.Slot(id, i)
 			}
-			if err := m.to.extents.Unref(slots); err != nil {
+			if err := m.to.parts.extents.Unref(slots); err != nil {
 				return err
 			}
 		}

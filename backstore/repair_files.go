@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 
 	"odx/backstore/layout"
-	"odx/backstore/segment"
 	"odx/backstore/vfs"
 )
 
@@ -55,13 +54,13 @@ func (m *repair) copySegments(ctx context.Context) error {
 		return err
 	}
 	var done, total int64
-	ids := m.from.segments.List()
+	ids := m.from.parts.segments.List()
 	for _, id := range ids {
-		total += m.from.segments.Bytes(id)
+		total += m.from.parts.segments.Bytes(id)
 	}
 	buf := make([]byte, 1<<20)
 	for _, id := range ids {
-		from := m.from.segmentFile(id)
+		from := m.from.opts.segmentFile(id)
 		n, err := m.copyFile(ctx, from, filepath.Join(to, filepath.Base(from)), buf)
 		if err != nil {
 			return err
@@ -71,11 +70,6 @@ func (m *repair) copySegments(ctx context.Context) error {
 		}
 	}
 	return m.to.opts.FS.SyncDir(to)
-}
-
-// segmentFile returns the name of the file of a segment.
-func (s *Store) segmentFile(id segment.ID) string {
-	return filepath.Join(s.opts.segmentPath(), fmt.Sprintf("%08x.seg", uint32(id)))
 }
 
 // copyFile copies a file as far as it can be read: what cannot is zeros, which fail

@@ -48,7 +48,7 @@ func (m *repair) swap() error {
 	err := s.own(context.Background())
 	if err == nil {
 		m.fsys = s.opts.FS
-		err = errors.Join(m.swapAll(), s.owner.Release())
+		err = errors.Join(m.swapAll(), s.life.owner.Release())
 	}
 	if err == nil {
 		return nil
@@ -156,15 +156,15 @@ func (m *repair) removeMade() error {
 // removeSegments removes the segments that a repair in place has added, for blocks
 // that are lost.
 func (m *repair) removeSegments() error {
-	if m.to.segments == nil {
+	if m.to.parts.segments == nil {
 		return nil
 	}
 	var errs []error
-	for _, id := range m.to.segments.List() {
-		if slices.Contains(m.from.segments.List(), id) {
+	for _, id := range m.to.parts.segments.List() {
+		if slices.Contains(m.from.parts.segments.List(), id) {
 			continue
 		}
-		if err := m.fsys.Remove(m.to.segmentFile(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := m.fsys.Remove(m.to.opts.segmentFile(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}

@@ -60,8 +60,8 @@ func repairDisk(t *testing.T, o Options, records ...Record) map[string]string {
 	}
 	all, _ := readable(t, s)
 	// As after SIGKILL: what is in the journal stays there.
-	s.cancel()
-	s.background.Wait()
+	s.life.cancel()
+	s.life.background.Wait()
 	if err := errors.Join(s.Flush(ctx), s.closeFiles()); err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func repairDisk(t *testing.T, o Options, records ...Record) map[string]string {
 func readable(t *testing.T, s *Store) (all map[string]string, lost map[string][]int64) {
 	t.Helper()
 	all, lost = make(map[string]string), make(map[string][]int64)
-	for _, v := range s.spaces() {
+	for _, v := range s.catalog.all() {
 		b := make([]byte, v.Size())
 		for off := int64(0); off < v.Size(); off += BlockLength {
 			part := b[off:min(off+BlockLength, v.Size())]

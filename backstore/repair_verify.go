@@ -17,16 +17,16 @@ type badExtent struct {
 // verifyExtent reads the data of an extent that is being made. One that is damaged
 // loses its fingerprint, so that the same data is stored again when it is written.
 func (m *repair) verifyExtent(id extent.ID, x *extent.Extent) {
-	if m.from.superblockLost {
+	if m.from.reader.superblockLost {
 		defer m.newFingerprint(x)
 	}
 	if m.o.SkipData {
 		return
 	}
 	data := m.data[:int(x.Blocks)*BlockLength]
-	bad, err := uint32(1)<<x.Blocks-1, m.from.segments.ReadAt(x.Addr, data)
+	bad, err := uint32(1)<<x.Blocks-1, m.from.parts.segments.ReadAt(x.Addr, data)
 	if err == nil {
-		bad, err = m.from.verifyExtent(x, data)
+		bad, err = m.from.reader.verifyExtent(x, data)
 	}
 	if err == nil {
 		return
@@ -51,7 +51,7 @@ func (m *repair) newFingerprint(x *extent.Extent) {
 		x.Fingerprint = extent.Fingerprint{}
 	}
 	if x.Fingerprint != (extent.Fingerprint{}) {
-		x.Fingerprint = m.from.fingerprints.Sum(m.data[:int(x.Blocks)*BlockLength])
+		x.Fingerprint = m.from.parts.fingerprints.Sum(m.data[:int(x.Blocks)*BlockLength])
 	}
 }
 

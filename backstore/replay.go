@@ -16,30 +16,30 @@ type replay struct{ s *Store }
 
 // redo does the operation of one journal record again.
 func (p replay) redo(rec journal.Record) error {
-	r, err := p.s.readRecord(rec)
+	r, err := p.s.recovery.readRecord(rec)
 	if err == nil {
 		err = r.Apply(p)
 	}
 	if err != nil {
 		return fmt.Errorf("journal record %d: %w", rec.LSN, err)
 	}
-	p.s.redone = rec.LSN
+	p.s.recovery.redone = rec.LSN
 	return nil
 }
 
 // readRecord decodes a record of the journal and proves, where it may be what a power
 // cut left, that its data is there: journal.ErrCut.
-func (s *Store) readRecord(rec journal.Record) (record.Record, error) {
-	r, err := record.Decode(rec.Payload, s.sb.Unit)
+func (rc *recovery) readRecord(rec journal.Record) (record.Record, error) {
+	r, err := record.Decode(rec.Payload, rc.parts.sb.Unit)
 	if w, ok := r.(*record.Write); ok && !rec.Durable && err == nil {
-		err = s.verifyWrite(w)
+		err = rc.verifyWrite(w)
 	}
 	return r, err
 }
 
 func (p replay) Write(r *record.Write) error {
 	s := p.s
-	v, err := s.volumeNumber(r.Volume)
+	v, err := s.catalog.volume(r.Volume)
 	if err != nil {
 		return err
 	}
@@ -53,40 +53,40 @@ func (p replay) Write(r *record.Write) error {
 		if n == 0 {
 			continue
 		}
-		if err := s.extents.Resolve(r.Known[i:i+n], make([]extent.Location, n)); err != nil {
+		if err := s.parts.extents.Resolve(r.Known[i:i+n], make([]extent.Location, n)); err != nil {
 			return err
 		}
 		i += n
 	}
 	if r.Inline != nil && len(r.Fresh) > 0 {
-		if err := s.restoreInline(r); err != nil {
+		if err := s.recovery.restoreInline(r); err != nil {
 			return err
 		}
 	}
 	if err := inTree(v.root, r.Block, uint64(r.Blocks)); err != nil {
 		return err
 	}
-	return s.install(v, r)
+	return s.writer.install(v, r)
 }
 
 func (p replay) Clear(r *record.Clear) error {
-	v, err := p.s.volumeNumber(r.Volume)
+	v, err := p.s.catalog.volume(r.Volume)
 	if err != nil {
 		return err
 	}
 	if err := inTree(v.root, r.First, r.Count); err != nil {
 		return err
 	}
-	return p.s.forest.Clear(&v.root, r.First, r.Count)
+	return p.s.parts.forest.Clear(&v.root, r.First, r.Count)
 }
 
 func (p replay) Map(r *record.Map) error {
 	s := p.s
-	v, err := s.volumeNumber(r.Volume)
+	v, err := s.catalog.volume(r.Volume)
 	if err != nil {
 		return err
 	}
-	st, err := s.snapshotNumber(r.Snapshot)
+	st, err := s.catalog.snapshot(r.Snapshot)
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (p replay) Map(r *record.Map) error {
 	}
 	to, from, n := r.To, r.From, r.Count
 	for n > 0 {
-		done, err := s.forest.Copy(&v.root, to, st.root, from, n, mapStep)
+		done, err := s.parts.forest.Copy(&v.root, to, st.root, from, n, mapStep)
 		if err != nil {
 			return err
 		}
@@ -108,7 +108,7 @@ func (p replay) Map(r *record.Map) error {
 }
 
 func (p replay) Snapshot(r *record.Snapshot) error {
-	v, err := p.s.volumeNumber(r.Volume)
+	v, err := p.s.catalog.volume(r.Volume)
 	if err != nil {
 		return err
 	}
@@ -118,28 +118,28 @@ func (p replay) Snapshot(r *record.Snapshot) error {
 // DeleteSnapshot keeps the tree until the replay ends: a later record can copy from it,
 // where a handle had kept it alive.
 func (p replay) DeleteSnapshot(r *record.DeleteSnapshot) error {
-	st, err := p.s.snapshotNumber(r.ID)
+	st, err := p.s.catalog.snapshot(r.ID)
 	if err != nil {
 		return err
 	}
 	st.deleted = true
-	p.s.changedSnaps[st.id] = true
-	p.s.putRecords(r.Records)
+	p.s.catalog.changedSnaps[st.id] = true
+	p.s.records.put(r.Records)
 	return nil
 }
 
 func (p replay) PutRecords(r *record.PutClients) error {
-	p.s.putRecords(r.Records)
+	p.s.records.put(r.Records)
 	return nil
 }
 
 func (p replay) CreateVolume(r *record.CreateVolume) error {
-	p.s.enter(p.s.volumeOf(&r.Row))
+	p.s.catalog.enter(p.s.volumeOf(&r.Row))
 	return nil
 }
 
 func (p replay) DeleteVolume(r *record.DeleteVolume) error {
-	v, err := p.s.volumeNumber(r.Volume)
+	v, err := p.s.catalog.volume(r.Volume)
 	if err != nil {
 		return err
 	}
@@ -147,7 +147,7 @@ func (p replay) DeleteVolume(r *record.DeleteVolume) error {
 }
 
 func (p replay) ResizeVolume(r *record.ResizeVolume) error {
-	v, err := p.s.volumeNumber(r.Volume)
+	v, err := p.s.catalog.volume(r.Volume)
 	if err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func (p replay) ResizeVolume(r *record.ResizeVolume) error {
 }
 
 func (p replay) CloneVolume(r *record.CloneVolume) error {
-	from, err := p.s.volumeNumber(r.From)
+	from, err := p.s.catalog.volume(r.From)
 	if err != nil {
 		return err
 	}
@@ -168,40 +168,34 @@ func (p replay) CloneVolume(r *record.CloneVolume) error {
 	if err := p.s.shareTree(from, v); err != nil {
 		return err
 	}
-	p.s.enter(v)
+	p.s.catalog.enter(v)
 	return nil
 }
 
 // RenameFile deletes the file that has the name.
 func (p replay) RenameFile(r *record.RenameFile) error {
 	again := record.ReplaceFiles{File: r.File, To: r.To}
-	if old := p.s.byName[rows.Name{Name: r.To, File: true}]; old != nil && old.number != r.File {
+	if old := p.s.catalog.byName[rows.Name{Name: r.To, File: true}]; old != nil && old.number != r.File {
 		again.Gone = []uint64{old.number}
 	}
 	return p.ReplaceFiles(&again)
 }
 
 func (p replay) ReplaceFiles(r *record.ReplaceFiles) error {
-	v, err := p.s.volumeNumber(r.File)
+	v, err := p.s.catalog.volume(r.File)
 	if err != nil {
 		return err
 	}
 	again := replacement{file: v, to: r.To}
 	for _, number := range r.Gone {
-		old, err := p.s.volumeNumber(number)
+		old, err := p.s.catalog.volume(number)
 		if err != nil {
 			return err
 		}
 		again.gone = append(again.gone, old)
 	}
-	p.s.rename(&again)
+	p.s.catalog.rename(&again)
 	return p.s.dropAll(again.gone)
-}
-
-// enter puts a volume that a record made into the tables.
-func (s *Store) enter(v *Volume) {
-	s.volumes[v.number], s.byName[v.key()] = v, v
-	s.lastVolume = max(s.lastVolume, v.number)
 }
 
 // inTree reports whether blocks that a record names are within a tree.
@@ -214,21 +208,3 @@ func inTree(r blockmap.Root, first, count uint64) error {
 
 // errLostVolume: a record names a volume that does not exist.
 var errLostVolume = fmt.Errorf("%w: the volume that it names does not exist", ErrCorrupt)
-
-// volumeNumber returns the volume that a record names.
-func (s *Store) volumeNumber(number uint64) (*Volume, error) {
-	v := s.volumes[number]
-	if v == nil {
-		return nil, fmt.Errorf("%w: number %d", errLostVolume, number)
-	}
-	return v, nil
-}
-
-// snapshotNumber returns the snapshot that a record names.
-func (s *Store) snapshotNumber(id uint64) (*snapshotState, error) {
-	st := s.snapshots[id]
-	if st == nil {
-		return nil, fmt.Errorf("%w: it names snapshot %d, which does not exist", ErrCorrupt, id)
-	}
-	return st, nil
-}

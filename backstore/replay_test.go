@@ -31,9 +31,9 @@ func TestReplayProvesWhatRecordsKnow(t *testing.T) {
 		first extent.Slot
 		want  error
 	}{
-		"an extent":                {s.extents.Slot(1, 0), nil},
-		"one that never was":       {s.extents.Slot(2, 0), extent.ErrInconsistent},
-		"one with blocks too many": {s.extents.Slot(1, 1), extent.ErrInconsistent},
+		"an extent":                {s.parts.extents.Slot(1, 0), nil},
+		"one that never was":       {s.parts.extents.Slot(2, 0), extent.ErrInconsistent},
+		"one with blocks too many": {s.parts.extents.Slot(1, 1), extent.ErrInconsistent},
 	} {
 		r := record.Write{Volume: v.number, Block: 5, Blocks: 4}
 		for i := range r.Blocks {
@@ -88,13 +88,13 @@ func FuzzReplay(f *testing.F) {
 	f.Fuzz(func(t *testing.T, record []byte) {
 		s := d.open(t, 16<<10)
 		defer s.closeFiles()
-		s.cancel()
-		s.background.Wait()
+		s.life.cancel()
+		s.life.background.Wait()
 		s.opMu.Lock()
 		defer s.opMu.Unlock()
-		s.extents.BeginReplay(nil)
+		s.parts.extents.BeginReplay(nil)
 		if err := (replay{s}).redo(journal.Record{LSN: 1, Payload: record, Durable: true}); err == nil {
-			if err := s.extents.EndReplay(); err != nil {
+			if err := s.parts.extents.EndReplay(); err != nil {
 				t.Log(err)
 			}
 		}

@@ -21,10 +21,10 @@ type salvage struct {
 // not known.
 func (p *salvage) redo(rec journal.Record) error {
 	if p.ended {
-		p.s.noteUnused(rec)
+		p.s.recovery.noteUnused(rec)
 		return nil
 	}
-	one, err := p.s.readRecord(rec)
+	one, err := p.s.recovery.readRecord(rec)
 	switch {
 	case errors.Is(err, journal.ErrCut):
 		return fmt.Errorf("journal record %d: %w", rec.LSN, err)
@@ -35,13 +35,13 @@ func (p *salvage) redo(rec journal.Record) error {
 		err = one.Apply(p)
 	}
 	if err != nil {
-		p.s.noteUnused(rec)
+		p.s.recovery.noteUnused(rec)
 	}
 	if err != nil && !p.ended {
 		p.s.damage.Note(fmt.Sprintf("journal record %d", rec.LSN), err)
 	}
 	if !p.ended {
-		p.s.redone = rec.LSN
+		p.s.recovery.redone = rec.LSN
 	}
 	return nil
 }
@@ -49,7 +49,7 @@ func (p *salvage) redo(rec journal.Record) error {
 // blocks applies a record that sets blocks of a volume. touch reads what it
 // needs first.
 func (p *salvage) blocks(r record.Record, number, first, count uint64, touch func(v *Volume) error) error {
-	v, err := p.s.volumeNumber(number)
+	v, err := p.s.catalog.volume(number)
 	if err != nil {
 		return err
 	}
@@ -68,12 +68,12 @@ func (p *salvage) blocks(r record.Record, number, first, count uint64, touch fun
 }
 
 func (p *salvage) Write(r *record.Write) error {
-	return p.blocks(r, r.Volume, r.Block, uint64(r.Blocks), func(v *Volume) error { return p.s.touchWrite(v, r) })
+	return p.blocks(r, r.Volume, r.Block, uint64(r.Blocks), func(v *Volume) error { return p.s.writer.touchWrite(v, r) })
 }
 
 func (p *salvage) Clear(r *record.Clear) error {
 	return p.blocks(r, r.Volume, r.First, r.Count, func(v *Volume) error {
-		return p.s.forest.TouchClear(v.root, r.First, r.Count)
+		return p.s.parts.forest.TouchClear(v.root, r.First, r.Count)
 	})
 }
 
@@ -82,21 +82,21 @@ func (p *salvage) Clear(r *record.Clear) error {
 func (p *salvage) Map(r *record.Map) error {
 	err := p.blocks(r, r.Volume, r.To, r.Count, func(*Volume) error { return nil })
 	if err == nil {
-		p.s.volumes[r.Volume].stale.copyFrom(&p.s.snapshots[r.Snapshot].stale, r.To, r.From, r.Count)
+		p.s.catalog.volumes[r.Volume].stale.copyFrom(&p.s.catalog.snapshots[r.Snapshot].stale, r.To, r.From, r.Count)
 	}
 	return err
 }
 
 func (p *salvage) Snapshot(r *record.Snapshot) error {
-	v, err := p.s.volumeNumber(r.Volume)
+	v, err := p.s.catalog.volume(r.Volume)
 	if err == nil {
-		err = p.s.forest.TouchShare(v.root, blockRanges(r.Ranges))
+		err = p.s.parts.forest.TouchShare(v.root, blockRanges(r.Ranges))
 	}
 	if err == nil {
 		err = p.replay.Snapshot(r)
 	}
 	if err == nil {
-		p.s.snapshots[r.ID].stale = v.stale.clone()
+		p.s.catalog.snapshots[r.ID].stale = v.stale.clone()
 	}
 	return err
 }
@@ -104,9 +104,9 @@ func (p *salvage) Snapshot(r *record.Snapshot) error {
 // DeleteSnapshot puts the records also where the snapshot is lost: it is no more either
 // way.
 func (p *salvage) DeleteSnapshot(r *record.DeleteSnapshot) error {
-	if p.s.snapshots[r.ID] == nil {
-		p.s.changedSnaps[r.ID] = true
-		p.s.putRecords(r.Records)
+	if p.s.catalog.snapshots[r.ID] == nil {
+		p.s.catalog.changedSnaps[r.ID] = true
+		p.s.records.put(r.Records)
 		return nil
 	}
 	return p.replay.DeleteSnapshot(r)
@@ -114,8 +114,8 @@ func (p *salvage) DeleteSnapshot(r *record.DeleteSnapshot) error {
 
 // DeleteVolume deletes also a volume whose row is lost.
 func (p *salvage) DeleteVolume(r *record.DeleteVolume) error {
-	if p.s.volumes[r.Volume] == nil {
-		p.s.deletedVols[r.Volume] = true
+	if p.s.catalog.volumes[r.Volume] == nil {
+		p.s.catalog.deletedVols[r.Volume] = true
 		return nil
 	}
 	return p.replay.DeleteVolume(r)
@@ -124,7 +124,7 @@ func (p *salvage) DeleteVolume(r *record.DeleteVolume) error {
 // ResizeVolume sets the size also where the map of what is cut off cannot be read: that
 // is stale, should the file grow again.
 func (p *salvage) ResizeVolume(r *record.ResizeVolume) error {
-	v, err := p.s.volumeNumber(r.Volume)
+	v, err := p.s.catalog.volume(r.Volume)
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func (p *salvage) ResizeVolume(r *record.ResizeVolume) error {
 	shrinks, blocks := r.Size < v.size, uint64((r.Size+BlockLength-1)/BlockLength)
 	if err = v.resize(r.Size); err != nil {
 		v.stale.add(blocks, maxBlocks)
-		p.s.forest.Grow(&v.root, blocks)
+		p.s.parts.forest.Grow(&v.root, blocks)
 		v.size = r.Size
 	} else if shrinks {
 		v.stale.remove(blocks, maxBlocks)
@@ -143,21 +143,21 @@ func (p *salvage) ResizeVolume(r *record.ResizeVolume) error {
 }
 
 func (p *salvage) CloneVolume(r *record.CloneVolume) error {
-	from, err := p.s.volumeNumber(r.From)
+	from, err := p.s.catalog.volume(r.From)
 	if err == nil {
-		err = p.s.forest.TouchDrop(from.root)
+		err = p.s.parts.forest.TouchDrop(from.root)
 	}
 	if err == nil {
 		err = p.replay.CloneVolume(r)
 	}
 	if err == nil {
-		p.s.volumes[r.Number].stale = from.stale.clone()
+		p.s.catalog.volumes[r.Number].stale = from.stale.clone()
 	}
 	return err
 }
 
 func (p *salvage) RenameFile(r *record.RenameFile) error {
-	if _, err := p.s.volumeNumber(r.File); err != nil {
+	if _, err := p.s.catalog.volume(r.File); err != nil {
 		return err
 	}
 	return p.replay.RenameFile(r)
@@ -168,15 +168,15 @@ func (p *salvage) RenameFile(r *record.RenameFile) error {
 func (p *salvage) ReplaceFiles(r *record.ReplaceFiles) error {
 	var there []uint64
 	for _, number := range r.Gone {
-		if p.s.volumes[number] == nil {
-			p.s.deletedVols[number] = true
+		if p.s.catalog.volumes[number] == nil {
+			p.s.catalog.deletedVols[number] = true
 			continue
 		}
 		there = append(there, number)
 	}
-	if _, err := p.s.volumeNumber(r.File); err != nil {
+	if _, err := p.s.catalog.volume(r.File); err != nil {
 		for _, number := range there {
-			if derr := p.s.removeVolume(p.s.volumes[number]); derr != nil {
+			if derr := p.s.removeVolume(p.s.catalog.volumes[number]); derr != nil {
 				return derr
 			}
 		}

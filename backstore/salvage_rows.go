@@ -48,37 +48,37 @@ func (r salvaged) Get(key []byte) ([]byte, error) {
 }
 
 // reader returns what maps and extents are read from.
-func (s *Store) reader() meta.Reader {
-	if s.opts.ReadOnly {
-		return salvaged{s.kv}
+func (rc *recovery) reader() meta.Reader {
+	if rc.opts.ReadOnly {
+		return salvaged{rc.parts.kv}
 	}
-	return s.kv
+	return rc.parts.kv
 }
 
 // salvageSnapshots takes the rows of snapshots that are lost from older runs.
-func (s *Store) salvageSnapshots() error {
-	return s.eachLost(rows.SnapshotPrefix, func(id uint64, v meta.Version) error {
+func (rc *recovery) salvageSnapshots() error {
+	return rc.eachLost(rows.SnapshotPrefix, func(id uint64, v meta.Version) error {
 		row, err := rows.DecodeSnapshot(v.Value)
-		if err != nil || !v.Proved || s.snapshots[id] != nil {
+		if err != nil || !v.Proved || rc.catalog.snapshots[id] != nil {
 			return nil // noteSnapshots notes it
 		}
-		s.snapshots[id] = newSnapshotState(&row)
+		rc.catalog.snapshots[id] = newSnapshotState(&row)
 		return nil
 	})
 }
 
 // noteSnapshots notes each snapshot that is not shown because its row is lost. The
 // journal is replayed.
-func (s *Store) noteSnapshots() error {
-	return s.eachLost(rows.SnapshotPrefix, func(id uint64, v meta.Version) error {
-		if s.snapshots[id] != nil || s.changedSnaps[id] { // the journal deletes it
+func (rc *recovery) noteSnapshots() error {
+	return rc.eachLost(rows.SnapshotPrefix, func(id uint64, v meta.Version) error {
+		if rc.catalog.snapshots[id] != nil || rc.catalog.changedSnaps[id] { // the journal deletes it
 			return nil
 		}
 		held := "what it held is not known"
 		if row, err := rows.DecodeSnapshot(v.Value); v.Value != nil && err == nil {
 			held = fmt.Sprintf("as of checkpoint %d it held %d bytes", v.Checkpoint, newSnapshotState(&row).length)
 		}
-		s.damage.Note(fmt.Sprintf("snapshot %d", id), fmt.Errorf("%w: its row is lost in every copy, and with it its data: %s; a token that stands for it ends", ErrCorrupt, held))
+		rc.damage.Note(fmt.Sprintf("snapshot %d", id), fmt.Errorf("%w: its row is lost in every copy, and with it its data: %s; a token that stands for it ends", ErrCorrupt, held))
 		return nil
 	})
 }
@@ -88,28 +88,28 @@ func (s *Store) noteSnapshots() error {
 // The journal is replayed.
 func (s *Store) salvageVolumes() error {
 	var missing []uint64
-	err := s.eachLost(rows.VolumePrefix, func(number uint64, v meta.Version) error {
-		if s.volumes[number] != nil || s.deletedVols[number] {
+	err := s.recovery.eachLost(rows.VolumePrefix, func(number uint64, v meta.Version) error {
+		if s.catalog.volumes[number] != nil || s.catalog.deletedVols[number] {
 			return nil
 		}
-		s.guessed = true
+		s.recovery.guessed = true
 		row, err := rows.DecodeVolume(v.Value)
 		row.Root.Node = lostNode
 		made := s.volumeOf(&row)
-		if err != nil || s.byName[made.key()] != nil { // one that was made later has the name
+		if err != nil || s.catalog.byName[made.key()] != nil { // one that was made later has the name
 			missing = append(missing, number)
 			return nil
 		}
-		s.volumes[number], s.byName[made.key()] = made, made
+		s.catalog.volumes[number], s.catalog.byName[made.key()] = made, made
 		renamed := ""
-		if key, ok := s.unused.Named(number); ok && key != made.key() {
+		if key, ok := s.recovery.unused.Named(number); ok && key != made.key() {
 			renamed = fmt.Sprintf("; a record of the journal names it %v", key)
 		}
 		s.damage.Note(made.String(), fmt.Errorf("%w: its row is lost in every copy: name and size are those of checkpoint %d, and none of its data can be proved right%s", ErrCorrupt, v.Checkpoint, renamed))
 		return nil
 	})
 	for _, number := range missing {
-		s.noteMissing(number)
+		s.recovery.noteMissing(number)
 	}
 	return err
 }
@@ -117,25 +117,25 @@ func (s *Store) salvageVolumes() error {
 // noteMissing notes a volume or file that is not shown, under the name that the
 // journal gives it, or under its number where that is not known or another one has the
 // name.
-func (s *Store) noteMissing(number uint64) {
+func (rc *recovery) noteMissing(number uint64) {
 	what := fmt.Sprintf("volume or file number %d", number)
-	if key, ok := s.unused.Named(number); ok && s.byName[key] == nil {
+	if key, ok := rc.unused.Named(number); ok && rc.catalog.byName[key] == nil {
 		what = key.String()
 	}
-	s.damage.Note(what, fmt.Errorf("%w: the row of number %d is lost in every copy, and with it name, size and data: it is missing", ErrCorrupt, number))
+	rc.damage.Note(what, fmt.Errorf("%w: the row of number %d is lost in every copy, and with it name, size and data: it is missing", ErrCorrupt, number))
 }
 
 // eachLost calls fn with the older version of each row of a table that cannot be read;
 // v.Value is nil where there is none.
-func (s *Store) eachLost(prefix byte, fn func(number uint64, v meta.Version) error) error {
-	return s.kv.Keys([]byte{prefix}, func(key []byte) error {
+func (rc *recovery) eachLost(prefix byte, fn func(number uint64, v meta.Version) error) error {
+	return rc.parts.kv.Keys([]byte{prefix}, func(key []byte) error {
 		if len(key) != 9 {
 			return nil
 		}
-		if _, err := s.kv.Get(key); !errors.Is(err, meta.ErrDamaged) {
+		if _, err := rc.parts.kv.Get(key); !errors.Is(err, meta.ErrDamaged) {
 			return nil
 		}
-		older, err := s.kv.Older(key)
+		older, err := rc.parts.kv.Older(key)
 		if err != nil && !errors.Is(err, meta.ErrNotFound) {
 			return err
 		}

@@ -164,8 +164,8 @@ func TestRepair_MissingVolumes(t *testing.T) {
 	quiet, renamed, deleted := file("quiet"), file("first"), file("deleted")
 	must(s.Checkpoint(ctx))
 	must(s.RenameFile(ctx, "first", "second"), s.RenameFile(ctx, "older", "newer"), s.DeleteFile(ctx, "deleted"))
-	s.cancel()
-	s.background.Wait()
+	s.life.cancel()
+	s.life.background.Wait()
 	must(s.Flush(ctx), s.closeFiles())
 	all := filesOf(t, d.fs)
 	newest := ""
@@ -242,8 +242,8 @@ func TestRepair_LostSnapshots(t *testing.T) {
 	must(s.Checkpoint(ctx))
 	lost, deleted := snapshot(), snapshot()
 	must(s.Checkpoint(ctx), s.DeleteSnapshot(ctx, deleted))
-	s.cancel()
-	s.background.Wait()
+	s.life.cancel()
+	s.life.background.Wait()
 	must(s.Flush(ctx), s.closeFiles())
 	all, newest := filesOf(t, d.fs), ""
 	for name := range all {

@@ -12,6 +12,21 @@ import (
 	"odx/blockdev"
 )
 
+// pacer has changes wait where the disk or the checkpoints do not keep up, and knows when a
+// checkpoint is due.
+type pacer struct {
+	parts       *parts
+	opts        *Options
+	life        *life
+	space       *space
+	checkpoints *checkpointer
+
+	firstLSN atomic.Uint64 // of the records that the last checkpoint does not have
+	// journalRoom is for how many bytes of records the journal had blocks after the last
+	// checkpoint, at most space.journalFile.
+	journalRoom atomic.Int64
+}
+
 const (
 	// checkpointBytes of journal start a checkpoint: they bound the time that
 	// opening the store after a crash takes.
@@ -49,62 +64,62 @@ const urgentPart = 16
 
 // behind reports whether the checkpoints do not keep up: the journal is too
 // long, or there is too much changed metadata, which cannot be evicted.
-func (s *Store) behind() bool {
-	limit := s.dirtyLimit()
-	return s.dirty() > limit-limit/urgentPart || s.stuck()
+func (p *pacer) behind() bool {
+	limit := p.space.dirtyLimit()
+	return p.parts.dirty() > limit-limit/urgentPart || p.stuck()
 }
 
 // stuck reports whether not even an urgent change can be made before a checkpoint ends.
-func (s *Store) stuck() bool {
-	return s.journal.Bytes() > throttleBytes || s.dirty() > s.dirtyLimit() ||
-		s.lowSpace.Load() && s.journal.Room() < s.journalRoom.Load()/lowRecordsPart && s.waitingRecords() > 0
+func (p *pacer) stuck() bool {
+	return p.parts.journal.Bytes() > throttleBytes || p.parts.dirty() > p.space.dirtyLimit() ||
+		p.space.low.Load() && p.parts.journal.Room() < p.journalRoom.Load()/lowRecordsPart && p.waitingRecords() > 0
 }
 
 // due reports whether the journal is so long, or so much metadata changed, that
 // a checkpoint should be taken.
-func (s *Store) due() bool {
-	return s.journal.Bytes() > checkpointBytes || s.waitingRecords() > checkpointRecords || s.tooDirty() ||
-		s.lowSpace.Load() && s.journal.Room() < s.journalRoom.Load()/2 && s.waitingRecords() > 0
+func (p *pacer) due() bool {
+	return p.parts.journal.Bytes() > checkpointBytes || p.waitingRecords() > checkpointRecords || p.tooDirty() ||
+		p.space.low.Load() && p.parts.journal.Room() < p.journalRoom.Load()/2 && p.waitingRecords() > 0
 }
 
 // waitingRecords returns how many records opening the store would do again.
-func (s *Store) waitingRecords() uint64 {
-	return uint64(s.journal.Last()) + 1 - s.firstLSN.Load()
+func (p *pacer) waitingRecords() uint64 {
+	return uint64(p.parts.journal.Last()) + 1 - p.firstLSN.Load()
 }
 
 // throttle waits while the disk or the checkpoints do not keep up. A change whose time
 // ends meanwhile is urgent: a copy, which would have to say that it did nothing, does
 // one small step.
-func (s *Store) throttle(ctx context.Context) error {
-	if s.segments.Unsynced() <= s.unsyncedLimit() && !s.behind() {
+func (p *pacer) throttle(ctx context.Context) error {
+	if p.parts.segments.Unsynced() <= p.unsyncedLimit() && !p.behind() {
 		return nil
 	}
 	patient, cancel := blockdev.BeforeLate(ctx)
 	defer cancel()
-	if err := s.awaitSync(ctx, patient); err != nil {
+	if err := p.awaitSync(ctx, patient); err != nil {
 		return err
 	}
-	for s.behind() {
-		if err := s.usable(); err != nil {
+	for p.behind() {
+		if err := p.life.usable(); err != nil {
 			return err
 		}
-		finished, err := s.checkpoints.next()
+		finished, err := p.checkpoints.next()
 		if err != nil {
 			return err
 		}
-		if !s.behind() {
+		if !p.behind() {
 			return nil
 		}
 		select {
 		case <-patient.Done():
-			if err := ctx.Err(); err != nil || !s.stuck() {
+			if err := ctx.Err(); err != nil || !p.stuck() {
 				return err
 			}
 			patient = ctx
 		case <-finished:
 		}
 		// Where checkpoints fail, waiting helps nobody: the caller is told.
-		if err := s.checkpoints.failure(); err != nil && s.behind() {
+		if err := p.checkpoints.failure(); err != nil && p.behind() {
 			return fmt.Errorf("changes cannot be stored: %w", err)
 		}
 	}
@@ -113,21 +128,21 @@ func (s *Store) throttle(ctx context.Context) error {
 
 // unsyncedLimit is how many bytes of data may be unsynced before changes wait. Each change
 // that did not wait adds its data to that, and urgent ones may add a part.
-func (s *Store) unsyncedLimit() int64 { return 4 * s.opts.tuning.writeBackBytes }
+func (p *pacer) unsyncedLimit() int64 { return 4 * p.opts.tuning.writeBackBytes }
 
 // awaitSync waits for the disk while it lacks much data. From the end of patient on a
 // change is urgent, and only waits where other urgent ones have used up their part.
-func (s *Store) awaitSync(ctx, patient context.Context) error {
-	limit := s.unsyncedLimit()
-	if s.segments.Unsynced() <= limit {
+func (p *pacer) awaitSync(ctx, patient context.Context) error {
+	limit := p.unsyncedLimit()
+	if p.parts.segments.Unsynced() <= limit {
 		return nil
 	}
-	err := s.journal.Commit(patient, s.journal.Last())
+	err := p.parts.journal.Commit(patient, p.parts.journal.Last())
 	if err != nil && patient.Err() != nil && ctx.Err() == nil {
-		if s.segments.Unsynced() <= limit+limit/urgentPart {
+		if p.parts.segments.Unsynced() <= limit+limit/urgentPart {
 			return nil
 		}
-		err = s.journal.Commit(ctx, s.journal.Last())
+		err = p.parts.journal.Commit(ctx, p.parts.journal.Last())
 	}
 	return spaceError(err)
 }
@@ -188,7 +203,7 @@ func (c *checkpointer) stop() {
 func (s *Store) checkpointLoop(ctx context.Context) {
 	tick := time.NewTicker(checkpointCheck)
 	defer tick.Stop()
-	last, lastLSN := time.Now(), s.journal.Last()
+	last, lastLSN := time.Now(), s.parts.journal.Last()
 	hurry := s.checkpoints.hurry
 	for {
 		select {
@@ -198,16 +213,16 @@ func (s *Store) checkpointLoop(ctx context.Context) {
 			hurry = s.checkpoints.hurry
 		case <-hurry:
 		}
-		s.measureSpace()
-		if !s.behind() {
+		s.space.measure()
+		if !s.pace.behind() {
 			s.checkpoints.recheck()
 		}
 		// On a full disk a checkpoint takes space that only cleaning gives back.
-		idle := time.Since(last) < checkpointPeriod || s.lowSpace.Load() || s.journal.Last() == lastLSN && s.dirty() == 0
-		if idle && !s.due() {
+		idle := time.Since(last) < checkpointPeriod || s.space.low.Load() || s.parts.journal.Last() == lastLSN && s.parts.dirty() == 0
+		if idle && !s.pace.due() {
 			continue
 		}
-		lsn := s.journal.Last()
+		lsn := s.parts.journal.Last()
 		start := time.Now()
 		err := s.Checkpoint(ctx)
 		last = time.Now()
@@ -226,19 +241,14 @@ func (s *Store) checkpointLoop(ctx context.Context) {
 	}
 }
 
-// dirty returns about how many bytes of metadata no checkpoint has stored.
-func (s *Store) dirty() int64 {
-	return s.forest.DirtyBytes() + s.extents.DirtyBytes()
-}
-
 // tooDirty reports whether there is half as much changed metadata as there can be.
-func (s *Store) tooDirty() bool { return s.dirty() > s.dirtyLimit()/2 }
+func (p *pacer) tooDirty() bool { return p.parts.dirty() > p.space.dirtyLimit()/2 }
 
 // tidyLoop puts the files of metadata in order, at first and after each
 // checkpoint, until ctx ends.
 func (s *Store) tidyLoop(ctx context.Context) {
 	for {
-		if err := s.kv.Tidy(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, meta.ErrDamaged) {
+		if err := s.parts.kv.Tidy(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, meta.ErrDamaged) {
 			s.log.WithError(err).Warn("merging metadata failed; it is tried again after the next checkpoint")
 		}
 		select {

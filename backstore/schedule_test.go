@@ -50,18 +50,18 @@ func TestCheckpointIsDue(t *testing.T) {
 			defer s.Close()
 			// Hold the store's own checkpoints off.
 			s.checkpoints.running.Lock()
-			if s.due() {
+			if s.pace.due() {
 				t.Error("due for an empty store")
 			}
 			err = tt.write(t, s)
-			if err == nil && !s.due() {
+			if err == nil && !s.pace.due() {
 				t.Error("not due")
 			}
 			s.checkpoints.running.Unlock()
 			if err = errors.Join(err, s.Checkpoint(ctx)); err != nil {
 				t.Fatal(err)
 			}
-			if s.due() {
+			if s.pace.due() {
 				t.Error("still due after a checkpoint")
 			}
 			if err := s.Close(); err != nil {
@@ -72,7 +72,7 @@ func TestCheckpointIsDue(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer again.Close()
-			if again.due() {
+			if again.pace.due() {
 				t.Error("due after a restart")
 			}
 		})
@@ -107,7 +107,7 @@ func TestUnsyncedIsBounded(t *testing.T) {
 		}
 		ended <- err
 	}()
-	for s.segments.Unsynced() <= bound { // the writer waits then
+	for s.parts.segments.Unsynced() <= bound { // the writer waits then
 		runtime.Gosched()
 	}
 	left := &disk{fs: d.fs.ProcessClone()}
@@ -129,7 +129,7 @@ func TestUnsyncedIsBounded(t *testing.T) {
 	if err := again.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if n := s.segments.Unsynced(); n > bound+2<<20 {
+	if n := s.parts.segments.Unsynced(); n > bound+2<<20 {
 		t.Errorf("%d bytes are not synced, the bound is %d", n, bound)
 	}
 	goOn()
@@ -160,7 +160,7 @@ func TestUnsyncedIsBounded_Urgent(t *testing.T) {
 	})
 	urgent := 0
 	for at := int64(0); ; at += piece {
-		limited := s.segments.Unsynced() > bound
+		limited := s.parts.segments.Unsynced() > bound
 		ctx, cancel := context.WithTimeout(t.Context(), 2*blockdev.Grace)
 		err := v.WriteAt(ctx, randomBytes(uint64(at/piece), piece), at)
 		cancel()
@@ -177,7 +177,7 @@ func TestUnsyncedIsBounded_Urgent(t *testing.T) {
 			t.Fatal("nothing bounds it")
 		}
 	}
-	if n := s.segments.Unsynced(); urgent == 0 || n > bound+bound/urgentPart+2*piece {
+	if n := s.parts.segments.Unsynced(); urgent == 0 || n > bound+bound/urgentPart+2*piece {
 		t.Errorf("%d writes in time left %d bytes unsynced, the bound is %d and a sixteenth", urgent, n, bound)
 	}
 }
@@ -209,7 +209,7 @@ func TestUrgentCopy(t *testing.T) {
 	s.checkpoints.running.Lock() // no checkpoint ends
 	defer s.checkpoints.running.Unlock()
 	done := int64(0)
-	for !s.behind() {
+	for !s.pace.behind() {
 		n, err := dst.Map(t.Context(), BlockLength+done, n, done, 2<<20)
 		if err != nil {
 			t.Fatal(err)
@@ -221,7 +221,7 @@ func TestUrgentCopy(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*blockdev.Grace)
 		n, err := dst.Map(ctx, BlockLength+done, n, done, size-done)
 		cancel()
-		if errors.Is(err, context.DeadlineExceeded) && s.stuck() && n == 0 {
+		if errors.Is(err, context.DeadlineExceeded) && s.pace.stuck() && n == 0 {
 			break
 		}
 		if err != nil || n == 0 || n > 2<<20 {
@@ -232,7 +232,7 @@ func TestUrgentCopy(t *testing.T) {
 	if urgent == 0 {
 		t.Error("a copy did nothing, though there was room for its changes")
 	}
-	if limit := s.dirtyLimit(); s.dirty() > limit+limit/urgentPart {
-		t.Errorf("%d bytes of metadata were changed, the limit is %d", s.dirty(), limit)
+	if limit := s.space.dirtyLimit(); s.parts.dirty() > limit+limit/urgentPart {
+		t.Errorf("%d bytes of metadata were changed, the limit is %d", s.parts.dirty(), limit)
 	}
 }

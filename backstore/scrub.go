@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"slices"
 	"strings"
 	"time"
@@ -88,7 +87,7 @@ func (s *Store) Scrub(ctx context.Context, o ScrubOptions) (ScrubResult, error) 
 	if o.BytesPerSecond > 0 {
 		c.budget = rate.NewLimiter(rate.Limit(o.BytesPerSecond), scrubRead)
 	}
-	c.result.TotalBytes = s.usage.Total() * BlockLength
+	c.result.TotalBytes = s.parts.usage.Total() * BlockLength
 	c.result.Damages = []Damage{}
 	start := time.Now()
 	err := c.run(ctx)
@@ -127,9 +126,9 @@ func (c *scrubber) run(ctx context.Context) error {
 		return err
 	}
 	var found []placed
-	for page := range c.store.extents.Pages() {
+	for page := range c.store.parts.extents.Pages() {
 		found = found[:0]
-		err := c.store.extents.Visit(page, func(id extent.ID, x *extent.Extent) {
+		err := c.store.parts.extents.Visit(page, func(id extent.ID, x *extent.Extent) {
 			found = append(found, placed{id, *x})
 		})
 		if metadataDamage(err) {
@@ -155,10 +154,10 @@ func (c *scrubber) run(ctx context.Context) error {
 
 // metadata verifies the metadata.
 func (c *scrubber) metadata(ctx context.Context) error {
-	before := c.store.kv.Stats().MendedBytes
+	before := c.store.parts.kv.Stats().MendedBytes
 	budget := rate.NewLimiter(c.budget.Limit(), c.budget.Burst()) // nothing else is read at the same time
-	err := c.store.kv.Scrub(ctx, func(ctx context.Context, bytes int) error { return waitBudget(ctx, budget, bytes) })
-	c.result.MendedBytes = c.store.kv.Stats().MendedBytes - before
+	err := c.store.parts.kv.Scrub(ctx, func(ctx context.Context, bytes int) error { return waitBudget(ctx, budget, bytes) })
+	c.result.MendedBytes = c.store.parts.kv.Stats().MendedBytes - before
 	if metadataDamage(err) {
 		c.store.damage.Note("metadata", err)
 		c.result.Metadata = append(c.result.Metadata, strings.Split(err.Error(), "\n")...)
@@ -194,17 +193,17 @@ func (c *scrubber) verify(ctx context.Context, found []placed) error {
 	if err := waitBudget(ctx, c.budget, bytes); err != nil {
 		return err
 	}
-	if err := errors.Join(ctx.Err(), c.store.usable()); err != nil {
+	if err := errors.Join(ctx.Err(), c.store.life.usable()); err != nil {
 		return err
 	}
-	readErr := c.store.segments.ReadAt(found[0].Addr, c.buf[:bytes])
+	readErr := c.store.parts.segments.ReadAt(found[0].Addr, c.buf[:bytes])
 	at := 0
 	for i := range found {
 		x := &found[i]
 		data := c.buf[at : at+x.bytes()]
 		at += len(data)
 		if readErr == nil {
-			if _, err := c.store.verifyExtent(&x.Extent, data); err == nil {
+			if _, err := c.store.reader.verifyExtent(&x.Extent, data); err == nil {
 				continue
 			}
 		}
@@ -222,24 +221,24 @@ func (c *scrubber) verify(ctx context.Context, found []placed) error {
 // deleted. buf is as long as the extent.
 func (c *scrubber) again(ctx context.Context, id extent.ID, buf []byte) error {
 	for {
-		x, ok, err := c.store.extents.Get(id)
+		x, ok, err := c.store.parts.extents.Get(id)
 		if err != nil || !ok {
 			return err
 		}
 		bad := uint32(1)<<x.Blocks - 1
-		reason := c.store.segments.ReadAt(x.Addr, buf)
+		reason := c.store.parts.segments.ReadAt(x.Addr, buf)
 		if errors.Is(reason, segment.ErrClosed) {
 			return ErrClosed
 		}
 		if reason == nil {
-			bad, reason = c.store.verifyExtent(&x, buf)
+			bad, reason = c.store.reader.verifyExtent(&x, buf)
 		}
-		now, ok, err := c.store.extents.Get(id)
+		now, ok, err := c.store.parts.extents.Get(id)
 		if err != nil || !ok || reason == nil {
 			return err
 		}
 		if now.Addr == x.Addr {
-			c.store.distrust(ctx, id, reason)
+			c.store.reader.distrust(ctx, id, reason)
 			c.damaged(id, &x, bad, reason)
 			return nil
 		}
@@ -261,24 +260,6 @@ func (c *scrubber) report() {
 	if c.progress != nil {
 		c.progress(c.result.ScrubProgress)
 	}
-}
-
-// verifyExtent compares data with what the table says of the extent. It returns
-// the blocks that differ, as bits, and an error that says how.
-func (s *Store) verifyExtent(x *extent.Extent, data []byte) (bad uint32, err error) {
-	for k := range int(x.Blocks) {
-		if crc32.Checksum(data[k*BlockLength:(k+1)*BlockLength], castagnoli) != x.CRC[k] {
-			bad |= 1 << k
-			err = fmt.Errorf("block %d: %w", x.Addr.Block+uint32(k), errCRC)
-		}
-	}
-	if err != nil || x.Fingerprint == (extent.Fingerprint{}) || s.superblockLost {
-		return bad, err // without a fingerprint where deduplication was off, or without its key
-	}
-	if s.fingerprints.Sum(data) != x.Fingerprint {
-		return 1<<x.Blocks - 1, errFingerprint
-	}
-	return 0, nil
 }
 
 // errFingerprint: the data of an extent matches its checksums, and is still not

@@ -28,7 +28,7 @@ func (s *Store) scrubSuperblocks() (mended int64, err error) {
 	for _, in := range layout.Superblocks(s.opts.Dir) {
 		name := filepath.Join(in, layout.SuperblockName)
 		sb, err := layout.ReadSuperblock(s.opts.FS, name)
-		if err == nil && sb == s.sb {
+		if err == nil && sb == s.parts.sb {
 			continue
 		}
 		if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, fs.ErrNotExist) {
@@ -37,7 +37,7 @@ func (s *Store) scrubSuperblocks() (mended int64, err error) {
 		if err == nil {
 			err = fmt.Errorf("%s is not the superblock of this store", name)
 		}
-		if err := s.sb.Write(s.opts.FS, in); err != nil {
+		if err := s.parts.sb.Write(s.opts.FS, in); err != nil {
 			return mended, err
 		}
 		s.damage.NoteMended(name, err)
@@ -72,7 +72,7 @@ func (s *Store) scrubJournal(ctx context.Context) (lost []string, err error) {
 // readJournal returns what is damaged of the records that a start would need, as far
 // as they are durable: files change after that while they are read.
 func (s *Store) readJournal(ctx context.Context) (damages []journal.Damage, err error) {
-	first, end := journal.LSN(s.firstLSN.Load()), s.journal.Durable()
+	first, end := journal.LSN(s.pace.firstLSN.Load()), s.parts.journal.Durable()
 	found, err := journal.Read(ctx, s.journalOptions(first), func(journal.Record) error { return nil })
 	for _, d := range found.Damages {
 		if d.First <= end {

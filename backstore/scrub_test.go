@@ -295,7 +295,7 @@ func TestScrubEnds(t *testing.T) {
 		t.Errorf("negative rate: %v", err)
 	}
 	_, err = s.Scrub(t.Context(), ScrubOptions{Progress: func(p ScrubProgress) {
-		if p.ReadBytes > 0 && !s.closed.Load() {
+		if p.ReadBytes > 0 && !s.life.closed.Load() {
 			if err := s.Close(); err != nil {
 				t.Error(err)
 			}

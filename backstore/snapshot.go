@@ -24,7 +24,7 @@ type snapshotState struct {
 	length int64
 	stale  staleBlocks // as in Volume
 
-	// Guarded by Store.tableMu.
+	// Guarded by catalog.mu.
 	handles int
 	deleted bool // its tree is given up when the last handle is released
 }
@@ -63,7 +63,7 @@ func (n *Snapshot) ReadAt(ctx context.Context, p []byte, off int64) error {
 	for len(p) > 0 {
 		at, length := n.state.locate(off)
 		part := p[:min(int64(len(p)), length)]
-		if err := n.store.readTree(ctx, tree{snapshot: n.state}, part, at); err != nil {
+		if err := n.store.reader.readTree(ctx, tree{snapshot: n.state}, part, at); err != nil {
 			return err
 		}
 		p, off = p[len(part):], off+int64(len(part))
@@ -121,10 +121,10 @@ func (v *Volume) Snapshot(ctx context.Context, ranges []Range, recs func(snapsho
 func (v *Volume) snapshot(ctx context.Context, ranges []Range, recs func(snapshotID uint64) []Record, refuse func() error) (*Snapshot, error) {
 	s := v.store
 	st := &snapshotState{ranges: slices.Clone(ranges), handles: 1}
-	s.tableMu.Lock()
-	s.lastSnapshot++
-	st.id = s.lastSnapshot
-	s.tableMu.Unlock()
+	s.catalog.mu.Lock()
+	s.catalog.lastSnapshot++
+	st.id = s.catalog.lastSnapshot
+	s.catalog.mu.Unlock()
 	var records []Record
 	if recs != nil {
 		records = recs(st.id)
@@ -155,11 +155,11 @@ func (v *Volume) snapshot(ctx context.Context, ranges []Range, recs func(snapsho
 	if err := refuse(); err != nil {
 		return nil, err
 	}
-	if err := s.forest.TouchShare(v.root, blockRanges(st.ranges)); err != nil {
-		return nil, s.unread(v.String(), 0, err)
+	if err := s.parts.forest.TouchShare(v.root, blockRanges(st.ranges)); err != nil {
+		return nil, s.reader.unread(v.String(), 0, err)
 	}
 	if err := s.takeSnapshot(v, st, records, op.Commit); err != nil {
-		return nil, s.fail(err)
+		return nil, s.life.fail(err)
 	}
 	return s.newHandle(st), nil
 }
@@ -171,29 +171,29 @@ func (s *Store) takeSnapshot(v *Volume, st *snapshotState, records []Record, log
 		st.length += r.Length
 	}
 	var err error
-	if st.root, err = s.forest.Share(v.root, blockRanges(st.ranges)); err != nil {
+	if st.root, err = s.parts.forest.Share(v.root, blockRanges(st.ranges)); err != nil {
 		return err
 	}
-	s.tableMu.Lock()
-	defer s.tableMu.Unlock()
-	s.snapshots[st.id] = st
-	s.changedSnaps[st.id] = true
-	s.lastSnapshot = max(s.lastSnapshot, st.id)
-	s.recordMu.Lock()
-	defer s.recordMu.Unlock()
-	s.putRecords(records)
+	s.catalog.mu.Lock()
+	defer s.catalog.mu.Unlock()
+	s.catalog.snapshots[st.id] = st
+	s.catalog.changedSnaps[st.id] = true
+	s.catalog.lastSnapshot = max(s.catalog.lastSnapshot, st.id)
+	s.records.mu.Lock()
+	defer s.records.mu.Unlock()
+	s.records.put(records)
 	log()
 	return nil
 }
 
 // Snapshot returns a handle on a snapshot, which the caller releases.
 func (s *Store) Snapshot(id uint64) (*Snapshot, error) {
-	if err := s.usable(); err != nil {
+	if err := s.life.usable(); err != nil {
 		return nil, err
 	}
-	s.tableMu.Lock()
-	defer s.tableMu.Unlock()
-	st := s.snapshots[id]
+	s.catalog.mu.Lock()
+	defer s.catalog.mu.Unlock()
+	st := s.catalog.snapshots[id]
 	if st == nil || st.deleted {
 		return nil, fmt.Errorf("snapshot %d: %w", id, ErrNotFound)
 	}
@@ -215,18 +215,18 @@ func (s *Store) DeleteSnapshot(ctx context.Context, id uint64, recs ...Record) e
 		return err
 	}
 	defer op.End()
-	s.tableMu.Lock()
-	defer s.tableMu.Unlock()
-	st := s.snapshots[id]
+	s.catalog.mu.Lock()
+	defer s.catalog.mu.Unlock()
+	st := s.catalog.snapshots[id]
 	if st == nil || st.deleted {
 		return fmt.Errorf("snapshot %d: %w", id, ErrNotFound)
 	}
 	st.deleted = true
-	s.changedSnaps[id] = true
-	s.recordMu.Lock()
-	s.putRecords(recs)
+	s.catalog.changedSnaps[id] = true
+	s.records.mu.Lock()
+	s.records.put(recs)
 	op.Commit()
-	s.recordMu.Unlock()
+	s.records.mu.Unlock()
 	return s.dropSnapshot(st)
 }
 
@@ -242,41 +242,41 @@ func (s *Store) lookSnapshot(v *Volume, st *snapshotState, records []Record) (*S
 		st.length += r.Length
 	}
 	st.root = v.root
-	s.tableMu.Lock()
-	defer s.tableMu.Unlock()
-	s.snapshots[st.id] = st
-	s.recordMu.Lock()
-	defer s.recordMu.Unlock()
-	s.putRecords(records)
+	s.catalog.mu.Lock()
+	defer s.catalog.mu.Unlock()
+	s.catalog.snapshots[st.id] = st
+	s.records.mu.Lock()
+	defer s.records.mu.Unlock()
+	s.records.put(records)
 	return s.newHandle(st), nil
 }
 
 // hideSnapshot deletes a snapshot of a store that is open for reading alone, as long
 // as it is.
 func (s *Store) hideSnapshot(id uint64, recs []Record) error {
-	s.tableMu.Lock()
-	defer s.tableMu.Unlock()
-	st := s.snapshots[id]
+	s.catalog.mu.Lock()
+	defer s.catalog.mu.Unlock()
+	st := s.catalog.snapshots[id]
 	if st == nil {
 		return fmt.Errorf("snapshot %d: %w", id, ErrNotFound)
 	}
-	delete(s.snapshots, id) // a handle still has it
-	s.recordMu.Lock()
-	defer s.recordMu.Unlock()
-	s.putRecords(recs)
+	delete(s.catalog.snapshots, id) // a handle still has it
+	s.records.mu.Lock()
+	defer s.records.mu.Unlock()
+	s.records.put(recs)
 	return nil
 }
 
-// dropSnapshot gives up the tree of a deleted snapshot without handles. tableMu
+// dropSnapshot gives up the tree of a deleted snapshot without handles. catalog.mu
 // is held.
 func (s *Store) dropSnapshot(st *snapshotState) error {
 	if !st.deleted || st.handles > 0 {
 		return nil
 	}
-	delete(s.snapshots, st.id)
-	s.changedSnaps[st.id] = true
+	delete(s.catalog.snapshots, st.id)
+	s.catalog.changedSnaps[st.id] = true
 	if err := s.dropTree(st.root); err != nil {
-		return s.fail(err)
+		return s.life.fail(err)
 	}
 	return nil
 }
@@ -287,10 +287,10 @@ func (n *Snapshot) Release() {
 	s := n.store
 	s.opMu.RLock()
 	defer s.opMu.RUnlock()
-	s.tableMu.Lock()
-	defer s.tableMu.Unlock()
+	s.catalog.mu.Lock()
+	defer s.catalog.mu.Unlock()
 	n.state.handles--
-	if s.usable() == nil {
+	if s.life.usable() == nil {
 		// An error stops the store and is reported by every later operation.
 		_ = s.dropSnapshot(n.state)
 	}

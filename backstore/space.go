@@ -7,15 +7,44 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
+	"odx/backstore/damage"
 	"odx/backstore/journal"
 	"odx/backstore/layout"
 	"odx/backstore/reserve"
 	"odx/backstore/segment"
 	"odx/backstore/vfs"
 )
+
+// space knows what the store takes on the disk, and what it may take: its capacity, the
+// files that are kept for a full disk, spare segments. It decides whether new data fits.
+type space struct {
+	parts       *parts
+	opts        *Options
+	log         *logrus.Entry
+	damage      *damage.Log
+	checkpoints *checkpointer
+
+	reserve *reserve.Pool
+	// journalFile is the length that files of the journal grow to.
+	journalFile int64
+	low         atomic.Bool   // the host's file system has no room for new data
+	disk        atomic.Int64  // about what DiskBytes returns, where there is a capacity
+	cleanNow    chan struct{} // has an element when a write waits for cleaning
+
+	measuring  sync.Mutex // held by measure; guards the next two
+	reserveErr string     // that was logged last
+	namesHeld  bool       // in the directories of the store, since the disk had room last
+
+	onFull     atomic.Pointer[func(ctx context.Context, need int64) bool]
+	makingRoom sync.Mutex // held while onFull runs. Outermost, like Store.auditMu
+}
 
 // A full file system must stop nothing but new data. What everything else has to
 // write goes into files whose blocks were assigned before: records into the spare
@@ -52,134 +81,121 @@ const (
 )
 
 // openReserve finds the files that are kept for checkpoints. It changes nothing.
-func (s *Store) openReserve() error {
-	if s.reserve != nil {
+func (sp *space) openReserve() error {
+	if sp.reserve != nil {
 		return nil
 	}
-	total, err := s.opts.FS.Total(s.opts.Dir)
+	total, err := sp.opts.FS.Total(sp.opts.Dir)
 	if err != nil {
 		return err
 	}
 	least := int64(leastReserve)
-	if s.opts.tuning.reserveBytes > 0 {
-		least, total = s.opts.tuning.reserveBytes, 0
+	if sp.opts.tuning.reserveBytes > 0 {
+		least, total = sp.opts.tuning.reserveBytes, 0
 	}
-	s.journalFile = min(journal.DefaultFileBytes, total/reservePart)
-	if c := s.opts.CapacityBytes; c > 0 {
-		s.journalFile = min(s.journalFile, s.slack()/filePart)
-		total = min(total, c+s.slack(), s.slack()/filePart*reservePart)
+	sp.journalFile = min(journal.DefaultFileBytes, total/reservePart)
+	if c := sp.opts.CapacityBytes; c > 0 {
+		sp.journalFile = min(sp.journalFile, sp.slack()/filePart)
+		total = min(total, c+sp.slack(), sp.slack()/filePart*reservePart)
 	}
-	s.journalFile = max(s.journalFile, least)
-	s.journalRoom.Store(s.journalFile) // until a checkpoint shows what there can be
-	s.reserve, err = reserve.Open(reserve.Options{
-		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, layout.ReserveDir), Files: reserveFiles,
+	sp.journalFile = max(sp.journalFile, least)
+	sp.reserve, err = reserve.Open(reserve.Options{
+		FS: sp.opts.FS, Dir: filepath.Join(sp.opts.Dir, layout.ReserveDir), Files: reserveFiles,
 		// A segment that was sealed because the next data did not fit is long enough, too.
-		Bytes: max(min(total/reservePart, s.opts.CacheBytes/4, segment.DefaultSegmentBlocks*BlockLength-planBlocks*BlockLength), least) &^ (BlockLength - 1),
+		Bytes: max(min(total/reservePart, sp.opts.CacheBytes/4, segment.DefaultSegmentBlocks*BlockLength-planBlocks*BlockLength), least) &^ (BlockLength - 1),
 	})
 	return err
 }
 
 // giveUp takes a file that the store needs no more: the reserve may, and on a full disk
 // the journal.
-func (s *Store) giveUp(path string) error {
+func (sp *space) giveUp(path string) error {
 	switch {
-	case s.reserve == nil:
-		return s.opts.FS.Remove(path)
-	case s.reserve.Full() && s.journal != nil && s.lowSpace.Load() && s.journal.Lacks():
-		return s.journal.Give(path)
+	case sp.reserve == nil:
+		return sp.opts.FS.Remove(path)
+	case sp.reserve.Full() && sp.parts.journal != nil && sp.low.Load() && sp.parts.journal.Lacks():
+		return sp.parts.journal.Give(path)
 	}
-	return s.reserve.Give(path)
+	return sp.reserve.Give(path)
 }
 
 // dirtyLimit is how much changed metadata there can be: a checkpoint has to fit
 // into the files of the reserve.
-func (s *Store) dirtyLimit() int64 { return min(s.opts.CacheBytes/4, s.reserve.FileBytes()) }
+func (sp *space) dirtyLimit() int64 { return min(sp.opts.CacheBytes/4, sp.reserve.FileBytes()) }
 
 // slack is how many bytes the store may take beyond its capacity.
-func (s *Store) slack() int64 {
-	return cmp.Or(s.opts.tuning.slackBytes, max(s.opts.CapacityBytes/capacityPart, capacitySlack))
+func (sp *space) slack() int64 {
+	return cmp.Or(sp.opts.tuning.slackBytes, max(sp.opts.CapacityBytes/capacityPart, capacitySlack))
 }
 
-// LiveBytes returns the length of all extents that something refers to.
-func (s *Store) LiveBytes() int64 { return s.usage.Total() * BlockLength }
+// liveBytes returns the length of all extents that something refers to.
+func (sp *space) liveBytes() int64 { return sp.parts.usage.Total() * BlockLength }
 
-// PhysicalBytes returns the length of all segments, and of the files that wait
-// to become segments again.
-func (s *Store) PhysicalBytes() int64 {
-	for _, id := range s.segments.List() {
-		s.segments.Bytes(id) // it is remembered
-	}
-	return s.segments.TotalBytes()
-}
+// reserveBytes returns the length of the files that are kept for a full disk.
+func (sp *space) reserveBytes() int64 { return sp.reserve.Bytes() + sp.parts.segments.ReserveBytes() }
 
-// ReserveBytes returns the length of the files that are kept for a full disk. They
-// are part of DiskBytes.
-func (s *Store) ReserveBytes() int64 { return s.reserve.Bytes() + s.segments.ReserveBytes() }
-
-// DiskBytes returns what the store takes on the disk: segments, journal, metadata
-// and reserve.
-func (s *Store) DiskBytes() int64 {
-	bytes := s.segments.TotalBytes() + s.ReserveBytes() + s.kv.Stats().Bytes
-	if s.journal != nil { // it can be damaged where a store is only read
-		bytes += s.journal.FileBytes()
+// diskBytes returns what the store takes on the disk.
+func (sp *space) diskBytes() int64 {
+	bytes := sp.parts.segments.TotalBytes() + sp.reserveBytes() + sp.parts.kv.Stats().Bytes
+	if sp.parts.journal != nil { // it can be damaged where a store is only read
+		bytes += sp.parts.journal.FileBytes()
 	}
 	return bytes
 }
 
-// FreeBytes returns how many bytes of new data fit: into the capacity, if there
-// is one, and onto the host's file system.
-func (s *Store) FreeBytes() (int64, error) {
-	if s.lowSpace.Load() {
+// freeBytes returns how many bytes of new data fit.
+func (sp *space) freeBytes() (int64, error) {
+	if sp.low.Load() {
 		return 0, nil // until the reserve is whole again
 	}
-	free, err := s.opts.FS.Free(s.opts.Dir)
+	free, err := sp.opts.FS.Free(sp.opts.Dir)
 	if err != nil {
 		return 0, err
 	}
 	if free < math.MaxInt64/2 {
-		free += s.segments.RoomBytes() - s.segments.MissingBytes() - s.reserve.MissingBytes()
+		free += sp.parts.segments.RoomBytes() - sp.parts.segments.MissingBytes() - sp.reserve.MissingBytes()
 	}
 	free -= lowSpace
-	if s.opts.CapacityBytes > 0 {
-		free = min(free, s.opts.CapacityBytes-s.LiveBytes(), s.opts.CapacityBytes+s.slack()-s.disk.Load())
+	if sp.opts.CapacityBytes > 0 {
+		free = min(free, sp.opts.CapacityBytes-sp.liveBytes(), sp.opts.CapacityBytes+sp.slack()-sp.disk.Load())
 	}
 	return max(free, 0), nil
 }
 
-// measureSpace fills the reserve and notes whether there is room for new data.
-func (s *Store) measureSpace() {
-	if s.opts.ReadOnly {
+// measure fills the reserve and notes whether there is room for new data.
+func (sp *space) measure() {
+	if sp.opts.ReadOnly {
 		return
 	}
-	s.measuring.Lock()
-	defer s.measuring.Unlock()
-	missing := spaceError(s.fillReserve())
+	sp.measuring.Lock()
+	defer sp.measuring.Unlock()
+	missing := spaceError(sp.fillReserve())
 	if missing != nil && !errors.Is(missing, ErrNoSpace) {
 		// The disk fails, and is not known to be full.
-		if s.reserveErr != missing.Error() {
-			s.log.WithError(missing).Warn("the reserve for a full disk cannot be filled; it is tried again")
+		if sp.reserveErr != missing.Error() {
+			sp.log.WithError(missing).Warn("the reserve for a full disk cannot be filled; it is tried again")
 		}
-		s.reserveErr, missing = missing.Error(), nil
+		sp.reserveErr, missing = missing.Error(), nil
 	} else {
-		s.reserveErr = ""
+		sp.reserveErr = ""
 	}
-	free, err := s.opts.FS.Free(s.opts.Dir)
+	free, err := sp.opts.FS.Free(sp.opts.Dir)
 	if err != nil {
 		return // the next one reports it
 	}
-	if s.opts.CapacityBytes > 0 {
-		if s.disk.Store(s.DiskBytes()); s.segments.SpareBytes() > 0 && s.disk.Load() > s.opts.CapacityBytes {
-			s.dropSpares(time.Now())
-			s.disk.Store(s.DiskBytes())
+	if sp.opts.CapacityBytes > 0 {
+		if sp.disk.Store(sp.diskBytes()); sp.parts.segments.SpareBytes() > 0 && sp.disk.Load() > sp.opts.CapacityBytes {
+			sp.dropSpares(time.Now())
+			sp.disk.Store(sp.diskBytes())
 		}
 	}
-	s.segments.Scarce(free < lowSpace)
-	s.holdNames(free)
-	low := missing != nil || free < lowSpace && free+s.segments.RoomBytes() < lowSpace
-	if s.lowSpace.Swap(low) == low {
+	sp.parts.segments.Scarce(free < lowSpace)
+	sp.holdNames(free)
+	low := missing != nil || free < lowSpace && free+sp.parts.segments.RoomBytes() < lowSpace
+	if sp.low.Swap(low) == low {
 		return
 	}
-	entry := s.log.WithField("free_bytes", free)
+	entry := sp.log.WithField("free_bytes", free)
 	if low {
 		entry.WithError(missing).Error("the file system is full: writes of new data fail until there is room")
 	} else {
@@ -189,61 +205,61 @@ func (s *Store) measureSpace() {
 
 // holdNames keeps room for names in the directories of the store, where the file
 // system does not by itself. measuring is held.
-func (s *Store) holdNames(free int64) {
-	h, ok := s.opts.FS.(vfs.NameHolder)
+func (sp *space) holdNames(free int64) {
+	h, ok := sp.opts.FS.(vfs.NameHolder)
 	if !ok || free < lowSpace {
-		s.namesHeld = false // those that there are may be used now
+		sp.namesHeld = false // those that there are may be used now
 		return
 	}
-	if s.namesHeld {
+	if sp.namesHeld {
 		return
 	}
 	for _, name := range []string{layout.SegmentDir, layout.JournalDir, layout.CheckpointDir, layout.ReserveDir} {
-		if err := h.HoldNames(filepath.Join(s.opts.Dir, name)); err != nil {
+		if err := h.HoldNames(filepath.Join(sp.opts.Dir, name)); err != nil {
 			return // the next time; layout.ReserveDir may not exist yet
 		}
 	}
-	s.namesHeld = true
+	sp.namesHeld = true
 }
 
 // fillReserve makes what is missing of the reserve, of files of the store that
 // have no other use first.
-func (s *Store) fillReserve() error {
-	err := s.segments.FillReserve()
+func (sp *space) fillReserve() error {
+	err := sp.parts.segments.FillReserve()
 	// What a running checkpoint has taken of the reserve comes back when it ends: a spare
 	// given up in its place would then be one too many, and be lost.
-	for !s.checkpoints.storing.Load() && s.segments.ReserveFull() {
-		least := s.reserve.FileBytes()
-		if s.reserve.Full() {
-			if !s.lowSpace.Load() || !s.journal.Lacks() {
+	for !sp.checkpoints.storing.Load() && sp.parts.segments.ReserveFull() {
+		least := sp.reserve.FileBytes()
+		if sp.reserve.Full() {
+			if !sp.low.Load() || !sp.parts.journal.Lacks() {
 				break
 			}
-			least = min(leastReserve, s.journalFile)
+			least = min(leastReserve, sp.journalFile)
 		}
-		given, giveErr := s.segments.GiveUpSpare(least)
+		given, giveErr := sp.parts.segments.GiveUpSpare(least)
 		if giveErr != nil {
-			s.log.WithError(giveErr).Warn("a spare segment was not added to the reserve")
+			sp.log.WithError(giveErr).Warn("a spare segment was not added to the reserve")
 		}
 		if !given {
 			break
 		}
 	}
-	return errors.Join(err, s.reserve.Fill(), s.journal.Ready())
+	return errors.Join(err, sp.reserve.Fill(), sp.parts.journal.Ready())
 }
 
 // scarce reports whether cleaning is to make room, however little that is.
-func (s *Store) scarce() bool {
-	return s.lowSpace.Load() || s.opts.CapacityBytes > 0 && s.disk.Load() > s.opts.CapacityBytes+s.slack()/2
+func (sp *space) scarce() bool {
+	return sp.low.Load() || sp.opts.CapacityBytes > 0 && sp.disk.Load() > sp.opts.CapacityBytes+sp.slack()/2
 }
 
 // lackingBytes returns how many bytes cleaning has to free, at least, to be of use.
-func (s *Store) lackingBytes() int64 {
-	free, err := s.opts.FS.Free(s.opts.Dir)
-	if err != nil || !s.lowSpace.Load() {
+func (sp *space) lackingBytes() int64 {
+	free, err := sp.opts.FS.Free(sp.opts.Dir)
+	if err != nil || !sp.low.Load() {
 		return BlockLength
 	}
-	lacking := lowSpace + s.segments.MissingBytes() + s.reserve.MissingBytes()
-	return max(lacking-free-s.segments.RoomBytes(), BlockLength)
+	lacking := lowSpace + sp.parts.segments.MissingBytes() + sp.reserve.MissingBytes()
+	return max(lacking-free-sp.parts.segments.RoomBytes(), BlockLength)
 }
 
 // fresh returns the length of the plan's new data in bytes.
@@ -255,45 +271,45 @@ func (p *writePlan) fresh() (bytes int64) {
 }
 
 // checkRoom refuses new data that would not fit.
-func (s *Store) checkRoom(p *writePlan) error {
-	if s.lowSpace.Load() {
-		s.measureSpace()
+func (sp *space) checkRoom(p *writePlan) error {
+	if sp.low.Load() {
+		sp.measure()
 	}
-	if s.lowSpace.Load() {
-		s.hurryCleaning()
+	if sp.low.Load() {
+		sp.hurryCleaning()
 		return fmt.Errorf("%w: the file system is full: %w", ErrNoSpace, syscall.ENOSPC)
 	}
-	if s.opts.CapacityBytes == 0 {
+	if sp.opts.CapacityBytes == 0 {
 		return nil
 	}
-	if s.LiveBytes()+p.fresh() > s.opts.CapacityBytes {
-		return fmt.Errorf("%w: its capacity is %d bytes", ErrNoSpace, s.opts.CapacityBytes)
+	if sp.liveBytes()+p.fresh() > sp.opts.CapacityBytes {
+		return fmt.Errorf("%w: its capacity is %d bytes", ErrNoSpace, sp.opts.CapacityBytes)
 	}
-	if s.crowded(p.fresh()) {
-		return fmt.Errorf("%w: it takes %d bytes on the disk, its capacity is %d bytes", ErrNoSpace, s.disk.Load(), s.opts.CapacityBytes)
+	if sp.crowded(p.fresh()) {
+		return fmt.Errorf("%w: it takes %d bytes on the disk, its capacity is %d bytes", ErrNoSpace, sp.disk.Load(), sp.opts.CapacityBytes)
 	}
 	return nil
 }
 
 // crowded reports whether so many bytes do not fit under the capacity because of
 // what else the store takes on the disk.
-func (s *Store) crowded(bytes int64) bool {
+func (sp *space) crowded(bytes int64) bool {
 	// The rest of the slack is for a segment that is moved and for the two files of a
 	// checkpoint, which are there before what they replace is gone.
-	return s.opts.CapacityBytes > 0 && s.disk.Load()+bytes > s.opts.CapacityBytes+s.slack()*5/8
+	return sp.opts.CapacityBytes > 0 && sp.disk.Load()+bytes > sp.opts.CapacityBytes+sp.slack()*5/8
 }
 
 // awaitCleaning is called by a write of length bytes that dead data leaves no room
 // for, and reports whether cleaning has made some.
-func (s *Store) awaitCleaning(ctx context.Context, length int64) bool {
-	if s.LiveBytes()+length > s.opts.CapacityBytes || s.lowSpace.Load() {
+func (sp *space) awaitCleaning(ctx context.Context, length int64) bool {
+	if sp.liveBytes()+length > sp.opts.CapacityBytes || sp.low.Load() {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, roomTime)
 	defer cancel()
-	for s.crowded(length) {
-		s.hurryCleaning()
-		finished, err := s.checkpoints.next()
+	for sp.crowded(length) {
+		sp.hurryCleaning()
+		finished, err := sp.checkpoints.next()
 		if err != nil {
 			return false
 		}
@@ -307,9 +323,9 @@ func (s *Store) awaitCleaning(ctx context.Context, length int64) bool {
 }
 
 // hurryCleaning has the store look now whether there is something to clean.
-func (s *Store) hurryCleaning() {
+func (sp *space) hurryCleaning() {
 	select {
-	case s.cleanNow <- struct{}{}:
+	case sp.cleanNow <- struct{}{}:
 	default:
 	}
 }

@@ -59,7 +59,7 @@ func (c *crammed) volume() *Volume {
 // cram takes what is free.
 func (c *crammed) cram() {
 	c.disk.fs.SetCapacity(c.disk.fs.Used())
-	c.store.measureSpace()
+	c.store.space.measure()
 }
 
 // write writes at a random place and reports whether there was room.
@@ -108,7 +108,7 @@ func (c *crammed) writesGoOn(rng *rand.Rand) {
 // files lists the files of the store and their lengths.
 func (c *crammed) files() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d bytes live, %d lacking, low %v, room %d, missing %d and %d, reserved %d\n", c.store.LiveBytes(), c.store.lackingBytes(), c.store.lowSpace.Load(), c.store.segments.RoomBytes(), c.store.segments.MissingBytes(), c.store.reserve.MissingBytes(), c.store.segments.ReserveBytes())
+	fmt.Fprintf(&b, "%d bytes live, %d lacking, low %v, room %d, missing %d and %d, reserved %d\n", c.store.LiveBytes(), c.store.space.lackingBytes(), c.store.space.low.Load(), c.store.parts.segments.RoomBytes(), c.store.parts.segments.MissingBytes(), c.store.space.reserve.MissingBytes(), c.store.parts.segments.ReserveBytes())
 	for _, dir := range []string{layout.CheckpointDir, layout.ReserveDir, layout.SegmentDir, layout.JournalDir} {
 		names, _ := c.disk.fs.List("/store/" + dir)
 		for _, name := range names {
@@ -119,7 +119,7 @@ func (c *crammed) files() string {
 				if dir == layout.SegmentDir {
 					var id segment.ID
 					fmt.Sscanf(name, "%08x", &id)
-					live = c.store.usage.Live(id)
+					live = c.store.parts.usage.Live(id)
 				}
 				fmt.Fprintf(&b, "%s/%s %d %d\n", dir, name, size, live)
 				f.Close()
@@ -152,7 +152,7 @@ func TestFullDisk(t *testing.T) {
 		}
 		c.must("write", c.volume().WriteAt(ctx, c.want, 0))
 		c.must("checkpoint", c.store.Checkpoint(ctx))
-		waitFor(t, "the reserve is whole", func() bool { return c.store.fillReserve() == nil })
+		waitFor(t, "the reserve is whole", func() bool { return c.store.space.fillReserve() == nil })
 		c.cram()
 		c.must("flush", c.store.Flush(ctx))
 		c.must("record", c.store.PutRecords(ctx, Record{Key: []byte("key"), Value: []byte{byte(round)}}))
@@ -210,7 +210,7 @@ func eachBlockTaken(t *testing.T, seed uint64) {
 		off += length
 	}
 	c.must("checkpoint", c.store.Checkpoint(ctx))
-	waitFor(t, "the reserve is whole", func() bool { return c.store.fillReserve() == nil })
+	waitFor(t, "the reserve is whole", func() bool { return c.store.space.fillReserve() == nil })
 	c.disk.fs.SetTaken(true)
 	c.cram()
 	piece := 4 << 10 << rng.IntN(5)
@@ -234,7 +234,7 @@ func eachBlockTaken(t *testing.T, seed uint64) {
 		case 3, 4, 5, 6, 7, 8:
 			c.must("checkpoint", c.store.Checkpoint(ctx))
 		case 9, 10:
-			if _, err := c.store.kv.Get([]byte(rows.CheckpointKey)); err != nil {
+			if _, err := c.store.parts.kv.Get([]byte(rows.CheckpointKey)); err != nil {
 				t.Fatal(err)
 			}
 			c.same()
@@ -315,8 +315,8 @@ func TestCapacity_Moved(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if kept := s.reserve.FileBytes() * reserveFiles; kept > s.slack()/4 {
-		t.Errorf("%d bytes are kept for checkpoints, and the store may take %d more than its capacity", kept, s.slack())
+	if kept := s.space.reserve.FileBytes() * reserveFiles; kept > s.space.slack()/4 {
+		t.Errorf("%d bytes are kept for checkpoints, and the store may take %d more than its capacity", kept, s.space.slack())
 	}
 	v := createVolume(t, s, "v", 4<<20)
 	for i := range uint64(2) {
@@ -324,17 +324,17 @@ func TestCapacity_Moved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.segments.Seal()
-	sealed, _, _ := s.sealedSegments()
+	s.parts.segments.Seal()
+	sealed, _, _ := s.cleaner.sealedSegments()
 	if len(sealed) != 1 || sealed[0].live == 0 {
 		t.Fatalf("segments: %+v", sealed)
 	}
-	s.measureSpace()
-	before := s.disk.Load()
-	if err := s.cleanSegment(ctx, sealed[0].id, rate.NewLimiter(rate.Inf, 0)); err != nil {
+	s.space.measure()
+	before := s.space.disk.Load()
+	if err := s.cleaner.cleanSegment(ctx, sealed[0].id, rate.NewLimiter(rate.Inf, 0)); err != nil {
 		t.Fatal(err)
 	}
-	if grown, want := s.disk.Load()-before, sealed[0].live*BlockLength; grown < want {
+	if grown, want := s.space.disk.Load()-before, sealed[0].live*BlockLength; grown < want {
 		t.Errorf("the store takes %d bytes more, and %d were moved", grown, want)
 	}
 }
@@ -346,7 +346,7 @@ func TestFreeBytes(t *testing.T) {
 	c := newCrammed(t)
 	c.must("write", c.volume().WriteAt(ctx, randomBytes(1, 4<<20), 0))
 	c.must("unmap", c.volume().Unmap(ctx, 0, 1<<20))
-	waitFor(t, "the reserve is whole", func() bool { return c.store.fillReserve() == nil })
+	waitFor(t, "the reserve is whole", func() bool { return c.store.space.fillReserve() == nil })
 	c.must("checkpoint", c.store.Checkpoint(ctx))
 	c.must("close", c.store.Close())
 	figures := func(readOnly bool) (free, reclaimable int64) {
@@ -367,10 +367,10 @@ func TestFreeBytes(t *testing.T) {
 		t.Errorf("%d bytes are free and %d reclaimable of a store that is only read, of one in use %d and %d", free, reclaimable, served, from)
 	}
 	c.open()
-	c.store.segments.Seal()
-	c.store.dropSpares(time.Now())
+	c.store.parts.segments.Seal()
+	c.store.space.dropSpares(time.Now())
 	c.disk.fs.SetCapacity(c.disk.fs.Used() + lowSpace/2)
-	c.store.measureSpace()
+	c.store.space.measure()
 	if free, err := c.store.FreeBytes(); err != nil || free > 0 || c.write(rand.New(rand.NewPCG(1, 1))) {
 		t.Errorf("on a full disk %d bytes are free, %v", free, err)
 	}
@@ -386,7 +386,7 @@ func TestFullDisk_Killed(t *testing.T) {
 	c := newCrammed(t)
 	c.must("checkpoint", c.store.Checkpoint(ctx))
 	waitFor(t, "the reserve is whole", func() bool {
-		return c.store.fillReserve() == nil && c.store.journal.FileBytes() >= 3*c.store.journalFile
+		return c.store.space.fillReserve() == nil && c.store.parts.journal.FileBytes() >= 3*c.store.space.journalFile
 	})
 	c.disk.fs.SetTaken(true)
 	c.cram()
@@ -396,7 +396,7 @@ func TestFullDisk_Killed(t *testing.T) {
 		c.must("flush", c.store.Flush(ctx))
 		c.kill()
 		c.cram()
-		if c.store.journal.Lacks() {
+		if c.store.parts.journal.Lacks() {
 			lacking++
 		}
 		for k := range round + 1 {
@@ -410,7 +410,7 @@ func TestFullDisk_Killed(t *testing.T) {
 	}
 	c.must("record", c.store.PutRecords(ctx, Record{Key: []byte("k"), Value: []byte("v")}))
 	c.must("checkpoint", c.store.Checkpoint(ctx))
-	if c.store.journal.Lacks() {
+	if c.store.parts.journal.Lacks() {
 		t.Errorf("spare files are missing after a checkpoint\n%s", c.files())
 	}
 	c.same()

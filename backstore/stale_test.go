@@ -23,7 +23,7 @@ type staleHistory struct {
 }
 
 func (h *staleHistory) any(file bool) *Volume {
-	all := slices.DeleteFunc(h.s.spaces(), func(v *Volume) bool { return v.file != file })
+	all := slices.DeleteFunc(h.s.catalog.all(), func(v *Volume) bool { return v.file != file })
 	if len(all) == 0 {
 		return nil
 	}
@@ -103,7 +103,7 @@ func staleWantOf(t *testing.T, s *Store) staleWant {
 	t.Helper()
 	w := staleWant{numbers: make(map[string]uint64)}
 	w.content, _ = readable(t, s)
-	for _, v := range s.spaces() {
+	for _, v := range s.catalog.all() {
 		w.numbers[v.String()] = v.number
 	}
 	return w
@@ -113,7 +113,7 @@ func staleWantOf(t *testing.T, s *Store) staleWant {
 // by its name, by its number, or by an older name under which the store shows it.
 func (w *staleWant) names(s *Store, what, said string) bool {
 	number := w.numbers[what]
-	older := s.volumes[number]
+	older := s.catalog.volumes[number]
 	return strings.Contains(said, what) || strings.Contains(said, fmt.Sprintf("the row of number %d is lost", number)) ||
 		older != nil && strings.Contains(said, "{"+older.String()+" ")
 }
@@ -142,8 +142,8 @@ func staleStore(t *testing.T, seed uint64, o Options) (files map[string][]byte, 
 		}
 	}
 	want = staleWantOf(t, s)
-	s.cancel()
-	s.background.Wait()
+	s.life.cancel()
+	s.life.background.Wait()
 	if err := errors.Join(s.Flush(ctx), s.closeFiles()); err != nil {
 		t.Fatal(err)
 	}

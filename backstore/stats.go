@@ -71,14 +71,14 @@ type VolumeStats struct {
 // Stats returns figures about the store. It reads the maps of all volumes,
 // shared parts once.
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
-	if err := s.usable(); err != nil {
+	if err := s.life.usable(); err != nil {
 		return Stats{}, err
 	}
 	s.auditMu.Lock()
 	defer s.auditMu.Unlock()
 	st := Stats{CapacityBytes: s.opts.CapacityBytes, DedupUnit: s.DedupUnit(), JournalBytes: s.journalBytes(), DedupRatio: 1}
 	var tally blockmap.Tally
-	for _, v := range s.spaces() {
+	for _, v := range s.catalog.all() {
 		if err := ctx.Err(); err != nil {
 			return Stats{}, err
 		}
@@ -107,8 +107,8 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	st.ClonedBytes, st.SnapshotBytes = st.LogicalBytes-mapped, all-mapped
 	st.LiveBytes, st.PhysicalBytes = s.LiveBytes(), s.PhysicalBytes()
 	st.DeduplicatedBytes = max(all-st.LiveBytes, 0)
-	st.DiskBytes, st.ReserveBytes, st.MetadataBytes = s.DiskBytes(), s.ReserveBytes(), s.kv.Stats().Bytes
-	headers := int64(len(s.segments.List())) * BlockLength
+	st.DiskBytes, st.ReserveBytes, st.MetadataBytes = s.DiskBytes(), s.ReserveBytes(), s.parts.kv.Stats().Bytes
+	headers := int64(len(s.parts.segments.List())) * BlockLength
 	st.ReclaimableBytes = max(st.PhysicalBytes-st.LiveBytes-headers, 0)
 	st.Damage, st.MoreDamage = s.Damage()
 	if st.LiveBytes > 0 {
@@ -117,9 +117,33 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	return st, nil
 }
 
+// LiveBytes returns the length of all extents that something refers to.
+func (s *Store) LiveBytes() int64 { return s.space.liveBytes() }
+
+// PhysicalBytes returns the length of all segments, and of the files that wait
+// to become segments again.
+func (s *Store) PhysicalBytes() int64 {
+	for _, id := range s.parts.segments.List() {
+		s.parts.segments.Bytes(id) // it is remembered
+	}
+	return s.parts.segments.TotalBytes()
+}
+
+// ReserveBytes returns the length of the files that are kept for a full disk. They
+// are part of DiskBytes.
+func (s *Store) ReserveBytes() int64 { return s.space.reserveBytes() }
+
+// DiskBytes returns what the store takes on the disk: segments, journal, metadata
+// and reserve.
+func (s *Store) DiskBytes() int64 { return s.space.diskBytes() }
+
+// FreeBytes returns how many bytes of new data fit: into the capacity, if there
+// is one, and onto the host's file system.
+func (s *Store) FreeBytes() (int64, error) { return s.space.freeBytes() }
+
 // tallySnapshots counts what snapshots map, and returns how many there are.
 func (s *Store) tallySnapshots(ctx context.Context, tally *blockmap.Tally) (n int, err error) {
-	for _, id := range s.snapshotIDs() {
+	for _, id := range s.catalog.snapshotIDs() {
 		if err := ctx.Err(); err != nil {
 			return n, err
 		}
@@ -130,7 +154,7 @@ func (s *Store) tallySnapshots(ctx context.Context, tally *blockmap.Tally) (n in
 		if err != nil {
 			return n, err
 		}
-		_, err = s.forest.Count(sn.state.root, tally)
+		_, err = s.parts.forest.Count(sn.state.root, tally)
 		sn.Release()
 		if metadataDamage(err) {
 			s.damage.Note(fmt.Sprintf("snapshot %d", id), err)
@@ -151,28 +175,28 @@ func (v *Volume) stats(tally *blockmap.Tally) (VolumeStats, error) {
 	v.mu.RLock()
 	vs := VolumeStats{Name: v.Name(), ID: fmt.Sprintf("%x", v.id), SizeBytes: v.size}
 	root := v.root
-	err := s.forest.Hold(root)
+	err := s.parts.forest.Hold(root)
 	v.mu.RUnlock()
 	s.opMu.RUnlock()
 	if err != nil {
-		return vs, s.unread(v.String(), 0, err)
+		return vs, s.reader.unread(v.String(), 0, err)
 	}
-	blocks, err := s.forest.Count(root, tally)
+	blocks, err := s.parts.forest.Count(root, tally)
 	vs.MappedBytes = int64(blocks) * BlockLength
 	s.opMu.RLock()
 	defer s.opMu.RUnlock()
 	if derr := s.dropTree(root); derr != nil {
-		return vs, s.fail(derr)
+		return vs, s.life.fail(derr)
 	}
 	return vs, err
 }
 
 // journalBytes returns what opening the store after a crash would replay.
 func (s *Store) journalBytes() int64 {
-	if s.journal == nil {
+	if s.parts.journal == nil {
 		return 0 // it is damaged, and the store is only read
 	}
-	return s.journal.Bytes()
+	return s.parts.journal.Bytes()
 }
 
 // MetadataStats are figures about what describes the data.
@@ -185,12 +209,12 @@ type MetadataStats struct {
 
 // Metadata stores a checkpoint and reads all metadata to measure it.
 func (s *Store) Metadata(ctx context.Context) (st MetadataStats, err error) {
-	if s.journal != nil {
+	if s.parts.journal != nil {
 		if err := s.Checkpoint(ctx); err != nil {
 			return st, err
 		}
 	}
-	err = s.extents.ScanStored(func(extent.ID, *extent.Extent) bool {
+	err = s.parts.extents.ScanStored(func(extent.ID, *extent.Extent) bool {
 		st.Extents++
 		return ctx.Err() == nil
 	})
@@ -200,7 +224,7 @@ func (s *Store) Metadata(ctx context.Context) (st MetadataStats, err error) {
 	if err != nil {
 		return st, err
 	}
-	return st, s.kv.Scan(nil, func(key, value []byte) error {
+	return st, s.parts.kv.Scan(nil, func(key, value []byte) error {
 		st.Bytes += int64(len(key) + len(value))
 		return ctx.Err()
 	})

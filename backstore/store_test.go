@@ -79,7 +79,7 @@ func TestFullHostFailsWritesOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.fs.SetFull(true)
-	s.measureSpace()
+	s.space.measure()
 	if err := v.WriteAt(ctx, randomBytes(2, 4096), 0); !errors.Is(err, ErrNoSpace) {
 		t.Errorf("write to a full file system: %v, want ErrNoSpace", err)
 	}
@@ -90,7 +90,7 @@ func TestFullHostFailsWritesOnly(t *testing.T) {
 		t.Error(err)
 	}
 	d.fs.SetFull(false)
-	s.measureSpace()
+	s.space.measure()
 	if err := v.WriteAt(ctx, randomBytes(2, 4096), 0); err != nil {
 		t.Errorf("write after there is room again: %v", err)
 	}

@@ -25,7 +25,7 @@ func (s *Store) rebuildSuperblock(lost *layout.LostError) (layout.Superblock, er
 	if err != nil {
 		return sb, err
 	}
-	s.superblockLost = true
+	s.reader.superblockLost = true
 	s.damage.Note("superblock", fmt.Errorf("%w; it is made again from the other files of store %x: if odx store new-identity was run, initiators see its LUNs as other disks, and hash tokens end",
 		lost, sb.ID))
 	return sb, nil
@@ -35,12 +35,12 @@ func (s *Store) rebuildSuperblock(lost *layout.LostError) (layout.Superblock, er
 const maxUnitSlots = 1 << 17
 
 // findUnit finds the dedup unit by which the maps name blocks of extents that exist.
-func (s *Store) findUnit(ctx context.Context) (unit int, err error) {
-	f := unitFinder{kv: s.kv, wrong: make(map[int]int), pages: make(map[uint64]*[extent.PageExtents]uint8)}
+func (rc *recovery) findUnit(ctx context.Context) (unit int, err error) {
+	f := unitFinder{kv: rc.parts.kv, wrong: make(map[int]int), pages: make(map[uint64]*[extent.PageExtents]uint8)}
 	looking, stop := context.WithCancel(ctx)
 	defer stop()
 	var failed error
-	err = blockmap.EachLeaf(looking, s.kv, func(slots []extent.Slot) {
+	err = blockmap.EachLeaf(looking, rc.parts.kv, func(slots []extent.Slot) {
 		if failed = f.leaf(slots); failed != nil || f.looked >= maxUnitSlots {
 			stop()
 		}
@@ -48,11 +48,11 @@ func (s *Store) findUnit(ctx context.Context) (unit int, err error) {
 	if failed != nil {
 		return 0, failed
 	}
-	if err = s.tolerate("rows", err); err != nil && (ctx.Err() != nil || looking.Err() == nil) {
+	if err = rc.tolerate("rows", err); err != nil && (ctx.Err() != nil || looking.Err() == nil) {
 		return 0, err
 	}
 	if f.looked == 0 { // nothing is named by any unit
-		return s.opts.DedupUnit / BlockLength, nil
+		return rc.opts.DedupUnit / BlockLength, nil
 	}
 	return f.best()
 }

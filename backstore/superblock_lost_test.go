@@ -84,7 +84,7 @@ func TestSuperblock_Lost(t *testing.T) {
 func wantDeduplicated(t *testing.T, s *Store) {
 	t.Helper()
 	ctx := context.Background()
-	<-s.indexLoaded
+	<-s.writer.indexLoaded
 	before, err := s.Stats(ctx)
 	if err != nil {
 		t.Fatal(err)

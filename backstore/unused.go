@@ -8,7 +8,6 @@ import (
 	"odx/backstore/damage"
 	"odx/backstore/journal"
 	"odx/backstore/record"
-	"odx/backstore/rows"
 )
 
 // A store whose journal is damaged can still read records behind the damage. They
@@ -21,31 +20,22 @@ const maxLoggedUnused = 100
 // Unused returns what readable records of the journal change that the store did not
 // use when it was opened for reading alone: at most 1000 changes, in the order of
 // their first records, and how many more there were.
-func (s *Store) Unused() (list []UnusedChange, more int) { return s.unused.List() }
+func (s *Store) Unused() (list []UnusedChange, more int) { return s.recovery.unused.List() }
 
 // noteUnused lists a record that is not used.
-func (s *Store) noteUnused(rec journal.Record) {
-	s.unused.Begin(s.nameOf)
-	s.unused.Note(rec, s.sb.Unit)
-}
-
-// nameOf returns the name of the volume or file with a number.
-func (s *Store) nameOf(number uint64) (rows.Name, bool) {
-	v := s.volumes[number]
-	if v == nil {
-		return rows.Name{}, false
-	}
-	return v.key(), true
+func (rc *recovery) noteUnused(rec journal.Record) {
+	rc.unused.Begin(rc.catalog.nameOf)
+	rc.unused.Note(rec, rc.parts.sb.Unit)
 }
 
 // logUnused logs what is not used, once the store is open.
-func (s *Store) logUnused() {
-	list, more := s.Unused()
+func (rc *recovery) logUnused() {
+	list, more := rc.unused.List()
 	for _, u := range list[:min(len(list), maxLoggedUnused)] {
-		s.log.WithField("change", u.String()).Warn("a readable change of the journal is not used")
+		rc.log.WithField("change", u.String()).Warn("a readable change of the journal is not used")
 	}
 	if more += max(len(list)-maxLoggedUnused, 0); more > 0 {
-		s.log.WithField("changes", more).Warn("more readable changes of the journal are not used")
+		rc.log.WithField("changes", more).Warn("more readable changes of the journal are not used")
 	}
 }
 
@@ -56,13 +46,13 @@ func (s *Store) noteTorn(ctx context.Context, torn journal.LSN) error {
 	if torn == 0 {
 		return nil
 	}
-	s.unused.Torn = s.unused.Empty()
-	s.unused.Begin(s.nameOf)
-	err := journal.ReadTorn(ctx, s.journalOptions(torn), s.noteUnused)
-	if list, more := s.Unused(); err == nil && s.unused.Torn {
+	s.recovery.unused.Torn = s.recovery.unused.Empty()
+	s.recovery.unused.Begin(s.catalog.nameOf)
+	err := journal.ReadTorn(ctx, s.journalOptions(torn), s.recovery.noteUnused)
+	if list, more := s.Unused(); err == nil && s.recovery.unused.Torn {
 		s.log.WithField("changes", len(list)+more).WithField("record", torn).
 			Warn("the journal ends before this record, which was not durable when the store was left, or whose data was not: what it and later records changed is lost")
-		s.logUnused()
+		s.recovery.logUnused()
 	}
 	return err
 }
@@ -71,15 +61,15 @@ func (s *Store) noteTorn(ctx context.Context, torn journal.LSN) error {
 // journal that is refused; "" where there is none. It names the first of them.
 func (s *Store) changesBehind(ctx context.Context, o journal.Options) string {
 	next := o.First
-	s.unused.Begin(s.nameOf)
+	s.recovery.unused.Begin(s.catalog.nameOf)
 	_, err := journal.Read(ctx, o, func(rec journal.Record) error {
 		if rec.LSN != next {
-			s.noteUnused(rec)
+			s.recovery.noteUnused(rec)
 			return nil
 		}
 		next++
-		if r, err := record.Decode(rec.Payload, s.sb.Unit); err == nil {
-			s.unused.Follow(r) // it can name what later records change
+		if r, err := record.Decode(rec.Payload, s.parts.sb.Unit); err == nil {
+			s.recovery.unused.Follow(r) // it can name what later records change
 		}
 		return nil
 	})
@@ -105,7 +95,7 @@ const maxNamedBehind = 3
 // the store was left is not damage.
 func (s *Store) Damage() (found []Damaged, more int) {
 	found, more = s.damage.All()
-	if s.unused.Torn {
+	if s.recovery.unused.Torn {
 		return found, more
 	}
 	unused, moreUnused := s.Unused()
@@ -114,7 +104,7 @@ func (s *Store) Damage() (found []Damaged, more int) {
 			more++
 			continue
 		}
-		found = append(found, Damaged{What: u.Change.Where(), Error: "what the journal changes there is not used: " + u.String(), Found: s.unused.Found, Times: 1})
+		found = append(found, Damaged{What: u.Change.Where(), Error: "what the journal changes there is not used: " + u.String(), Found: s.recovery.unused.Found, Times: 1})
 	}
 	return found, more + moreUnused
 }

@@ -85,8 +85,8 @@ func unusedDisk(t *testing.T, fn func(s *Store, a, b, f, lost *Volume, n *Snapsh
 	}
 	fn(s, a, b, f, createVolume(t, s, strings.Repeat("lost", 30), 1<<20), n)
 	n.Release()
-	s.cancel()
-	s.background.Wait()
+	s.life.cancel()
+	s.life.background.Wait()
 	if err := errors.Join(s.Flush(ctx), s.closeFiles()); err != nil {
 		t.Fatal(err)
 	}
@@ -180,8 +180,8 @@ func TestRepair_UnusedRecords(t *testing.T) {
 	}
 	s := d.openAt(t, "/new")
 	defer s.Close()
-	if list, more := s.Unused(); len(list) > 0 || more > 0 || len(s.volumes) != 3 {
-		t.Errorf("the repaired store has %d volumes and files; unused %v", len(s.volumes), list)
+	if list, more := s.Unused(); len(list) > 0 || more > 0 || len(s.catalog.volumes) != 3 {
+		t.Errorf("the repaired store has %d volumes and files; unused %v", len(s.catalog.volumes), list)
 	}
 }
 

@@ -70,9 +70,9 @@ func (s *Store) upgrade(ctx context.Context) (from, rows int, err error) {
 		return 0, 0, err
 	}
 	old, _ := errors.AsType[*layout.FormatError](err)
-	s.sb = sb
-	s.sb.Generation = 1
-	if s.sb.Place, err = s.opts.FS.Place(s.opts.Dir); err != nil {
+	s.parts.sb = sb
+	s.parts.sb.Generation = 1
+	if s.parts.sb.Place, err = s.opts.FS.Place(s.opts.Dir); err != nil {
 		return old.Version, 0, err
 	}
 	if rows, err = s.convertRows(ctx); err != nil {
@@ -84,7 +84,7 @@ func (s *Store) upgrade(ctx context.Context) (from, rows int, err error) {
 	if err := ctx.Err(); err != nil {
 		return old.Version, 0, err
 	}
-	return old.Version, rows, s.sb.WriteBoth(s.opts.FS, s.opts.Dir)
+	return old.Version, rows, s.parts.sb.WriteBoth(s.opts.FS, s.opts.Dir)
 }
 
 // upgradable reports whether an error is about a format that Upgrade reads.
@@ -109,11 +109,11 @@ func (s *Store) convertRows(ctx context.Context) (n int, err error) {
 	if err := fsys.MkdirAll(in); err != nil {
 		return 0, err
 	}
-	if s.kv, err = s.openRows(nil); err != nil {
+	if s.parts.kv, err = s.openRows(nil); err != nil {
 		return 0, err
 	}
 	var last []byte
-	err = s.kv.Store(0, func(put func(meta.Op) error) error {
+	err = s.parts.kv.Store(0, func(put func(meta.Op) error) error {
 		stated := false
 		err := old.Scan(nil, func(key, value []byte) error {
 			if slices.Compare(last, key) >= 0 && n > 0 {
@@ -122,7 +122,7 @@ func (s *Store) convertRows(ctx context.Context) (n int, err error) {
 			last = append(last[:0], key...)
 			stated = stated || string(key) == rows.CheckpointKey
 			n++
-			op, err := extent.UpgradeRow(meta.Op{Key: key, Value: value}, s.sb.Unit)
+			op, err := extent.UpgradeRow(meta.Op{Key: key, Value: value}, s.parts.sb.Unit)
 			if err != nil {
 				return err
 			}
@@ -140,15 +140,15 @@ func (s *Store) convertRows(ctx context.Context) (n int, err error) {
 // and proves it: one that was upgraded and cannot be opened would be no store any
 // more.
 func (s *Store) proveUpgrade(ctx context.Context) (err error) {
-	if err := s.kv.Close(); err != nil {
+	if err := s.parts.kv.Close(); err != nil {
 		return err
 	}
-	s.kv = nil
+	s.parts.kv = nil
 	o := s.opts
 	o.FS = vfs.Overlay(o.FS)
 	p := newStore(o)
-	p.sb, p.owner = s.sb, s.owner
-	defer func() { err = errors.Join(err, p.closeParts()) }()
+	p.parts.sb, p.life.owner = s.parts.sb, s.life.owner
+	defer func() { err = errors.Join(err, p.parts.close()) }()
 	if err := p.openParts(ctx); err != nil {
 		return err
 	}
@@ -179,9 +179,9 @@ func (s *Store) endUpgrade(ctx context.Context) error {
 		return err
 	}
 	// Last: it is what makes the next program that opens the store do the rest.
-	s.sb.OldJournal = false
-	s.sb.Generation++
-	return s.sb.WriteBoth(s.opts.FS, s.opts.Dir)
+	s.parts.sb.OldJournal = false
+	s.parts.sb.Generation++
+	return s.parts.sb.WriteBoth(s.opts.FS, s.opts.Dir)
 }
 
 // oldRows are the rows of a store of format 2.

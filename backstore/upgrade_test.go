@@ -95,7 +95,7 @@ func contents(t *testing.T, s *Store) map[string]string {
 		t.Error(findings, err)
 	}
 	all := make(map[string]string)
-	for _, v := range s.spaces() {
+	for _, v := range s.catalog.all() {
 		b := make([]byte, v.Size())
 		if err := v.ReadAt(context.Background(), b, 0); err != nil {
 			t.Error(err)
@@ -161,7 +161,7 @@ func TestUpgrade_PowerCut(t *testing.T) {
 				if !same(contents(t, s), want) {
 					t.Errorf("power cut %d of %d: the store has changed", i, len(cuts))
 				}
-				if s.sb.OldJournal {
+				if s.parts.sb.OldJournal {
 					t.Errorf("power cut %d of %d: the journal is still taken for an old one", i, len(cuts))
 				}
 				if names, _ := c.disk.fs.List(oldMetadata); len(names) > 0 {

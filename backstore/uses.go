@@ -2,8 +2,6 @@ package backstore
 
 import (
 	"context"
-	"maps"
-	"slices"
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
@@ -36,12 +34,12 @@ func (s *Store) findUses(ctx context.Context, damages []Damage) error {
 	for i := range damages {
 		f.damages[extent.ID(damages[i].Extent)] = &damages[i]
 	}
-	for _, v := range s.spaces() {
+	for _, v := range s.catalog.all() {
 		if err := f.volume(ctx, v); err != nil {
 			return err
 		}
 	}
-	for _, id := range s.snapshotIDs() {
+	for _, id := range s.catalog.snapshotIDs() {
 		n, err := s.Snapshot(id)
 		if err != nil {
 			continue // deleted concurrently
@@ -53,12 +51,6 @@ func (s *Store) findUses(ctx context.Context, damages []Damage) error {
 		}
 	}
 	return nil
-}
-
-func (s *Store) snapshotIDs() []uint64 {
-	s.tableMu.Lock()
-	defer s.tableMu.Unlock()
-	return slices.Sorted(maps.Keys(s.snapshots))
 }
 
 // useFinder looks for damaged blocks in trees.
@@ -82,7 +74,7 @@ func (f *useFinder) volume(ctx context.Context, v *Volume) error {
 		v.mu.RLock()
 		root, size := v.root, v.size
 		var err error
-		next, err = f.store.forest.Leaves(root, next, usesStep, func(base uint64, slots []extent.Slot) {
+		next, err = f.store.parts.forest.Leaves(root, next, usesStep, func(base uint64, slots []extent.Slot) {
 			f.leaf(useOf(v), base, slots, 0, size)
 		})
 		v.mu.RUnlock()
@@ -103,7 +95,7 @@ func (f *useFinder) snapshot(ctx context.Context, n *Snapshot) error {
 				return err
 			}
 			var err error
-			next, err = f.store.forest.Leaves(st.root, next, usesStep, func(base uint64, slots []extent.Slot) {
+			next, err = f.store.parts.forest.Leaves(st.root, next, usesStep, func(base uint64, slots []extent.Slot) {
 				f.leaf(Use{Snapshot: st.id}, base, slots, r.Offset, r.Offset+r.Length)
 			})
 			if err != nil {
@@ -121,7 +113,7 @@ func (f *useFinder) leaf(who Use, base uint64, slots []extent.Slot, lo, hi int64
 		if slot == 0 {
 			continue
 		}
-		id, block := f.store.extents.Split(slot)
+		id, block := f.store.parts.extents.Split(slot)
 		d := f.damages[id]
 		if d == nil || d.bad&(1<<block) == 0 {
 			continue

@@ -15,7 +15,7 @@ import (
 // kernel writes records and data to the disk in any order until they are synced:
 // after a power cut the record counts only if its data is there, and is
 // journal.ErrCut else. What is there is synced when the journal is open.
-func (s *Store) verifyWrite(r *record.Write) error {
+func (rc *recovery) verifyWrite(r *record.Write) error {
 	if r.Inline != nil {
 		return nil
 	}
@@ -26,7 +26,7 @@ func (s *Store) verifyWrite(r *record.Write) error {
 			n += int(r.Fresh[i].Blocks)
 			i++
 		}
-		if err := s.verifyRun(r.Fresh[from:i], buf[:n*BlockLength]); err != nil {
+		if err := rc.verifyRun(r.Fresh[from:i], buf[:n*BlockLength]); err != nil {
 			return err
 		}
 	}
@@ -34,15 +34,15 @@ func (s *Store) verifyWrite(r *record.Write) error {
 }
 
 // verifyRun is verifyWrite for extents that lie one after the other.
-func (s *Store) verifyRun(run []record.FreshExtent, data []byte) error {
+func (rc *recovery) verifyRun(run []record.FreshExtent, data []byte) error {
 	addr := run[0].Addr
-	err := s.segments.ReadAt(addr, data)
+	err := rc.parts.segments.ReadAt(addr, data)
 	switch {
 	case errors.Is(err, segment.ErrCorrupt), errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: %w", journal.ErrCut, err)
 	case err != nil:
 		// It was there: what cannot be read is damage, which its readers get as an error.
-		s.log.WithError(err).Error("data of a write that was acknowledged and not flushed cannot be read")
+		rc.log.WithError(err).Error("data of a write that was acknowledged and not flushed cannot be read")
 		return nil
 	}
 	block := 0
@@ -54,6 +54,6 @@ func (s *Store) verifyRun(run []record.FreshExtent, data []byte) error {
 			block++
 		}
 	}
-	s.segmentDirty.Store(true)
-	return s.segments.NoteUnsynced(addr, uint32(block))
+	rc.durable.segmentDirty.Store(true)
+	return rc.parts.segments.NoteUnsynced(addr, uint32(block))
 }

@@ -10,7 +10,6 @@ import (
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
-	"odx/backstore/invariant"
 	"odx/backstore/record"
 	"odx/backstore/rows"
 )
@@ -24,7 +23,7 @@ type Volume struct {
 	store  *Store
 	number uint64 // key in the store's table, never used again
 	id     [16]byte
-	// named is the name; only a file's can change, with tableMu held.
+	// named is the name; only a file's can change, with catalog.mu held.
 	named atomic.Pointer[string]
 	// What the volume was made as, for its whole life.
 	file     bool
@@ -115,7 +114,7 @@ func (v *Volume) WriteOut(ctx context.Context) error { return v.store.WriteOut(c
 // Barrier makes sure that after a crash nothing that is written after it is there
 // without all that was written before it. The journal keeps all changes in one
 // order, so there is nothing to do.
-func (v *Volume) Barrier(context.Context) error { return v.store.usable() }
+func (v *Volume) Barrier(context.Context) error { return v.store.life.usable() }
 
 // WriteAt writes p at off. It takes effect in steps of at most 1 MiB; after an
 // error some of them may have been done.
@@ -151,8 +150,8 @@ func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64) error {
 // writePart writes less than a block: it reads the block, merges and writes it
 // if nobody wrote to it in between.
 func (v *Volume) writePart(ctx context.Context, p []byte, off int64) error {
-	b := v.store.getBlock()
-	defer v.store.putBlock(b)
+	b := v.store.reader.getBlock()
+	defer v.store.reader.putBlock(b)
 	base := off &^ (BlockLength - 1)
 	for {
 		var expect [1]extent.Slot
@@ -191,12 +190,12 @@ func (v *Volume) writeBlocks(ctx context.Context, p []byte, off int64, w blocksW
 // tryWriteBlocks writes with the room that there is.
 func (v *Volume) tryWriteBlocks(ctx context.Context, p []byte, off int64, w blocksWrite) (done bool, err error) {
 	s := v.store
-	if err := s.writable(); err != nil {
+	if err := s.life.writable(); err != nil {
 		return false, err
 	}
 	block := uint64(off / BlockLength)
-	plan := s.newPlan()
-	for err = s.prepare(plan, v, block, p); err == nil; {
+	plan := s.writer.newPlan()
+	for err = s.writer.prepare(plan, v, block, p); err == nil; {
 		if err = v.watched.giveNotice(ctx, block, uint64(plan.rec.Blocks)); err != nil {
 			break
 		}
@@ -210,7 +209,7 @@ func (v *Volume) tryWriteBlocks(ctx context.Context, p []byte, off int64, w bloc
 			err = nil
 			continue
 		}
-		if derr := s.discard(plan); err == nil {
+		if derr := s.writer.discard(plan); err == nil {
 			err = derr
 		}
 		op.End()
@@ -218,7 +217,7 @@ func (v *Volume) tryWriteBlocks(ctx context.Context, p []byte, off int64, w bloc
 	}
 	s.opMu.RLock()
 	defer s.opMu.RUnlock()
-	if derr := s.discard(plan); err == nil {
+	if derr := s.writer.discard(plan); err == nil {
 		err = derr
 	}
 	return false, err
@@ -233,7 +232,7 @@ func (v *Volume) applyPlan(ctx context.Context, op *operation, plan *writePlan, 
 	}
 	if w.expect != nil {
 		var now [planBlocks]extent.Slot
-		if err := v.store.forest.Lookup(v.root, plan.rec.Block, now[:len(w.expect)]); err != nil {
+		if err := v.store.parts.forest.Lookup(v.root, plan.rec.Block, now[:len(w.expect)]); err != nil {
 			return false, err
 		}
 		if !slices.Equal(now[:len(w.expect)], w.expect) {
@@ -246,7 +245,7 @@ func (v *Volume) applyPlan(ctx context.Context, op *operation, plan *writePlan, 
 	if w.atomic {
 		v.atomicWrites.Add(1)
 	}
-	if err := v.store.apply(op, plan, v); err != nil {
+	if err := v.store.writer.apply(op, plan, v); err != nil {
 		return false, err
 	}
 	return true, nil
@@ -304,24 +303,12 @@ func (v *Volume) clearBlocks(ctx context.Context, off, length int64) error {
 	if err := v.watched.check(first, count); err != nil {
 		return err
 	}
-	if err := s.forest.TouchClear(v.root, first, count); err != nil {
-		return s.unread(v.String(), off, err)
+	if err := s.parts.forest.TouchClear(v.root, first, count); err != nil {
+		return s.reader.unread(v.String(), off, err)
 	}
-	if err := s.forest.Clear(&v.root, first, count); err != nil {
-		return s.fail(err)
+	if err := s.parts.forest.Clear(&v.root, first, count); err != nil {
+		return s.life.fail(err)
 	}
 	op.Commit()
 	return nil
-}
-
-func (s *Store) getBlock() *[BlockLength]byte {
-	if b, ok := s.blocks.Get().(*[BlockLength]byte); ok {
-		return b
-	}
-	return new([BlockLength]byte)
-}
-
-func (s *Store) putBlock(b *[BlockLength]byte) {
-	invariant.Scribble(b[:])
-	s.blocks.Put(b)
 }

@@ -1,11 +1,9 @@
 package backstore
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -56,10 +54,10 @@ func (s *Store) createVolume(ctx context.Context, v *Volume) error {
 	v.root.Level = levelFor(v.size)
 	v.created = time.Now().Unix()
 	rand.Read(v.id[:])
-	s.tableMu.Lock()
-	s.lastVolume++
-	v.number = s.lastVolume
-	s.tableMu.Unlock()
+	s.catalog.mu.Lock()
+	s.catalog.lastVolume++
+	v.number = s.catalog.lastVolume
+	s.catalog.mu.Unlock()
 	if err := s.addVolume(ctx, v); err != nil {
 		return err
 	}
@@ -72,21 +70,21 @@ func (s *Store) addVolume(ctx context.Context, v *Volume) error {
 		return err
 	}
 	defer op.End()
-	s.tableMu.Lock()
-	defer s.tableMu.Unlock()
-	if s.byName[v.key()] != nil {
+	s.catalog.mu.Lock()
+	defer s.catalog.mu.Unlock()
+	if s.catalog.byName[v.key()] != nil {
 		return fmt.Errorf("%v: %w", v, ErrExists)
 	}
-	s.volumes[v.number], s.byName[v.key()] = v, v
+	s.catalog.volumes[v.number], s.catalog.byName[v.key()] = v, v
 	op.Commit()
 	return nil
 }
 
 // Volume returns the volume of that name.
 func (s *Store) Volume(name string) (*Volume, error) {
-	s.tableMu.Lock()
-	defer s.tableMu.Unlock()
-	v := s.byName[rows.Name{Name: name}]
+	s.catalog.mu.Lock()
+	defer s.catalog.mu.Unlock()
+	v := s.catalog.byName[rows.Name{Name: name}]
 	if v == nil {
 		return nil, fmt.Errorf("volume %s: %w", name, ErrNotFound)
 	}
@@ -95,9 +93,9 @@ func (s *Store) Volume(name string) (*Volume, error) {
 
 // VolumeByID returns the volume that was made with a random number.
 func (s *Store) VolumeByID(id [16]byte) (*Volume, error) {
-	s.tableMu.Lock()
-	defer s.tableMu.Unlock()
-	for _, v := range s.volumes {
+	s.catalog.mu.Lock()
+	defer s.catalog.mu.Unlock()
+	for _, v := range s.catalog.volumes {
 		if v.id == id {
 			return v, nil
 		}
@@ -111,18 +109,7 @@ func (s *Store) Owns(v *Volume) bool { return v.store == s }
 
 // Volumes returns all volumes by name.
 func (s *Store) Volumes() []*Volume {
-	return slices.DeleteFunc(s.spaces(), func(v *Volume) bool { return v.file })
-}
-
-// spaces returns all volumes and files, the volumes first, each by name.
-func (s *Store) spaces() []*Volume {
-	s.tableMu.Lock()
-	defer s.tableMu.Unlock()
-	all := slices.Collect(maps.Values(s.volumes))
-	slices.SortFunc(all, func(a, b *Volume) int {
-		return cmp.Or(cmp.Compare(a.flags()&rows.FlagFile, b.flags()&rows.FlagFile), strings.Compare(a.Name(), b.Name()))
-	})
-	return all
+	return slices.DeleteFunc(s.catalog.all(), func(v *Volume) bool { return v.file })
 }
 
 // DeleteVolume deletes a volume. Operations on it fail from then on; its space
@@ -155,7 +142,7 @@ func (s *Store) deleteVolume(ctx context.Context, v *Volume) error {
 		return err
 	}
 	if err := s.removeVolume(v); err != nil {
-		return s.fail(err)
+		return s.life.fail(err)
 	}
 	op.Commit()
 	return nil
@@ -163,19 +150,19 @@ func (s *Store) deleteVolume(ctx context.Context, v *Volume) error {
 
 // removeVolume takes a locked volume out of the table.
 func (s *Store) removeVolume(v *Volume) error {
-	s.tableMu.Lock()
-	delete(s.byName, v.key())
-	s.tableMu.Unlock()
+	s.catalog.mu.Lock()
+	delete(s.catalog.byName, v.key())
+	s.catalog.mu.Unlock()
 	return s.dropVolume(v)
 }
 
 // dropVolume takes a locked volume, which has no name any more, out of the table.
 func (s *Store) dropVolume(v *Volume) error {
 	v.deleted = true
-	s.tableMu.Lock()
-	delete(s.volumes, v.number)
-	s.deletedVols[v.number] = true
-	s.tableMu.Unlock()
+	s.catalog.mu.Lock()
+	delete(s.catalog.volumes, v.number)
+	s.catalog.deletedVols[v.number] = true
+	s.catalog.mu.Unlock()
 	root := v.root
 	v.root.Node = 0
 	return s.dropTree(root)
@@ -183,9 +170,9 @@ func (s *Store) dropVolume(v *Volume) error {
 
 // dropTree gives a tree up. One whose count cannot be read keeps its space.
 func (s *Store) dropTree(root blockmap.Root) error {
-	err := s.forest.TouchDrop(root)
+	err := s.parts.forest.TouchDrop(root)
 	if err == nil {
-		return s.forest.Drop(root)
+		return s.parts.forest.Drop(root)
 	}
 	if metadataDamage(err) {
 		s.damage.Note("a tree that was given up, whose space is not freed", err)
@@ -236,14 +223,14 @@ func (v *Volume) setSize(ctx context.Context, size int64) error {
 func (v *Volume) resize(size int64) error {
 	blocks := uint64((size + BlockLength - 1) / BlockLength)
 	if size < v.size {
-		if err := v.store.forest.TouchClear(v.root, blocks, v.root.Blocks()-min(blocks, v.root.Blocks())); err != nil {
-			return v.store.unread(v.String(), int64(blocks)*BlockLength, err)
+		if err := v.store.parts.forest.TouchClear(v.root, blocks, v.root.Blocks()-min(blocks, v.root.Blocks())); err != nil {
+			return v.store.reader.unread(v.String(), int64(blocks)*BlockLength, err)
 		}
-		if err := v.store.forest.Clear(&v.root, blocks, v.root.Blocks()-min(blocks, v.root.Blocks())); err != nil {
-			return v.store.fail(err)
+		if err := v.store.parts.forest.Clear(&v.root, blocks, v.root.Blocks()-min(blocks, v.root.Blocks())); err != nil {
+			return v.store.life.fail(err)
 		}
 	}
-	v.store.forest.Grow(&v.root, blocks)
+	v.store.parts.forest.Grow(&v.root, blocks)
 	v.size = size
 	return nil
 }

@@ -65,10 +65,10 @@ func (v *Volume) Watch(ctx context.Context, ranges []Range, recs []Record, chang
 		return nil, fmt.Errorf("%v: %w", v, err)
 	}
 	if len(recs) > 0 {
-		s.recordMu.Lock()
-		s.putRecords(recs)
+		s.records.mu.Lock()
+		s.records.put(recs)
 		op.Commit()
-		s.recordMu.Unlock()
+		s.records.mu.Unlock()
 	}
 	return w, nil
 }
