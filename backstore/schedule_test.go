@@ -159,27 +159,27 @@ func TestUnsyncedIsBounded_Urgent(t *testing.T) {
 		return nil
 	})
 	urgent := 0
-	for at := int64(0); ; at += piece {
-		limited := s.parts.segments.Unsynced() > bound
+	for at := int64(0); at < 3*bound; at += piece {
+		before := s.parts.segments.Unsynced()
 		ctx, cancel := context.WithTimeout(t.Context(), 2*blockdev.Grace)
 		err := v.WriteAt(ctx, randomBytes(uint64(at/piece), piece), at)
 		cancel()
-		if errors.Is(err, context.DeadlineExceeded) && limited {
-			break
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, context.DeadlineExceeded) && before > bound+bound/urgentPart:
+			if urgent == 0 {
+				t.Error("no write whose time ended went on")
+			}
+			return
+		case errors.Is(err, context.DeadlineExceeded): // this machine is slow
+		case err != nil:
 			t.Fatal(err)
-		}
-		if limited {
+		case before > bound+bound/urgentPart:
+			t.Fatalf("a write went on with %d bytes unsynced, the bound is %d and a sixteenth", before, bound)
+		case before > bound:
 			urgent++
 		}
-		if urgent > 2*bound/piece {
-			t.Fatal("nothing bounds it")
-		}
 	}
-	if n := s.parts.segments.Unsynced(); urgent == 0 || n > bound+bound/urgentPart+2*piece {
-		t.Errorf("%d writes in time left %d bytes unsynced, the bound is %d and a sixteenth", urgent, n, bound)
-	}
+	t.Errorf("%d bytes are unsynced, and no write failed", s.parts.segments.Unsynced())
 }
 
 // TestUrgentCopy: while changes wait for a checkpoint, a copy whose time ends does a
@@ -217,17 +217,23 @@ func TestUrgentCopy(t *testing.T) {
 		done += n
 	}
 	urgent := 0
-	for ; ; urgent++ {
+	for tries := 0; ; tries++ {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*blockdev.Grace)
 		n, err := dst.Map(ctx, BlockLength+done, n, done, size-done)
 		cancel()
-		if errors.Is(err, context.DeadlineExceeded) && s.pace.stuck() && n == 0 {
-			break
+		if errors.Is(err, context.DeadlineExceeded) && n == 0 {
+			if s.pace.stuck() {
+				break
+			}
+			if tries < 100 {
+				continue // this machine is slow
+			}
 		}
 		if err != nil || n == 0 || n > 2<<20 {
 			t.Fatalf("%d bytes, %v, want at most one leaf", n, err)
 		}
 		done += n
+		urgent++
 	}
 	if urgent == 0 {
 		t.Error("a copy did nothing, though there was room for its changes")
