@@ -24,6 +24,7 @@ var durable = map[string]string{
 	"offload/view/mirror.go":         "a mirror",
 	"standby/doc.go":                 "what comes with a socket for a standby",
 	"target/era.go":                  "the last start, and whether the server was stopped",
+	"target/handover/state.go":       "the sessions that one process hands over to another",
 	"target/lunhistory.go":           "what was served at each LUN",
 	"target/portnumbers.go":          "the numbers of target ports",
 	"target/sightings.go":            "what initiators found at their LUNs",

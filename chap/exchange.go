@@ -73,14 +73,11 @@ func (e *Exchange) User() string { return e.user }
 // Algorithm returns the selected algorithm, or 0 if none is selected yet.
 func (e *Exchange) Algorithm() Algorithm { return e.algorithm }
 
-// Identity returns a digest of the user's name and secret, the same at every target.
-// It is empty until the initiator is authenticated. It must not be logged.
-func (e *Exchange) Identity() string {
-	if e.state != proved {
-		return ""
-	}
-	user, _ := e.a.user(e.user, e.initiator)
-	sum := sha256.Sum256(slices.Concat([]byte(e.user), []byte{0}, user.Secret))
+// Identity returns a digest of a user's name and secret, the same at every target. The
+// initiator must have proven to be the user. It must not be logged.
+func (a *Authenticator) Identity(user, initiatorName string) string {
+	u, _ := a.user(user, initiatorName)
+	sum := sha256.Sum256(slices.Concat([]byte(user), []byte{0}, u.Secret))
 	return hex.EncodeToString(sum[:])
 }
 

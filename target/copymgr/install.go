@@ -1,9 +1,11 @@
 package copymgr
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 
+	"odx/target/handover"
 	"odx/target/scsi"
 	"odx/target/scsi/sense"
 )
@@ -94,6 +96,8 @@ func (m *Manager) Install(lu *scsi.LogicalUnit, volume string) error {
 	lu.OnReset(func() { m.operations.dropLU(lu, errReset) })
 	lu.OnPreemptAndAbort(func(preempted []scsi.NexusID) { m.operations.preempt(lu, preempted) })
 	lu.OnNexusLoss(func(n *scsi.Nexus) { m.operations.dropNexus(owner{lu, n}) })
+	lu.OnSuspend(func(ctx context.Context, n *scsi.Nexus, h *handover.Unit) { m.suspend(ctx, owner{lu, n}, h) })
+	lu.OnContinue(func(n *scsi.Nexus, h *handover.Unit) { m.restore(owner{lu, n}, h) })
 	if !mapped {
 		m.log.WithField("volume", volume).Info("copy offload without mapping: volume is not in the extent store")
 	}

@@ -22,6 +22,7 @@ var (
 	errReset            = errors.New("aborted by a logical unit reset")
 	errPreempted        = errors.New("aborted by PREEMPT AND ABORT of another initiator")
 	errStopping         = errors.New("aborted: copy manager stopping")
+	errHandedOver       = errors.New("aborted: another process takes over")
 	// errOutOfTime ends the data movement of a foreground command, so that it can
 	// report the part that is done.
 	errOutOfTime = errors.New("time limit of a foreground copy reached")

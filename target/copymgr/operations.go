@@ -169,6 +169,13 @@ func (o *operations) finish(op *operation, r report) bool {
 	if owned.dropped || !op.identified {
 		return false
 	}
+	o.keep(owned, op)
+	return true
+}
+
+// keep keeps the report of a finished operation, and drops the oldest above the limits.
+// The caller holds the mutex.
+func (o *operations) keep(owned *ownedOperations, op *operation) {
 	owned.finished = append(owned.finished, op)
 	o.reports++
 	o.hold(owned, op)
@@ -176,7 +183,6 @@ func (o *operations) finish(op *operation, r report) bool {
 	for o.reports > maxAllReports {
 		o.forget(o.largest(func(w *ownedOperations) int { return len(w.finished) }))
 	}
-	return true
 }
 
 // find returns the operation of a list identifier, or nil. The caller holds the mutex.

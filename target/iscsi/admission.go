@@ -81,7 +81,7 @@ func (srv *Server) register(l *login) (*predecessor, error) {
 	case same >= srv.opts.MaxSessionsPerInitiator:
 		return nil, refuse(loginOutOfResources, "%s: limit of %d sessions per initiator reached", l.initiator, same)
 	}
-	s := srv.newSession(l, id)
+	s := srv.newSession(l, id, srv.newTSIH())
 	srv.sessions[s] = struct{}{}
 	srv.enter(l.c, s)
 	return nil, nil
@@ -213,9 +213,9 @@ func (srv *Server) sessionOf(l *login) *session {
 }
 
 // newSession returns the session of a login. The caller holds mu.
-func (srv *Server) newSession(l *login, id scsi.NexusID) *session {
+func (srv *Server) newSession(l *login, id scsi.NexusID, tsih uint16) *session {
 	s := &session{
-		srv: srv, target: l.target, kind: l.kind, id: id, tsih: srv.newTSIH(), view: l.security.view,
+		srv: srv, target: l.target, kind: l.kind, id: id, tsih: tsih, view: l.security.view,
 		user:   l.security.user(),
 		origin: originOf(l.c.nc.RemoteAddr()),
 		params: l.params,

@@ -65,6 +65,9 @@ func (c *conn) collect(t *task, p *pdu) error {
 		return p.discard()
 	}
 	if err := c.takeImmediateData(t, p); err != nil {
+		if c.suspended.by.Load() != nil && c.putBack(t, p, err) {
+			return nil
+		}
 		return err
 	}
 	return c.advance(t)

@@ -64,7 +64,12 @@ type conn struct {
 	ending atomic.Pointer[error]
 	fences fences
 
+	suspended suspendedConn
+	// wrote is closed when the writer has ended.
+	wrote chan struct{}
+
 	closeOnce sync.Once
+	closed    atomic.Bool
 }
 
 // violation is an invalid PDU that ends the connection; the initiator receives a Reject.
@@ -88,19 +93,29 @@ func (c *conn) serve() (lost bool) {
 		c.terminate(err)
 		return false
 	}
+	c.startWriter()
+	return c.read()
+}
+
+// startWriter starts the writer.
+func (c *conn) startWriter() {
 	c.srv.wg.Add(1)
 	go func() {
 		defer c.srv.wg.Done()
+		defer close(c.wrote)
 		c.out.writeLoop()
 	}()
-	return c.read()
 }
 
 // read is the reader in full feature phase. lost is as for serve.
 func (c *conn) read() (lost bool) {
 	err := c.readPDUs()
-	if err == errReaderLost {
+	switch {
+	case err == errReaderLost:
 		return true
+	case err == errParked:
+		close(c.suspended.parked)
+		return false
 	}
 	if reason := c.ending.Load(); reason != nil {
 		err = *reason
@@ -130,6 +145,9 @@ func (c *conn) readPDUs() error {
 		if err := c.handleEarly(); err != nil {
 			return err
 		}
+		if by := c.suspended.by.Load(); by != nil {
+			return c.drain(by)
+		}
 		if !c.in.ready() {
 			if err := c.sendResponses(); err != nil {
 				return err
@@ -139,6 +157,9 @@ func (c *conn) readPDUs() error {
 			return net.ErrClosed
 		}
 		if err := c.in.next(&c.pdu); err != nil {
+			if c.suspended.by.Load() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+				continue
+			}
 			return err
 		}
 		if c.sess.shared {
@@ -340,6 +361,7 @@ func (c *conn) linger() {
 // close closes the socket, which ends reader and writer. It is safe for concurrent use.
 func (c *conn) close() {
 	c.closeOnce.Do(func() {
+		c.closed.Store(true)
 		c.out.close()
 		if err := c.nc.Close(); err != nil && !isDisconnect(err) {
 			c.log.WithError(err).Debug("close socket")

@@ -3,6 +3,7 @@ package iscsi
 import (
 	"context"
 
+	"odx/target/handover"
 	"odx/target/scsi"
 )
 
@@ -14,6 +15,10 @@ type DeviceServer interface {
 	// ended. If a task does not end, the initiator port may attach again before that.
 	AttachWith(id scsi.NexusID, r scsi.Rights) *scsi.Nexus
 	Detach(n *scsi.Nexus)
+	// Suspend returns the state of a nexus that goes on in another process, with which
+	// that attaches it by Continue. No task of the nexus runs, and it is not detached.
+	Suspend(ctx context.Context, n *scsi.Nexus) handover.Nexus
+	Continue(id scsi.NexusID, r scsi.Rights, state *handover.Nexus) *scsi.Nexus
 
 	// Prepare decodes a task and sets t.LU and t.Wanted. It runs on the connection's
 	// reader and must not block. done reports that the task has ended (t.Result and

@@ -390,14 +390,21 @@ func (l *login) enterFullFeature(p *pdu) error {
 	if err := l.respond(p, stageFullFeature, s); err != nil {
 		return err
 	}
-	c.in.headerDigest, c.in.dataDigest = l.params.headerDigest, l.params.dataDigest
-	c.out.headerDigest, c.out.dataDigest = l.params.headerDigest, l.params.dataDigest
-	c.in.maxData, c.in.maxAHS = int(l.params.maxRecv), maxAHSLength
-	c.in.grow()
-	c.out.window = s.window
-	c.fullFeature.Store(true)
+	c.beginFullFeature()
 	s.log.WithField("from", c.nc.RemoteAddr()).WithFields(l.security.proof()).Info("initiator logged in")
 	return nil
+}
+
+// beginFullFeature prepares reader and sender for the full feature phase with the
+// parameters of the connection.
+func (c *conn) beginFullFeature() {
+	p := &c.params
+	c.in.headerDigest, c.in.dataDigest = p.headerDigest, p.dataDigest
+	c.out.headerDigest, c.out.dataDigest = p.headerDigest, p.dataDigest
+	c.in.maxData, c.in.maxAHS = int(p.maxRecv), maxAHSLength
+	c.in.grow()
+	c.out.window = c.sess.window
+	c.fullFeature.Store(true)
 }
 
 // respond sends as much of the response text as fits. If next differs from the current

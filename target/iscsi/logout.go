@@ -58,12 +58,16 @@ func (c *conn) closeAfterLogout(conns []*conn, r *outPDU) error {
 	own := slices.Index(conns, c)
 	if own >= 0 {
 		c.logoutResponse = r
+		c.suspended.never = true
 		conns = slices.Delete(conns, own, own+1)
 	}
 	if len(conns) == 0 {
 		return errLoggedOut
 	}
 	c.srv.wg.Add(1)
+	if own < 0 {
+		c.sess.hold() // c waits with its response
+	}
 	go func() {
 		defer c.srv.wg.Done()
 		for _, o := range conns {
@@ -78,6 +82,7 @@ func (c *conn) closeAfterLogout(conns []*conn, r *outPDU) error {
 		}
 		c.out.queue(r, statSNAdvance)
 		c.out.flush()
+		c.sess.release()
 	}()
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"odx/target/handover"
 	"odx/target/scsi"
 )
 
@@ -25,6 +26,9 @@ type memDisk struct {
 	rights   map[string]scsi.Rights // by initiator name, of its last nexus
 	resets   int
 	cleared  int
+	// suspended is in the state of nexuses from Suspend; continued has those of Continue.
+	suspended bool
+	continued []handover.Nexus
 }
 
 const memBlock = 512
@@ -39,6 +43,25 @@ func (d *memDisk) AttachWith(id scsi.NexusID, r scsi.Rights) *scsi.Nexus {
 	defer d.mu.Unlock()
 	d.attached[n], d.rights[id.InitiatorName] = true, r
 	return n
+}
+
+// Suspend implements DeviceServer.
+func (d *memDisk) Suspend(_ context.Context, n *scsi.Nexus) handover.Nexus {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.attached[n] {
+		panic("suspended a nexus that is not attached")
+	}
+	delete(d.attached, n)
+	return handover.Nexus{Doubted: d.suspended}
+}
+
+// Continue implements DeviceServer.
+func (d *memDisk) Continue(id scsi.NexusID, r scsi.Rights, state *handover.Nexus) *scsi.Nexus {
+	d.mu.Lock()
+	d.continued = append(d.continued, *state)
+	d.mu.Unlock()
+	return d.AttachWith(id, r)
 }
 
 // rightsOf returns the rights of the last nexus of an initiator.

@@ -46,6 +46,13 @@ type reader struct {
 
 	// reads counts the reads that returned data, for the pinger.
 	reads atomic.Uint32
+
+	// inPDU is set from the header of a PDU to the next one.
+	inPDU bool
+	// cut is set if reading a header was interrupted after its first segment.
+	cut bool
+	// readOn reports whether to read again after an error; nil: never.
+	readOn func(err error) bool
 }
 
 // pdu is a received PDU. Its data segment is still to be read from the connection or, for
@@ -58,6 +65,8 @@ type pdu struct {
 	kept []byte
 	// left is the number of unread data bytes.
 	left int
+	// got is the number of data bytes in the destination of a read that failed.
+	got int
 }
 
 func newReader(src io.Reader, pool *bufpool.Pool) *reader {
@@ -96,6 +105,9 @@ func (r *reader) fill(n int) error {
 		r.w += k
 		n -= k
 		if err != nil && n > 0 {
+			if r.retries(err) {
+				continue
+			}
 			if err == io.EOF && r.w > r.r {
 				return io.ErrUnexpectedEOF
 			}
@@ -121,10 +133,12 @@ func (r *reader) take(n int) ([]byte, error) {
 // next reads the header of the next PDU into p: BHS, AHS and header digest. The data
 // segment must be read with readData or discard before the next call.
 func (r *reader) next(p *pdu) error {
+	r.inPDU, r.cut = false, false
 	b, err := r.take(bhsLength)
 	if err != nil {
 		return err
 	}
+	r.inPDU = true
 	p.bhs = bhs(b)
 	p.src, p.kept, p.ahs = r, nil, nil
 	n := p.ahsLength()
@@ -134,7 +148,9 @@ func (r *reader) next(p *pdu) error {
 			p.opcode(), n, p.left, r.maxAHS, r.maxData)
 	}
 	if n > 0 || r.headerDigest {
-		return r.nextLong(p, n)
+		err := r.nextLong(p, n)
+		r.cut = err != nil
+		return err
 	}
 	return nil
 }
@@ -186,68 +202,85 @@ func (p *pdu) readData(dst []byte) error {
 	if n == 0 {
 		return nil
 	}
-	return p.src.readSegment(dst[:min(len(dst), n)], n)
+	got, err := p.src.readSegment(dst[:min(len(dst), n)], n)
+	p.got = got
+	return err
 }
 
 // discard drops the data segment.
 func (p *pdu) discard() error { return p.readData(nil) }
 
 // readSegment reads a data segment of n bytes with its padding and digest, and stores the
-// first len(dst) bytes.
-func (r *reader) readSegment(dst []byte, n int) error {
-	var d digest
-	got := copy(dst, r.buf.Bytes[r.r:r.w])
+// first len(dst) bytes. got is the number of bytes in dst after an error other than that of
+// the digest; all other bytes of the segment are still in the buffer, unless dst is shorter
+// than the segment.
+func (r *reader) readSegment(dst []byte, n int) (got int, err error) {
+	got = copy(dst, r.buf.Bytes[r.r:r.w])
 	r.r += got
 	if rest := dst[got:]; len(rest) >= directRead {
-		if err := r.readFull(rest); err != nil {
-			return noEOF(err)
+		k, err := r.readFull(rest)
+		if got += k; err != nil {
+			return got, noEOF(err)
 		}
 	} else if len(rest) > 0 {
 		b, err := r.take(len(rest))
 		if err != nil {
-			return noEOF(err)
+			return got, noEOF(err)
 		}
-		copy(rest, b)
+		got += copy(rest, b)
 	}
+	var d digest
 	if r.dataDigest {
 		d = d.add(dst)
 	}
-	for skip := n - len(dst) + padding(n); skip > 0; {
+	for skip := n - len(dst); skip > 0; {
 		b, err := r.take(min(skip, directRead))
 		if err != nil {
-			return noEOF(err)
+			return got, noEOF(err)
 		}
 		if r.dataDigest {
 			d = d.add(b)
 		}
 		skip -= len(b)
 	}
-	if !r.dataDigest {
+	return got, r.endSegment(d, padding(n))
+}
+
+// endSegment reads the padding and the digest of a data segment. d is that of its data.
+func (r *reader) endSegment(d digest, padding int) error {
+	n := padding
+	if r.dataDigest {
+		n += digestLength
+	}
+	if n == 0 {
 		return nil
 	}
-	b, err := r.take(digestLength)
+	b, err := r.take(n)
 	if err != nil {
 		return noEOF(err)
 	}
-	if !d.matches(b) {
+	if r.dataDigest && !d.add(b[:padding]).matches(b[padding:]) {
 		return errDataDigest
 	}
 	return nil
 }
 
-// readFull reads len(b) bytes that are not in the buffer.
-func (r *reader) readFull(b []byte) error {
-	for len(b) > 0 {
-		n, err := r.src.Read(b)
-		if n > 0 {
+// readFull reads len(b) bytes that are not in the buffer. It returns how many it has read.
+func (r *reader) readFull(b []byte) (n int, err error) {
+	for n < len(b) {
+		k, err := r.src.Read(b[n:])
+		if k > 0 {
 			r.reads.Add(1)
 		}
-		if b = b[n:]; err != nil && len(b) > 0 {
-			return err
+		if n += k; err != nil && n < len(b) && !r.retries(err) {
+			return n, err
 		}
 	}
-	return nil
+	return n, nil
 }
+
+// retries reports whether to read again after an error.
+func (r *reader) retries(err error) bool { return r.readOn != nil && r.readOn(err) }
 
 // noEOF converts EOF inside a PDU.
 func noEOF(err error) error {

@@ -56,6 +56,9 @@ type security struct {
 	Authentication
 	method   string         // negotiated, or ""
 	exchange *chap.Exchange // of method CHAP
+	// proven is the CHAP name that the initiator of a handed over connection has proven
+	// to the process before this one, or "".
+	proven   string
 	admitted bool
 	view     scsi.View // once admitted
 }
@@ -65,13 +68,13 @@ func (s *security) authenticated() bool {
 	if s.exchange != nil {
 		return s.exchange.Proved()
 	}
-	return s.offers(valueNone)
+	return s.offers(valueNone) || s.proven != ""
 }
 
 // user returns the authenticated CHAP name, or "".
 func (s *security) user() string {
 	if s.exchange == nil || !s.exchange.Proved() {
-		return ""
+		return s.proven
 	}
 	return s.exchange.User()
 }
@@ -95,13 +98,13 @@ func (s *security) proof() logrus.Fields {
 // and address, if the target requires either.
 func (l *login) rights() scsi.Rights {
 	r := scsi.Rights{View: l.security.view}
-	if l.target.Admit == nil && l.security.offers(valueNone) && l.security.exchange == nil {
+	if l.target.Admit == nil && l.security.offers(valueNone) && l.security.user() == "" {
 		return r
 	}
 	from, _ := addrPort(l.c.nc.RemoteAddr())
 	r.Proof = from.Addr().String()
-	if l.security.exchange != nil {
-		r.Proof += " " + l.security.exchange.Identity()
+	if user := l.security.user(); user != "" {
+		r.Proof += " " + l.security.CHAP.Identity(user, l.initiator)
 	}
 	return r
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -79,11 +80,18 @@ type Server struct {
 	pending  pendingLogins
 	loggedIn int // connections of sessions
 	closing  bool
+	// suspended goes with closing: listeners stay open.
+	suspended bool
+	// aside is the length of the PDUs that readers have set aside in a suspension.
+	aside atomic.Int64
 }
 
 var (
 	// ErrClosed is returned by Serve on a server that was shut down.
 	ErrClosed = errors.New("iscsi: server is shut down")
+	// ErrSuspended is returned by Serve on a server that was suspended. The listener is
+	// open.
+	ErrSuspended = errors.New("iscsi: server is suspended")
 	// errTooManyLogins is why a pending connection is evicted.
 	errTooManyLogins = errors.New("evicted: limit of unauthenticated connections reached")
 )
@@ -111,7 +119,7 @@ func NewServer(o Options, targets []TargetConfig) (*Server, error) {
 		}
 		srv.targets = append(srv.targets, &target{t})
 	}
-	srv.watchdog = watchdog{srv: srv, wake: make(chan struct{}, 1), stop: make(chan struct{})}
+	srv.watchdog = watchdog{srv: srv, wake: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{})}
 	srv.wg.Go(srv.watchdog.run)
 	srv.wg.Go(srv.budget.serve)
 	return srv, nil
@@ -127,12 +135,16 @@ func (srv *Server) target(name string) *target {
 }
 
 // Serve accepts connections on a portal until ctx ends (it then returns nil), the listener
-// fails, or the server is shut down (ErrClosed). It closes the listener. Accepted
-// connections continue until Shutdown.
+// fails, or the server is shut down (ErrClosed) or suspended (ErrSuspended). It closes the
+// listener, unless the server was suspended. Accepted connections continue until Shutdown
+// or Suspend.
 func (srv *Server) Serve(ctx context.Context, p Portal) error {
 	srv.mu.Lock()
 	if srv.closing {
-		srv.mu.Unlock()
+		defer srv.mu.Unlock()
+		if srv.suspended {
+			return ErrSuspended
+		}
 		p.Close()
 		return ErrClosed
 	}
@@ -144,13 +156,17 @@ func (srv *Server) Serve(ctx context.Context, p Portal) error {
 	stop := context.AfterFunc(ctx, func() { p.Close() })
 	defer stop()
 	err := srv.accept(ctx, p)
-	p.Close()
+	if err != ErrSuspended || !stop() || setListenerDeadline(p.Listener, time.Time{}) != nil {
+		p.Close()
+	}
 
 	srv.mu.Lock()
 	srv.portals = slices.DeleteFunc(srv.portals, func(other Portal) bool { return other.Listener == p.Listener })
 	closing := srv.closing
 	srv.mu.Unlock()
 	switch {
+	case err == ErrSuspended:
+		return err
 	case closing:
 		return ErrClosed
 	case ctx.Err() != nil:
@@ -165,6 +181,9 @@ func (srv *Server) accept(ctx context.Context, l Portal) error {
 		if err == nil {
 			srv.open(nc, l)
 			continue
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) && srv.isSuspended() {
+			return ErrSuspended
 		}
 		var ne net.Error
 		if errors.Is(err, net.ErrClosed) || !errors.As(err, &ne) {
@@ -233,9 +252,13 @@ func (srv *Server) checkPendingLogins() {
 }
 
 func (srv *Server) newConn(nc net.Conn, at Portal) *conn {
-	c := &conn{srv: srv, nc: nc, at: at, group: at.Group, log: srv.opts.Log.WithField("from", nc.RemoteAddr()), params: defaultParams(), left: make(chan struct{})}
+	c := &conn{
+		srv: srv, nc: nc, at: at, group: at.Group, log: srv.opts.Log.WithField("from", nc.RemoteAddr()), params: defaultParams(),
+		left: make(chan struct{}), wrote: make(chan struct{}), suspended: suspendedConn{parked: make(chan struct{})},
+	}
 	c.text.ttt = reservedTag
 	c.in = newReader(nc, srv.opts.Pool)
+	c.in.readOn = c.readOn
 	c.out = sender{
 		nc: nc, now: newNonblockingWriter(nc), owned: srv.opts.Owned, pool: srv.opts.Pool, budget: srv.budget, pdus: &srv.pdus,
 		window: func() (uint32, uint32) { return 0, 0 },

@@ -77,6 +77,8 @@ type session struct {
 	open      bool // connections may join
 	draining  bool // refuse new commands: the server shuts down
 	closed    bool // all connections have ended
+	// suspended: readers wait until the session is quiet.
+	suspended bool
 }
 
 // window returns ExpCmdSN and MaxCmdSN.
@@ -121,6 +123,7 @@ func (s *session) removeTask(t *task) {
 		s.limit.Add(1)
 	}
 	s.waiting = remove(s.waiting, t)
+	s.noteQuiet()
 }
 
 // free ends t without a response other than TASK ABORTED, and releases its memory. The
@@ -204,6 +207,7 @@ func (s *session) finish(t *task) (replaced bool) {
 	default:
 		s.complete(t)
 	}
+	s.noteQuiet()
 	last := s.closed && s.executing == 0
 	s.mu.Unlock()
 	if last {
@@ -245,6 +249,7 @@ func (s *session) hold() {
 func (s *session) release() {
 	s.mu.Lock()
 	s.executing--
+	s.noteQuiet()
 	last := s.closed && s.executing == 0
 	s.mu.Unlock()
 	if last {
@@ -282,6 +287,7 @@ func (s *session) leave(c *conn) {
 		}
 	}
 	s.forgetEarly(c)
+	s.noteQuiet()
 	s.closed = len(s.conns) == 0
 	if s.closed {
 		s.retire(s.idle)

@@ -58,7 +58,9 @@ type watchdog struct {
 	asleep atomic.Bool
 	wake   chan struct{}
 	stop   chan struct{}
-	conns  []*conn // reused by each check
+	// stopped is closed when the goroutine has ended.
+	stopped chan struct{}
+	conns   []*conn // reused by each check
 }
 
 func (w *watchdog) rouse() {
@@ -70,6 +72,7 @@ func (w *watchdog) rouse() {
 
 // run is the watchdog's goroutine.
 func (w *watchdog) run() {
+	defer close(w.stopped)
 	tick := time.NewTimer(readerTick)
 	defer tick.Stop()
 	ping := time.NewTicker(w.srv.checkInterval())

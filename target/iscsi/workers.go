@@ -112,6 +112,7 @@ func (s *session) next() *task {
 // The caller holds mu, which is released while parked.
 func (s *session) park() (resumed bool) {
 	s.running--
+	s.noteQuiet()
 	if s.closed {
 		return false
 	}

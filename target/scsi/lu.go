@@ -13,6 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/blockdev"
+	"odx/target/handover"
 	"odx/target/scsi/mode"
 	"odx/target/scsi/record"
 	"odx/target/scsi/reserve"
@@ -113,6 +114,8 @@ type LogicalUnit struct {
 	portsRestored bool
 	onReset       []func()
 	onNexusLoss   []func(*Nexus)
+	onSuspend     []func(context.Context, *Nexus, *handover.Unit)
+	onContinue    []func(*Nexus, *handover.Unit)
 
 	onPreemptAndAbort []func([]NexusID)
 }
@@ -270,7 +273,7 @@ func (lu *LogicalUnit) OnPreemptAndAbort(fn func(preempted []NexusID)) {
 	lu.onPreemptAndAbort = append(lu.onPreemptAndAbort, fn)
 }
 
-// attach adds a nexus; its first unit attention says how it begins.
+// attach adds a nexus; its first unit attention, if any, says how it begins.
 func (lu *LogicalUnit) attach(n *Nexus, seen uint16, as ViewedLU, how beginning) *itlNexus {
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
@@ -278,9 +281,11 @@ func (lu *LogicalUnit) attach(n *Nexus, seen uint16, as ViewedLU, how beginning)
 	if how == resumed && lu.config.Volatile {
 		how = poweredOn
 	}
-	itl.establish(how.attention())
+	if asc := how.attention(); asc != sense.ASCNone {
+		itl.establish(asc)
+	}
 	// A nexus that the end of a process interrupted has not lost its path.
-	if itl.port != nil && itl.port.demoted() && how != resumed {
+	if itl.port != nil && itl.port.demoted() && how != resumed && how != continued {
 		lu.restorePorts(itl.port, n.ID.InitiatorName)
 	}
 	lu.nexuses[n] = itl

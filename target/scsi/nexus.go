@@ -63,12 +63,18 @@ const (
 	lost
 	// resumed: the nexus was there, and the end of a process interrupted it.
 	resumed
+	// continued: another process has handed the nexus over, and nothing interrupted it.
+	continued
 )
 
-// attention returns the unit attention that a nexus begins with (SAM-5 6.3).
+// attention returns the unit attention that a nexus begins with (SAM-5 6.3), ASCNone for
+// none.
 func (b beginning) attention() sense.ASC {
-	if b == poweredOn {
+	switch b {
+	case poweredOn:
 		return sense.ASCPowerOnOrReset
+	case continued:
+		return sense.ASCNone
 	}
 	return sense.ASCITNexusLossOccurred
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"odx/target/handover"
 	"odx/target/scsi/sense"
 )
 
@@ -152,25 +153,42 @@ func (tg *Target) Attach(id NexusID) *Nexus { return tg.AttachWith(id, Rights{})
 // must not be changed any more.
 func (tg *Target) AttachWith(id NexusID, r Rights) *Nexus {
 	n := &Nexus{ID: id, view: r.View, proof: r.Proof, target: tg}
+	tg.attach(n, tg.beginning, nil)
+	return n
+}
+
+// beginning returns how a nexus begins that logs in. The caller holds tg.mu.
+func (tg *Target) beginning(id NexusID) beginning {
+	switch {
+	case tg.lost.take(id):
+		return lost
+	case tg.sightings.resumes(id):
+		return resumed
+	}
+	return poweredOn
+}
+
+// attach adds a nexus. Its logical units in before, by the LUN of the nexus, continue;
+// begin returns how the others begin.
+func (tg *Target) attach(n *Nexus, begin func(NexusID) beginning, before map[uint16]*handover.Unit) {
 	defer tg.keepPorts()
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
-	how := poweredOn
-	switch {
-	case tg.lost.take(id):
-		how = lost
-	case tg.sightings.resumes(id):
-		how = resumed
-	}
+	how := begin(n.ID)
 	units := make(map[uint16]*itlNexus, len(tg.units))
 	any := false
 	for lun, lu := range tg.units {
-		seen, as, ok := r.View.find(lun)
+		seen, as, ok := n.view.find(lun)
 		if !ok {
 			continue
 		}
-		units[seen] = lu.attach(n, seen, as, how)
-		if tg.findsAnother(n, seen, lu, as.Replaced || r.View == nil && tg.replaced[lun]) {
+		if u := before[seen]; lu.continues(u) {
+			units[seen] = lu.attach(n, seen, as, continued)
+			units[seen].restore(u)
+		} else {
+			units[seen] = lu.attach(n, seen, as, how)
+		}
+		if tg.findsAnother(n, seen, lu, as.Replaced || n.view == nil && tg.replaced[lun]) {
 			units[seen].establish(sense.ASCInquiryDataChanged)
 			any = true
 		}
@@ -180,7 +198,6 @@ func (tg *Target) AttachWith(id NexusID, r Rights) *Nexus {
 	}
 	n.units.Store(&units)
 	tg.nexuses[n] = struct{}{}
-	return n
 }
 
 // Detach ends an I_T nexus (SAM-5 6.3.4, I_T nexus loss): its reservations are

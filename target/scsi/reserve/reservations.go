@@ -78,6 +78,16 @@ func (r *Reservations) Detach(n *nexus.ID) {
 	r.release(func(reserver *nexus.ID) bool { return reserver == n })
 }
 
+// Holds reports whether n holds the logical unit by RESERVE.
+func (r *Reservations) Holds(n *nexus.ID) bool {
+	v := r.reserved.Load()
+	return v != nil && v.reserver == n
+}
+
+// Restore makes n hold the logical unit by RESERVE, as it did in the process before this
+// one. It has no effect if the logical unit is reserved.
+func (r *Reservations) Restore(n *nexus.ID) { r.reserved.CompareAndSwap(nil, &view{reserver: n}) }
+
 // Reset ends a RESERVE; persistent reservations stay (SAM-5 6.3.3).
 func (r *Reservations) Reset() { r.release(func(*nexus.ID) bool { return true }) }
 
