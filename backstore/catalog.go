@@ -104,3 +104,14 @@ func (c *catalog) rename(r *replacement) {
 	r.file.named.Store(&r.to)
 	c.byName[r.file.key()] = r.file
 }
+
+// errLostVolume: a record names a volume that does not exist.
+var errLostVolume = fmt.Errorf("%w: the volume that it names does not exist", ErrCorrupt)
+
+// replacement is a file that gets another name, and what is deleted for it.
+type replacement struct {
+	file *Volume
+	to   string
+	old  *Volume   // has the name, or nil; in gone, too
+	gone []*Volume // by number
+}

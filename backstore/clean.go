@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"slices"
 	"sync"
@@ -28,10 +27,10 @@ type cleaner struct {
 	damage *damage.Log
 	space  *space
 	writer *writer
-	reader *reader
 	opMu   *sync.RWMutex
 
 	checkpoint func(context.Context) error // Store.Checkpoint
+	distrust   func(context.Context, extent.ID, error)
 
 	// mu is held while a segment is cleaned: two at work on one would both copy what
 	// only one of them moves. Outermost, like Store.auditMu.
@@ -46,8 +45,6 @@ type cleaner struct {
 // needed, and readers that are on their way to the old copy still find it.
 
 const (
-	// DefaultCleanBytesPerSecond bounds background cleaning.
-	DefaultCleanBytesPerSecond = 64 << 20
 	// cleanPeriod is how often the store looks whether cleaning is worth it.
 	cleanPeriod = time.Second
 	// Background cleaning starts when more than this part of the sealed
@@ -89,154 +86,6 @@ func (c *cleaner) sealedSegments() (sealed []segmentSpace, live, dead int64) {
 		return cmp.Compare(b.deadPart(), a.deadPart())
 	})
 	return sealed, live, dead
-}
-
-// looks remembers how much was alive in the segments a while ago.
-type looks struct {
-	live map[segment.ID]int64
-	at   time.Time
-}
-
-// dying reports whether much of the segment has died since the last look, or
-// since it was filled, if that was later.
-func (l *looks) dying(sp segmentSpace) bool {
-	size := sp.live + sp.dead
-	before, seen := l.live[sp.id]
-	if !seen {
-		before = size
-	}
-	return before-sp.live > size/cleanDyingPart
-}
-
-// look takes a new look, if the last one is long ago.
-func (l *looks) look(sealed []segmentSpace, now time.Time) {
-	if now.Sub(l.at) < cleanPeriod {
-		return
-	}
-	l.at, l.live = now, make(map[segment.ID]int64, len(sealed))
-	for _, sp := range sealed {
-		l.live[sp.id] = sp.live
-	}
-}
-
-// loop cleans in the background within the budget until ctx ends.
-func (c *cleaner) loop(ctx context.Context) {
-	tick := time.NewTicker(cleanPeriod)
-	defer tick.Stop()
-	damaged := make(map[segment.ID]bool) // they cannot become empty
-	var last looks
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		case <-c.space.cleanNow:
-		}
-		for c.life.usable() == nil && c.space.scarce() && ctx.Err() == nil {
-			more, err := c.cleanScarce(ctx, damaged)
-			if err != nil && ctx.Err() == nil {
-				c.log.WithError(err).Warn("cleaning on a full disk stopped; it is tried again")
-			}
-			if !more || err != nil {
-				break
-			}
-		}
-		for {
-			all, live, dead := c.sealedSegments()
-			// Segments without live data wait for a checkpoint, not for cleaning.
-			sealed := slices.DeleteFunc(slices.Clone(all), func(sp segmentSpace) bool {
-				return sp.live == 0 || damaged[sp.id] || last.dying(sp)
-			})
-			last.look(all, time.Now())
-			sum := segmentSpace{live: live, dead: dead}
-			// On a store that takes too much each segment needs a checkpoint, see above.
-			if c.space.scarce() || len(sealed) == 0 || sum.deadPart() < cleanStartPart || sealed[0].deadPart() < cleanSegmentPart || c.life.usable() != nil {
-				break
-			}
-			c.mu.Lock()
-			err := c.cleanSegment(ctx, sealed[0].id, c.budget)
-			c.mu.Unlock()
-			if err = corrupt(err); errors.Is(err, ErrCorrupt) {
-				c.log.WithError(err).Warn("a segment keeps its space, because not all of it can be read")
-				damaged[sealed[0].id] = true
-				continue
-			}
-			if err != nil {
-				if ctx.Err() == nil {
-					c.log.WithError(err).Warn("cleaning stopped; it is tried again")
-				}
-				break
-			}
-		}
-	}
-}
-
-// Clean moves live data out of every segment that has dead data, as fast as
-// the disk allows, and deletes the segments. Data of volumes and snapshots that
-// were deleted before is dead. Operations go on meanwhile. Data that cannot be
-// read stays where it is, and is an ErrCorrupt in the end.
-func (s *Store) Clean(ctx context.Context) error {
-	if err := s.life.writable(); err != nil {
-		return err
-	}
-	if err := s.reapAll(ctx); err != nil {
-		return err
-	}
-	s.cleaner.mu.Lock()
-	defer s.cleaner.mu.Unlock()
-	s.parts.segments.Seal()
-	// What is moved is to end in files that are no longer than it. A store that is
-	// full itself keeps what it frees.
-	if !s.space.low.Load() {
-		s.parts.segments.KeepSpares(false)
-		defer s.parts.segments.KeepSpares(true)
-		s.space.dropSpares(time.Now())
-	}
-	unlimited := rate.NewLimiter(rate.Inf, 0)
-	sealed, _, _ := s.cleaner.sealedSegments()
-	var damage error
-	for _, sp := range sealed {
-		if sp.dead == 0 || sp.live == 0 {
-			continue
-		}
-		err := s.cleaner.cleanSegment(ctx, sp.id, unlimited)
-		if errors.Is(err, ErrNoSpace) {
-			// The files of those before it become the store's by a checkpoint.
-			if err = s.Checkpoint(ctx); err == nil {
-				err = s.cleaner.cleanSegment(ctx, sp.id, unlimited)
-			}
-		}
-		if err = corrupt(err); errors.Is(err, ErrCorrupt) {
-			damage = errors.Join(damage, err)
-		} else if err != nil {
-			return err
-		}
-	}
-	s.parts.segments.Seal() // what is left of the last one is of use to others
-	return errors.Join(s.Checkpoint(ctx), damage)
-}
-
-// reapAll frees the map nodes that were given up.
-func (s *Store) reapAll(ctx context.Context) error {
-	for {
-		for more := true; more; {
-			var err error
-			if more, err = s.reapOnce(ctx); err != nil {
-				return err
-			}
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-		}
-		// None is waiting. With no operation in progress none is on its way to
-		// that either, in the hands of the background.
-		s.opMu.Lock()
-		more, err := s.parts.forest.Reap(0)
-		s.opMu.Unlock()
-		if err != nil || !more {
-			return err
-		}
-	}
 }
 
 // moving is an extent on its way to another segment.
@@ -367,7 +216,7 @@ func (m *mover) read(ctx context.Context) (good []moving, data []byte) {
 			err = checkExtent(&e.x, data[at:])
 		}
 		if err != nil {
-			m.c.reader.distrust(ctx, e.id, err)
+			m.c.distrust(ctx, e.id, err)
 			damage = errors.Join(damage, fmt.Errorf("extent %d in segment %08x: %w: %w", e.id, e.x.Addr.Segment, ErrCorrupt, err))
 			data = data[:at]
 			continue
@@ -376,31 +225,6 @@ func (m *mover) read(ctx context.Context) (good []moving, data []byte) {
 	}
 	m.damage = errors.Join(m.damage, damage)
 	return good, data
-}
-
-// checkExtent compares data with the extent's checksums.
-func checkExtent(x *extent.Extent, data []byte) error {
-	for k := range int(x.Blocks) {
-		if crc32.Checksum(data[k*BlockLength:(k+1)*BlockLength], castagnoli) != x.CRC[k] {
-			return errCRC
-		}
-	}
-	return nil
-}
-
-// waitBudget waits until the limiter allows so many bytes.
-func waitBudget(ctx context.Context, limiter *rate.Limiter, bytes int) error {
-	for bytes > 0 {
-		n := bytes
-		if limiter.Limit() != rate.Inf {
-			n = min(bytes, limiter.Burst())
-		}
-		if err := limiter.WaitN(ctx, n); err != nil {
-			return err
-		}
-		bytes -= n
-	}
-	return nil
 }
 
 // emptySegments returns the segments that hold no live extent and that no

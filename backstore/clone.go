@@ -89,7 +89,7 @@ func (s *Store) addClone(ctx context.Context, from, v *Volume) error {
 		return fmt.Errorf("%v: %w", v, ErrExists)
 	}
 	if err := s.shareTree(from, v); err != nil {
-		return s.reader.unread(from.String(), 0, err)
+		return s.life.unread(from.String(), 0, err)
 	}
 	s.catalog.volumes[v.number], s.catalog.byName[v.key()] = v, v
 	op.Commit()
@@ -100,22 +100,6 @@ func (s *Store) addClone(ctx context.Context, from, v *Volume) error {
 func (s *Store) shareTree(from, v *Volume) error {
 	v.size, v.root, v.origin = from.size, from.root, from.number
 	return s.parts.forest.Hold(v.root)
-}
-
-func (v *Volume) flags() byte {
-	var flags byte
-	if v.readOnly {
-		flags |= rows.FlagReadOnly
-	}
-	if v.file {
-		flags |= rows.FlagFile
-	}
-	return flags
-}
-
-func (v *Volume) setFlags(flags byte) {
-	v.readOnly = flags&rows.FlagReadOnly != 0
-	v.file = flags&rows.FlagFile != 0
 }
 
 // ReadOnly reports whether the volume is a snapshot, which nothing can be
@@ -140,12 +124,4 @@ func (v *Volume) Origin() (name string, ok bool) {
 		return "", false
 	}
 	return from.Name(), true
-}
-
-// checkWritable returns ErrReadOnly for a volume that is never written to.
-func (v *Volume) checkWritable() error {
-	if v.readOnly {
-		return fmt.Errorf("%v: %w", v, ErrReadOnly)
-	}
-	return nil
 }

@@ -56,7 +56,7 @@ func (s *Store) compareJournal(ctx context.Context) error {
 	for _, v := range s.catalog.volumes {
 		s.catalog.byName[v.key()] = v // an older record can have given the name to another
 	}
-	return s.recovery.tolerate("journal", err)
+	return s.life.tolerate("journal", err)
 }
 
 // has reports whether the rows have what a record changes.

@@ -124,8 +124,8 @@ func (w *script) prepare(a *arguments) error {
 		return err
 	}
 	r := a.span()
-	w.plan = w.store.writer.newPlan()
-	return w.store.writer.prepare(w.plan, v, uint64(r.Offset/BlockLength), w.data.take(a.next(), 0, r.Length))
+	w.plan = v.newPlan()
+	return w.store.writer.prepare(w.plan, uint64(r.Offset/BlockLength), w.data.take(a.next(), 0, r.Length))
 }
 
 // discard discards the prepared write.

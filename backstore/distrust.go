@@ -3,11 +3,8 @@ package backstore
 import (
 	"context"
 	"errors"
-	"io/fs"
-	"syscall"
 
 	"odx/backstore/extent"
-	"odx/backstore/segment"
 )
 
 // Data that cannot be read must not stand for equal data that is written later:
@@ -15,25 +12,6 @@ import (
 // that was found damaged loses its fingerprint, which takes it out of
 // deduplication. As for a move, there is no journal record: after a crash the
 // damage is found again.
-
-// damaged reports whether err means that what is stored is not, or cannot be
-// read as, what was written.
-func damaged(err error) bool {
-	return errors.Is(err, errCRC) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, segment.ErrCorrupt) || errors.Is(err, syscall.EIO)
-}
-
-// unreadable reports whether err means that what is stored cannot be read: it is
-// damaged, or its file cannot be (a directory has its name, this user may not open it).
-// What this process lacks for the moment is not meant.
-func unreadable(err error) bool {
-	for _, passing := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN, fs.ErrClosed} {
-		if errors.Is(err, passing) {
-			return false
-		}
-	}
-	_, ofHost := errors.AsType[*fs.PathError](err)
-	return ofHost || damaged(err)
-}
 
 // distrust takes an extent out of deduplication because of err, if that is a
 // damage. The caller holds no lock. That this fails is no error: the caller has

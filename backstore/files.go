@@ -119,14 +119,6 @@ func (s *Store) replacementOf(from, to string, gone []string) (*replacement, err
 	return r, nil
 }
 
-// replacement is a file that gets another name, and what is deleted for it.
-type replacement struct {
-	file *Volume
-	to   string
-	old  *Volume   // has the name, or nil; in gone, too
-	gone []*Volume // by number
-}
-
 // replaceWatched does it, durably, after it has given notice to those who watch what is
 // deleted.
 func (s *Store) replaceWatched(ctx context.Context, r *replacement) error {

@@ -147,7 +147,7 @@ func (v *Volume) mapBlocks(ctx context.Context, dst int64, from *Snapshot, at, b
 	if errors.As(err, &step) {
 		// What was done before it counts; the next turn meets it again.
 		if rec.Count == 0 {
-			return 0, s.reader.unread(v.String(), dst, step.Err)
+			return 0, s.life.unread(v.String(), dst, step.Err)
 		}
 	} else if err != nil {
 		return 0, s.life.fail(err)

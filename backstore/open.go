@@ -53,27 +53,28 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 
 // newStore returns a store that is not open. o has its defaults.
 func newStore(o Options) *Store {
+	found := damage.NewLog(o.Log)
 	s := &Store{
-		opts: o, log: o.Log, damage: damage.NewLog(o.Log), parts: parts{clock: pages.NewClock()},
-		life:    life{readOnly: o.ReadOnly, log: o.Log, owner: o.Owner},
+		opts: o, log: o.Log, damage: found, parts: parts{clock: pages.NewClock()},
+		life:    life{readOnly: o.ReadOnly, log: o.Log, damage: found, owner: o.Owner},
 		catalog: newCatalog(), copies: newCopyBuffers(),
 		checkpoints: checkpointer{hurry: make(chan struct{}, 1), stored: make(chan struct{}, 1)},
 	}
 	p, opts := &s.parts, &s.opts
-	s.recovery = recovery{parts: p, opts: opts, log: s.log, damage: s.damage, catalog: &s.catalog, durable: &s.durable}
-	s.records = recordTable{parts: p, opts: opts, life: &s.life, damage: s.damage, recovery: &s.recovery, changed: make(map[string][]byte)}
+	s.recovery = recovery{parts: p, opts: opts, log: s.log, damage: s.damage, life: &s.life, catalog: &s.catalog, durable: &s.durable}
+	s.records = recordTable{parts: p, opts: opts, life: &s.life, damage: s.damage, changed: make(map[string][]byte)}
 	s.durable = syncer{parts: p, opts: opts}
 	s.space = space{parts: p, opts: opts, log: s.log, damage: s.damage, checkpoints: &s.checkpoints, cleanNow: make(chan struct{}, 1)}
 	s.pace = pacer{parts: p, opts: opts, life: &s.life, space: &s.space, checkpoints: &s.checkpoints}
 	s.reader = reader{parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, pace: &s.pace, opMu: &s.opMu}
 	s.writer = writer{
-		parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, reader: &s.reader, space: &s.space, durable: &s.durable,
-		appends: appendFloors{}, indexLoaded: make(chan struct{}),
+		parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, space: &s.space, durable: &s.durable,
+		indexLoaded: make(chan struct{}),
 	}
 	s.cleaner = cleaner{
-		parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, space: &s.space, writer: &s.writer, reader: &s.reader, opMu: &s.opMu,
-		checkpoint: s.Checkpoint,
-		budget:     rate.NewLimiter(rate.Limit(o.CleanBytesPerSecond), int(max(o.CleanBytesPerSecond, cleanBatch))),
+		parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, space: &s.space, writer: &s.writer, opMu: &s.opMu,
+		checkpoint: s.Checkpoint, distrust: s.reader.distrust,
+		budget: rate.NewLimiter(rate.Limit(o.CleanBytesPerSecond), int(max(o.CleanBytesPerSecond, cleanBatch))),
 	}
 	return s
 }
@@ -235,7 +236,7 @@ func (s *Store) mendSuperblock(bad layout.BadCopy) {
 // loadState reads the last checkpoint and makes the parts that live in memory.
 func (s *Store) loadState() (rows.Checkpoint, error) {
 	st, err := readState(s.parts.kv)
-	if err = s.recovery.tolerate("state of the last checkpoint", err); err != nil {
+	if err = s.life.tolerate("state of the last checkpoint", err); err != nil {
 		return st, err
 	}
 	if st.FirstLSN == 0 {
@@ -245,7 +246,7 @@ func (s *Store) loadState() (rows.Checkpoint, error) {
 	}
 	s.catalog.lastVolume, s.catalog.lastSnapshot = st.LastVolume, st.LastSnapshot
 	s.pace.firstLSN.Store(uint64(st.FirstLSN))
-	if s.parts.usage, err = extent.LoadUsage(s.parts.kv); s.recovery.tolerate("usage of segments", err) != nil {
+	if s.parts.usage, err = extent.LoadUsage(s.parts.kv); s.life.tolerate("usage of segments", err) != nil {
 		return st, err
 	}
 	// The rest is for the rows read last and for what is changed and not
@@ -297,7 +298,7 @@ func (s *Store) scanTables(kv meta.Reader, volume func(*Volume), snapshot func(*
 		}
 		return err
 	})
-	if err = s.recovery.tolerate("table of volumes", err); err != nil {
+	if err = s.life.tolerate("table of volumes", err); err != nil {
 		return fmt.Errorf("table of volumes: %w", err)
 	}
 	err = kv.Scan([]byte{rows.SnapshotPrefix}, func(_, value []byte) error {
@@ -307,7 +308,7 @@ func (s *Store) scanTables(kv meta.Reader, volume func(*Volume), snapshot func(*
 		}
 		return err
 	})
-	if err = s.recovery.tolerate("table of snapshots", err); err != nil {
+	if err = s.life.tolerate("table of snapshots", err); err != nil {
 		return fmt.Errorf("table of snapshots: %w", err)
 	}
 	return nil
@@ -337,7 +338,7 @@ func (s *Store) replay(ctx context.Context, st rows.Checkpoint) error {
 		err = s.recovery.placeDisplaced()
 	}
 	s.parts.clock.Guard(&s.opMu)
-	return s.recovery.tolerate("extents", err)
+	return s.life.tolerate("extents", err)
 }
 
 // openSegments opens the segments, and notes those that are missing: a checkpoint

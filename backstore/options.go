@@ -22,6 +22,8 @@ const (
 	DefaultCacheBytes = 256 << 20
 	// DefaultScrubBytesPerSecond reads 80 TiB in a month.
 	DefaultScrubBytesPerSecond = 32 << 20
+	// DefaultCleanBytesPerSecond bounds background cleaning.
+	DefaultCleanBytesPerSecond = 64 << 20
 )
 
 // Options configure a Store.
@@ -73,6 +75,19 @@ type Options struct {
 	rebuilding string
 	tuning     tuning
 }
+
+const (
+	// gatherBytes is the longest piece of new data that waits for WriteOut in
+	// memory: there, one system call takes many.
+	gatherBytes = 32 << 10
+	// writeBackBytes of unsynced data start a commit in the background, and four
+	// times as much makes changes wait for one (see throttle): after a crash, opening the
+	// store reads what was not synced.
+	writeBackBytes = 32 << 20
+	// defaultSpareTime is longer than it takes from one checkpoint to the next under
+	// load.
+	defaultSpareTime = 10 * time.Second
+)
 
 // tuning has what tests set to other values than a store in service has: sizes, so that
 // little data reaches a bound, and what takes the place of a part. A zero is the value in

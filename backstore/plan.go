@@ -10,6 +10,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"odx/backstore/blockmap"
 	"odx/backstore/damage"
 	"odx/backstore/dedup"
 	"odx/backstore/extent"
@@ -27,7 +28,6 @@ type writer struct {
 	log     *logrus.Entry
 	life    *life
 	damage  *damage.Log
-	reader  *reader
 	space   *space
 	durable *syncer
 
@@ -78,9 +78,8 @@ func (w *writer) newPlan() *writePlan {
 // prepare looks for duplicates in data, whole blocks to be written at block of
 // a volume, and stores what is new. After an error or when the plan is not
 // applied, the caller calls discard.
-func (w *writer) prepare(p *writePlan, v *Volume, block uint64, data []byte) error {
-	p.rec.Volume, p.rec.Block, p.rec.Blocks = v.number, block, len(data)/BlockLength
-	p.deduplicate = !w.opts.StoreDuplicates && !v.storeDuplicates.Load()
+func (w *writer) prepare(p *writePlan, block uint64, data []byte) error {
+	p.rec.Block, p.rec.Blocks = block, len(data)/BlockLength
 	clear(p.rec.Slots[:p.rec.Blocks])
 	clear(p.rec.Known[:p.rec.Blocks])
 	p.rec.Fresh, p.pinned, p.rec.Inline = p.rec.Fresh[:0], p.pinned[:0], nil
@@ -202,7 +201,7 @@ func (w *writer) storeFresh(p *writePlan, data []byte) error {
 	if len(p.rec.Fresh) == 0 {
 		return nil
 	}
-	if err := w.space.checkRoom(p); err != nil {
+	if err := w.space.checkRoom(p.fresh()); err != nil {
 		return err
 	}
 	p.rec.First = w.parts.extents.Allocate(len(p.rec.Fresh))
@@ -236,28 +235,27 @@ func (w *writer) storeFresh(p *writePlan, data []byte) error {
 	return nil
 }
 
-// apply puts the plan into a volume's map. The volume is locked exclusively and
-// opMu is shared. Its journal record is appended last.
-func (w *writer) apply(op *operation, p *writePlan, v *Volume) error {
-	if err := w.touchWrite(v, &p.rec); err != nil {
-		return w.reader.unread(v.String(), int64(p.rec.Block)*BlockLength, err)
-	}
-	if err := w.install(v, &p.rec); err != nil {
+// put puts the plan into the map of its volume. The volume is locked exclusively and opMu
+// is shared, and what the map needs was read by touchWrite.
+func (w *writer) put(p *writePlan, root *blockmap.Root) error {
+	if err := w.install(root, &p.rec); err != nil {
 		return w.life.fail(err)
 	}
 	if len(p.rec.Fresh) > 0 && p.rec.Inline == nil {
 		w.durable.segmentDirty.Store(true)
 	}
-	op.Commit()
+	return nil
+}
+
+// publish lets other writes find the new extents. Not before the record is in the journal:
+// the records of those must come later.
+func (w *writer) publish(p *writePlan) {
 	if !p.deduplicate {
-		return nil
+		return
 	}
 	for i := range p.rec.Fresh {
-		// Not before the record is in the journal: others may refer to the
-		// extent from now on, and their records must come later.
 		w.index.Insert(&p.rec.Fresh[i].Fingerprint, p.rec.First+extent.ID(i))
 	}
-	return nil
 }
 
 // discard ends a plan, applied or not. opMu is shared when the plan has pins.
@@ -283,18 +281,18 @@ func (w *writer) discard(p *writePlan) error {
 }
 
 // touchWrite reads what install needs, so that it does not stop half done.
-func (w *writer) touchWrite(v *Volume, r *record.Write) error {
+func (w *writer) touchWrite(root blockmap.Root, r *record.Write) error {
 	if err := w.parts.extents.TouchNew(r.First, len(r.Fresh)); err != nil {
 		return err
 	}
 	if err := w.parts.extents.Touch(r.Known[:r.Blocks]); err != nil {
 		return err
 	}
-	return w.parts.forest.TouchSet(v.root, r.Block, uint64(r.Blocks))
+	return w.parts.forest.TouchSet(root, r.Block, uint64(r.Blocks))
 }
 
 // install puts a write into a volume's map.
-func (w *writer) install(v *Volume, r *record.Write) error {
+func (w *writer) install(root *blockmap.Root, r *record.Write) error {
 	for i := range r.Fresh {
 		if err := w.parts.extents.Create(r.First+extent.ID(i), &r.Fresh[i].Extent); err != nil {
 			return err
@@ -311,9 +309,9 @@ func (w *writer) install(v *Volume, r *record.Write) error {
 		}
 		var err error
 		if slots[i] == 0 {
-			err = w.parts.forest.Clear(&v.root, r.Block+uint64(i), uint64(n))
+			err = w.parts.forest.Clear(root, r.Block+uint64(i), uint64(n))
 		} else {
-			err = w.parts.forest.Set(&v.root, r.Block+uint64(i), slots[i:i+n])
+			err = w.parts.forest.Set(root, r.Block+uint64(i), slots[i:i+n])
 		}
 		if err != nil {
 			return err
@@ -341,4 +339,12 @@ func (w *writer) loadIndex(ctx context.Context) {
 		return
 	}
 	w.log.WithFields(logrus.Fields{"extents": n, "took": time.Since(start)}).Debug("fingerprint index loaded")
+}
+
+// fresh returns the length of the plan's new data in bytes.
+func (p *writePlan) fresh() (bytes int64) {
+	for i := range p.rec.Fresh {
+		bytes += int64(p.rec.Fresh[i].Blocks) * BlockLength
+	}
+	return bytes
 }

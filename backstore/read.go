@@ -38,11 +38,6 @@ const readBatch = 128
 // were freed, and their segment deleted, between look-up and read.
 const readTries = 8
 
-// errCRC: the data of a block does not match its checksum.
-var errCRC = errors.New("data does not match its CRC-32C")
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // ReadAt fills p from off. Ranges never written read as zeros. Data that does
 // not match its checksum gives a CorruptError, never wrong bytes.
 func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {

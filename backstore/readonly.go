@@ -16,15 +16,6 @@ import (
 // A store that is opened with Options.ReadOnly shows what is left of it: what is
 // damaged is listed by Damage instead of refused.
 
-// tolerate notes damage and returns nil where a store is only to be read.
-func (rc *recovery) tolerate(what string, err error) error {
-	if err == nil || !rc.opts.ReadOnly || !metadataDamage(err) && !errors.Is(err, ErrCorrupt) && !errors.Is(err, journal.ErrCorrupt) {
-		return err
-	}
-	rc.damage.Note(what, err)
-	return nil
-}
-
 // salvageState returns a state for rows that have lost theirs. Which records of the
 // journal are in them is not known, so none is replayed: see comparison.
 func (s *Store) salvageState() (st rows.Checkpoint, err error) {
@@ -38,7 +29,7 @@ func (s *Store) salvageState() (st rows.Checkpoint, err error) {
 		}
 		return nil
 	})
-	if err = s.recovery.tolerate("rows", err); err != nil {
+	if err = s.life.tolerate("rows", err); err != nil {
 		return st, err
 	}
 	st.NextNode = last[blockmap.NodePrefix] + 1
@@ -46,7 +37,7 @@ func (s *Store) salvageState() (st rows.Checkpoint, err error) {
 	st.NextSegment = segment.ID(last[extent.UsagePrefix] + 1)
 	st.LastVolume, st.LastSnapshot = last[rows.VolumePrefix], last[rows.SnapshotPrefix]
 	found, err := journal.Read(context.Background(), s.journalOptions(1), func(journal.Record) error { return nil })
-	if err = s.recovery.tolerate("journal", err); err != nil {
+	if err = s.life.tolerate("journal", err); err != nil {
 		return st, err
 	}
 	st.FirstLSN, s.recovery.stateless = found.End+1, true
@@ -70,7 +61,7 @@ func (s *Store) replayUndamaged(ctx context.Context, o journal.Options) error {
 	if len(found.Damages) > 0 {
 		s.damage.Note("store", fmt.Errorf("%w: it is shown as it was before record %d of the journal; later changes are missing", ErrCorrupt, s.recovery.shownBefore(o.First)))
 	}
-	return s.recovery.tolerate("journal", err)
+	return s.life.tolerate("journal", err)
 }
 
 // shownBefore returns the first record that is not in what a store shows whose first

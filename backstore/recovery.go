@@ -16,6 +16,7 @@ type recovery struct {
 	log     *logrus.Entry
 	damage  *damage.Log
 	catalog *catalog
+	life    *life
 	durable *syncer
 
 	redone    journal.LSN // the last record that was replayed

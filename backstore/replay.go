@@ -66,7 +66,7 @@ func (p replay) Write(r *record.Write) error {
 	if err := inTree(v.root, r.Block, uint64(r.Blocks)); err != nil {
 		return err
 	}
-	return s.writer.install(v, r)
+	return s.writer.install(&v.root, r)
 }
 
 func (p replay) Clear(r *record.Clear) error {
@@ -205,6 +205,3 @@ func inTree(r blockmap.Root, first, count uint64) error {
 	}
 	return nil
 }
-
-// errLostVolume: a record names a volume that does not exist.
-var errLostVolume = fmt.Errorf("%w: the volume that it names does not exist", ErrCorrupt)

@@ -68,7 +68,7 @@ func (p *salvage) blocks(r record.Record, number, first, count uint64, touch fun
 }
 
 func (p *salvage) Write(r *record.Write) error {
-	return p.blocks(r, r.Volume, r.Block, uint64(r.Blocks), func(v *Volume) error { return p.s.writer.touchWrite(v, r) })
+	return p.blocks(r, r.Volume, r.Block, uint64(r.Blocks), func(v *Volume) error { return p.s.writer.touchWrite(v.root, r) })
 }
 
 func (p *salvage) Clear(r *record.Clear) error {

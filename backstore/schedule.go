@@ -2,13 +2,10 @@ package backstore
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"odx/backstore/meta"
 	"odx/blockdev"
 )
 
@@ -43,20 +40,6 @@ const (
 	// checkpointRetry is how long it waits after one that failed.
 	checkpointRetry = 2 * time.Second
 )
-
-// checkpointer lets those who change the store wait for a checkpoint when the
-// checkpoints do not keep up.
-type checkpointer struct {
-	running sync.Mutex    // held by a checkpoint from cut to end
-	storing atomic.Bool   // a checkpoint has files of the reserve, and returns others
-	hurry   chan struct{} // holds a token when somebody waits
-	stored  chan struct{} // holds a token when one was stored
-
-	mu       sync.Mutex
-	finished chan struct{} // closed when the next checkpoint ends; guarded by mu
-	err      error         // of the last checkpoint; guarded by mu
-	stopped  bool          // no checkpoint will come; guarded by mu
-}
 
 // urgentPart is the part of the changed metadata that only urgent changes may make, and
 // how much more data, as a part of what makes others wait, they may leave unsynced.
@@ -147,114 +130,5 @@ func (p *pacer) awaitSync(ctx, patient context.Context) error {
 	return spaceError(err)
 }
 
-// failure returns why the last checkpoint failed, nil if it did not.
-func (c *checkpointer) failure() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.err
-}
-
-// next asks for a checkpoint and returns what is closed when one has ended.
-func (c *checkpointer) next() (finished <-chan struct{}, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.stopped {
-		return nil, ErrClosed
-	}
-	if c.finished == nil {
-		c.finished = make(chan struct{})
-	}
-	select {
-	case c.hurry <- struct{}{}:
-	default:
-	}
-	return c.finished, nil
-}
-
-// recheck lets waiting writers look again though no checkpoint ended.
-func (c *checkpointer) recheck() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.finished != nil {
-		close(c.finished)
-		c.finished = nil
-	}
-}
-
-// ended lets waiting writers look again after a checkpoint that returned err.
-func (c *checkpointer) ended(err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.err = err
-	if c.finished != nil {
-		close(c.finished)
-		c.finished = nil
-	}
-}
-
-func (c *checkpointer) stop() {
-	c.mu.Lock()
-	c.stopped = true
-	c.mu.Unlock()
-	c.ended(ErrClosed)
-}
-
-// checkpointLoop runs checkpoints until ctx ends.
-func (s *Store) checkpointLoop(ctx context.Context) {
-	tick := time.NewTicker(checkpointCheck)
-	defer tick.Stop()
-	last, lastLSN := time.Now(), s.parts.journal.Last()
-	hurry := s.checkpoints.hurry
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			hurry = s.checkpoints.hurry
-		case <-hurry:
-		}
-		s.space.measure()
-		if !s.pace.behind() {
-			s.checkpoints.recheck()
-		}
-		// On a full disk a checkpoint takes space that only cleaning gives back.
-		idle := time.Since(last) < checkpointPeriod || s.space.low.Load() || s.parts.journal.Last() == lastLSN && s.parts.dirty() == 0
-		if idle && !s.pace.due() {
-			continue
-		}
-		lsn := s.parts.journal.Last()
-		start := time.Now()
-		err := s.Checkpoint(ctx)
-		last = time.Now()
-		tick.Reset(checkpointCheck)
-		if err != nil {
-			// Those who wait do not make the disk whole.
-			hurry = nil
-			tick.Reset(checkpointRetry)
-			if ctx.Err() == nil {
-				s.log.WithError(err).Warn("checkpoint failed; it is tried again, and the journal keeps everything until then")
-			}
-			continue
-		}
-		lastLSN = lsn
-		s.log.WithField("took", time.Since(start)).Debug("checkpoint")
-	}
-}
-
 // tooDirty reports whether there is half as much changed metadata as there can be.
 func (p *pacer) tooDirty() bool { return p.parts.dirty() > p.space.dirtyLimit()/2 }
-
-// tidyLoop puts the files of metadata in order, at first and after each
-// checkpoint, until ctx ends.
-func (s *Store) tidyLoop(ctx context.Context) {
-	for {
-		if err := s.parts.kv.Tidy(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, meta.ErrDamaged) {
-			s.log.WithError(err).Warn("merging metadata failed; it is tried again after the next checkpoint")
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.checkpoints.stored:
-		}
-	}
-}

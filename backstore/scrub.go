@@ -261,7 +261,3 @@ func (c *scrubber) report() {
 		c.progress(c.result.ScrubProgress)
 	}
 }
-
-// errFingerprint: the data of an extent matches its checksums, and is still not
-// what was written.
-var errFingerprint = errors.New("data does not match its fingerprint")

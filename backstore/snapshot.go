@@ -156,7 +156,7 @@ func (v *Volume) snapshot(ctx context.Context, ranges []Range, recs func(snapsho
 		return nil, err
 	}
 	if err := s.parts.forest.TouchShare(v.root, blockRanges(st.ranges)); err != nil {
-		return nil, s.reader.unread(v.String(), 0, err)
+		return nil, s.life.unread(v.String(), 0, err)
 	}
 	if err := s.takeSnapshot(v, st, records, op.Commit); err != nil {
 		return nil, s.life.fail(err)

@@ -17,6 +17,7 @@ import (
 	"odx/backstore/damage"
 	"odx/backstore/journal"
 	"odx/backstore/layout"
+	"odx/backstore/record"
 	"odx/backstore/reserve"
 	"odx/backstore/segment"
 	"odx/backstore/vfs"
@@ -102,7 +103,7 @@ func (sp *space) openReserve() error {
 	sp.reserve, err = reserve.Open(reserve.Options{
 		FS: sp.opts.FS, Dir: filepath.Join(sp.opts.Dir, layout.ReserveDir), Files: reserveFiles,
 		// A segment that was sealed because the next data did not fit is long enough, too.
-		Bytes: max(min(total/reservePart, sp.opts.CacheBytes/4, segment.DefaultSegmentBlocks*BlockLength-planBlocks*BlockLength), least) &^ (BlockLength - 1),
+		Bytes: max(min(total/reservePart, sp.opts.CacheBytes/4, (segment.DefaultSegmentBlocks-record.MaxBlocks)*BlockLength), least) &^ (BlockLength - 1),
 	})
 	return err
 }
@@ -262,16 +263,8 @@ func (sp *space) lackingBytes() int64 {
 	return max(lacking-free-sp.parts.segments.RoomBytes(), BlockLength)
 }
 
-// fresh returns the length of the plan's new data in bytes.
-func (p *writePlan) fresh() (bytes int64) {
-	for i := range p.rec.Fresh {
-		bytes += int64(p.rec.Fresh[i].Blocks) * BlockLength
-	}
-	return bytes
-}
-
 // checkRoom refuses new data that would not fit.
-func (sp *space) checkRoom(p *writePlan) error {
+func (sp *space) checkRoom(fresh int64) error {
 	if sp.low.Load() {
 		sp.measure()
 	}
@@ -282,10 +275,10 @@ func (sp *space) checkRoom(p *writePlan) error {
 	if sp.opts.CapacityBytes == 0 {
 		return nil
 	}
-	if sp.liveBytes()+p.fresh() > sp.opts.CapacityBytes {
+	if sp.liveBytes()+fresh > sp.opts.CapacityBytes {
 		return fmt.Errorf("%w: its capacity is %d bytes", ErrNoSpace, sp.opts.CapacityBytes)
 	}
-	if sp.crowded(p.fresh()) {
+	if sp.crowded(fresh) {
 		return fmt.Errorf("%w: it takes %d bytes on the disk, its capacity is %d bytes", ErrNoSpace, sp.disk.Load(), sp.opts.CapacityBytes)
 	}
 	return nil
@@ -336,4 +329,11 @@ func spaceError(err error) error {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return err
+}
+
+// dropSpares gives up the spare segments that have waited since before then.
+func (sp *space) dropSpares(before time.Time) {
+	if err := sp.parts.segments.DropSpares(before); err != nil {
+		sp.log.WithError(err).Warn("a spare segment keeps its space; opening the store finds it again")
+	}
 }

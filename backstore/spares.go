@@ -11,9 +11,6 @@ import (
 )
 
 const (
-	// defaultSpareTime is longer than it takes from one checkpoint to the next under
-	// load.
-	defaultSpareTime = 10 * time.Second
 	// sparePeriod is how often the store looks for files that waited too long.
 	sparePeriod = time.Second
 )
@@ -32,13 +29,6 @@ func (sp *space) spareLoop(ctx context.Context) {
 			}
 			sp.dropSpares(now.Add(-sp.opts.tuning.spareTime))
 		}
-	}
-}
-
-// dropSpares gives up the spare segments that have waited since before then.
-func (sp *space) dropSpares(before time.Time) {
-	if err := sp.parts.segments.DropSpares(before); err != nil {
-		sp.log.WithError(err).Warn("a spare segment keeps its space; opening the store finds it again")
 	}
 }
 

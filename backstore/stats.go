@@ -179,7 +179,7 @@ func (v *Volume) stats(tally *blockmap.Tally) (VolumeStats, error) {
 	v.mu.RUnlock()
 	s.opMu.RUnlock()
 	if err != nil {
-		return vs, s.reader.unread(v.String(), 0, err)
+		return vs, s.life.unread(v.String(), 0, err)
 	}
 	blocks, err := s.parts.forest.Count(root, tally)
 	vs.MappedBytes = int64(blocks) * BlockLength

@@ -27,16 +27,11 @@ package backstore
 
 import (
 	"context"
-	"errors"
 	"sync"
-	"time"
 
 	"github.com/sirupsen/logrus"
 
-	"odx/backstore/blockmap"
 	"odx/backstore/damage"
-	"odx/backstore/extent"
-	"odx/backstore/invariant"
 )
 
 // Store is an open store. It is safe for concurrent use. It composes the components
@@ -78,14 +73,6 @@ type Store struct {
 // DedupUnit returns the largest extent in bytes.
 func (s *Store) DedupUnit() int { return s.parts.sb.Unit * BlockLength }
 
-// prove panics, in builds with invariants, when err says that metadata
-// contradict each other: nothing but a fault of the store makes them.
-func prove(err error) {
-	if invariant.Enabled && (errors.Is(err, blockmap.ErrInconsistent) || errors.Is(err, extent.ErrInconsistent)) {
-		invariant.Violated("%v", err)
-	}
-}
-
 // Flush makes every change that returned before durable.
 func (s *Store) Flush(ctx context.Context) error {
 	if err := s.life.usable(); err != nil {
@@ -112,68 +99,4 @@ func (s *Store) WriteOut(ctx context.Context) error {
 // Unwritten reports whether there are changes that WriteOut would write.
 func (s *Store) Unwritten() bool {
 	return !s.opts.ReadOnly && s.parts.journal.Written() < s.parts.journal.Last()
-}
-
-const (
-	// gatherBytes is the longest piece of new data that waits for WriteOut in
-	// memory: there, one system call takes many.
-	gatherBytes = 32 << 10
-	// writeBackBytes of unsynced data start a commit in the background, and four
-	// times as much makes changes wait for one (see throttle): after a crash, opening the
-	// store reads what was not synced.
-	writeBackBytes = 32 << 20
-)
-
-// reapStep is how many dropped nodes are freed without giving way to a
-// checkpoint's cut.
-const reapStep = 64
-
-// reapRetry is how long reaping waits after an error, such as a checkpoint that a
-// full disk refused.
-const reapRetry = time.Second
-
-// reapLoop frees dropped map nodes in the background. An error delays it: on a
-// full disk the nodes are what has to be freed before there is space again.
-func (s *Store) reapLoop(ctx context.Context) {
-	retry := time.NewTimer(0)
-	defer retry.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.parts.forest.Wake():
-		case <-retry.C:
-		}
-		for more := true; more; {
-			var err error
-			if more, err = s.reapOnce(ctx); err != nil {
-				retry.Reset(reapRetry)
-				break
-			}
-		}
-	}
-}
-
-// reapOnce takes one step. When it says that there is no more, what was dropped
-// before has been freed, by whoever it was.
-func (s *Store) reapOnce(ctx context.Context) (more bool, err error) {
-	if err := s.pace.throttle(ctx); err != nil {
-		return false, err
-	}
-	s.reaping.Lock()
-	defer s.reaping.Unlock()
-	s.opMu.RLock()
-	defer s.opMu.RUnlock()
-	if err := s.life.usable(); err != nil {
-		return false, err
-	}
-	more, err = s.parts.forest.Reap(reapStep)
-	if err != nil && more && metadataDamage(err) {
-		s.damage.Note("map nodes that were given up, whose space is not freed", err)
-		return true, nil
-	}
-	if err != nil {
-		err = s.life.fail(err)
-	}
-	return more, err
 }

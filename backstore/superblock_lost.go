@@ -48,7 +48,7 @@ func (rc *recovery) findUnit(ctx context.Context) (unit int, err error) {
 	if failed != nil {
 		return 0, failed
 	}
-	if err = rc.tolerate("rows", err); err != nil && (ctx.Err() != nil || looking.Err() == nil) {
+	if err = rc.life.tolerate("rows", err); err != nil && (ctx.Err() != nil || looking.Err() == nil) {
 		return 0, err
 	}
 	if f.looked == 0 { // nothing is named by any unit

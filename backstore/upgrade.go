@@ -9,12 +9,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sirupsen/logrus"
-
 	"odx/backstore/extent"
 	"odx/backstore/layout"
 	"odx/backstore/meta"
-	"odx/backstore/meta/format2"
 	"odx/backstore/rows"
 	"odx/backstore/vfs"
 )
@@ -182,16 +179,4 @@ func (s *Store) endUpgrade(ctx context.Context) error {
 	s.parts.sb.OldJournal = false
 	s.parts.sb.Generation++
 	return s.parts.sb.WriteBoth(s.opts.FS, s.opts.Dir)
-}
-
-// oldRows are the rows of a store of format 2.
-type oldRows interface {
-	Scan(prefix []byte, fn func(key, value []byte) error) error
-	Close() error
-}
-
-// openFormat2 opens the metadata of a store on the file system of the operating
-// system. Its files stay as they are.
-func openFormat2(dir string, log *logrus.Entry) (oldRows, error) {
-	return format2.Open(dir, "", log)
 }

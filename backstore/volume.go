@@ -194,8 +194,8 @@ func (v *Volume) tryWriteBlocks(ctx context.Context, p []byte, off int64, w bloc
 		return false, err
 	}
 	block := uint64(off / BlockLength)
-	plan := s.writer.newPlan()
-	for err = s.writer.prepare(plan, v, block, p); err == nil; {
+	plan := v.newPlan()
+	for err = s.writer.prepare(plan, block, p); err == nil; {
 		if err = v.watched.giveNotice(ctx, block, uint64(plan.rec.Blocks)); err != nil {
 			break
 		}
@@ -245,10 +245,23 @@ func (v *Volume) applyPlan(ctx context.Context, op *operation, plan *writePlan, 
 	if w.atomic {
 		v.atomicWrites.Add(1)
 	}
-	if err := v.store.writer.apply(op, plan, v); err != nil {
+	if err := v.store.writer.touchWrite(v.root, &plan.rec); err != nil {
+		return false, v.store.life.unread(v.String(), int64(plan.rec.Block)*BlockLength, err)
+	}
+	if err := v.store.writer.put(plan, &v.root); err != nil {
 		return false, err
 	}
+	op.Commit()
+	v.store.writer.publish(plan)
 	return true, nil
+}
+
+// newPlan returns the plan of a write to the volume.
+func (v *Volume) newPlan() *writePlan {
+	p := v.store.writer.newPlan()
+	p.rec.Volume = v.number
+	p.deduplicate = !v.store.opts.StoreDuplicates && !v.storeDuplicates.Load()
+	return p
 }
 
 // Zero makes the range read as zeros and gives its space back.
@@ -304,11 +317,40 @@ func (v *Volume) clearBlocks(ctx context.Context, off, length int64) error {
 		return err
 	}
 	if err := s.parts.forest.TouchClear(v.root, first, count); err != nil {
-		return s.reader.unread(v.String(), off, err)
+		return s.life.unread(v.String(), off, err)
 	}
 	if err := s.parts.forest.Clear(&v.root, first, count); err != nil {
 		return s.life.fail(err)
 	}
 	op.Commit()
 	return nil
+}
+
+func (v *Volume) flags() byte {
+	var flags byte
+	if v.readOnly {
+		flags |= rows.FlagReadOnly
+	}
+	if v.file {
+		flags |= rows.FlagFile
+	}
+	return flags
+}
+
+func (v *Volume) setFlags(flags byte) {
+	v.readOnly = flags&rows.FlagReadOnly != 0
+	v.file = flags&rows.FlagFile != 0
+}
+
+// checkWritable returns ErrReadOnly for a volume that is never written to.
+func (v *Volume) checkWritable() error {
+	if v.readOnly {
+		return fmt.Errorf("%v: %w", v, ErrReadOnly)
+	}
+	return nil
+}
+
+// row returns what is stored of the volume.
+func (v *Volume) row() *rows.Volume {
+	return &rows.Volume{Number: v.number, ID: v.id, Name: v.Name(), Size: v.size, Root: v.root, Flags: v.flags(), Origin: v.origin, Created: v.created}
 }

@@ -224,7 +224,7 @@ func (v *Volume) resize(size int64) error {
 	blocks := uint64((size + BlockLength - 1) / BlockLength)
 	if size < v.size {
 		if err := v.store.parts.forest.TouchClear(v.root, blocks, v.root.Blocks()-min(blocks, v.root.Blocks())); err != nil {
-			return v.store.reader.unread(v.String(), int64(blocks)*BlockLength, err)
+			return v.store.life.unread(v.String(), int64(blocks)*BlockLength, err)
 		}
 		if err := v.store.parts.forest.Clear(&v.root, blocks, v.root.Blocks()-min(blocks, v.root.Blocks())); err != nil {
 			return v.store.life.fail(err)
@@ -233,11 +233,6 @@ func (v *Volume) resize(size int64) error {
 	v.store.parts.forest.Grow(&v.root, blocks)
 	v.size = size
 	return nil
-}
-
-// row returns what is stored of the volume.
-func (v *Volume) row() *rows.Volume {
-	return &rows.Volume{Number: v.number, ID: v.id, Name: v.Name(), Size: v.size, Root: v.root, Flags: v.flags(), Origin: v.origin, Created: v.created}
 }
 
 // volumeOf returns the volume that a row describes.
