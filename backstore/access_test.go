@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -18,6 +17,7 @@ import (
 
 	"odx/backstore/layout"
 	"odx/backstore/vfs"
+	"odx/internal/kit/logs"
 )
 
 // denied is a file system on which this process may not do some things.
@@ -194,7 +194,7 @@ func TestOpen_DanglingLinks(t *testing.T) {
 	for _, name := range []string{layout.SegmentDir, layout.JournalDir, layout.CheckpointDir, layout.ReserveDir} {
 		dir := filepath.Join(t.TempDir(), "store")
 		o := repairOptions
-		o.Dir, o.Log = dir, logrus.NewEntry(silent())
+		o.Dir, o.Log = dir, logs.Discard()
 		repairDisk(t, o)
 		away := dir + ".away"
 		if err := errors.Join(os.Rename(filepath.Join(dir, name), away), os.Symlink(dir+".nothing", filepath.Join(dir, name))); err != nil {
@@ -335,7 +335,7 @@ func TestJournalFileThatCannotBeOpened(t *testing.T) {
 				ctx := context.Background()
 				dir := filepath.Join(t.TempDir(), "store")
 				o := repairOptions
-				o.Dir, o.Log = dir, logrus.NewEntry(silent())
+				o.Dir, o.Log = dir, logs.Discard()
 				want := repairDisk(t, o)
 				name := filepath.Join(dir, layout.JournalDir, base)
 				if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -373,12 +373,6 @@ func TestJournalFileThatCannotBeOpened(t *testing.T) {
 			})
 		}
 	}
-}
-
-func silent() *logrus.Logger {
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	return log
 }
 
 // TestSegmentThatIsNoFile: what has the name of a segment and is no file is a read error

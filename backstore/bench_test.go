@@ -4,15 +4,15 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
 	"golang.org/x/time/rate"
+
+	"odx/internal/kit/logs"
 )
 
 func benchStore(b *testing.B, size int64) (*Store, *Volume) {
@@ -22,9 +22,7 @@ func benchStore(b *testing.B, size int64) (*Store, *Volume) {
 
 func benchStoreWith(b *testing.B, size int64, o Options) (*Store, *Volume) {
 	b.Helper()
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	o.Dir, o.Log = b.TempDir(), logrus.NewEntry(log)
+	o.Dir, o.Log = b.TempDir(), logs.Discard()
 	s, err := Open(context.Background(), o)
 	if err != nil {
 		b.Fatal(err)

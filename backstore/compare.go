@@ -78,9 +78,9 @@ func (c *comparison) has(rec journal.Record) bool {
 // setStale makes a block of a volume stale, or not.
 func (v *Volume) setStale(block uint64, stale bool) bool {
 	if stale {
-		v.stale.add(block, block+1)
+		v.stale.Add(block, block+1)
 	} else {
-		v.stale.remove(block, block+1)
+		v.stale.Remove(block, block+1)
 	}
 	return !stale
 }
@@ -119,14 +119,14 @@ func (c *comparison) holes(v *Volume, first, count uint64) bool {
 		next, err := c.s.parts.forest.Runs(v.root, first, end-first, extentsStep, func(r blockmap.Run) bool {
 			has = has && !r.Mapped
 			if r.Mapped {
-				v.stale.add(r.First, r.First+r.Count)
+				v.stale.Add(r.First, r.First+r.Count)
 			} else {
-				v.stale.remove(r.First, r.First+r.Count)
+				v.stale.Remove(r.First, r.First+r.Count)
 			}
 			return true
 		})
 		if err != nil {
-			v.stale.add(next, end)
+			v.stale.Add(next, end)
 			return false
 		}
 		first = next
@@ -141,7 +141,7 @@ func (c *comparison) Map(r *record.Map) error {
 	}
 	st := c.s.catalog.snapshots[r.Snapshot]
 	if st == nil || inTree(v.root, r.To, r.Count) != nil || inTree(st.root, r.From, r.Count) != nil {
-		v.stale.add(r.To, r.To+r.Count)
+		v.stale.Add(r.To, r.To+r.Count)
 		return errNotInRows
 	}
 	has := true
@@ -149,7 +149,7 @@ func (c *comparison) Map(r *record.Map) error {
 		var slots [readBatch]extent.Slot
 		n := min(readBatch, r.Count-at)
 		if err := c.s.parts.forest.Lookup(st.root, r.From+at, slots[:n]); err != nil {
-			v.stale.add(r.To+at, r.To+at+n)
+			v.stale.Add(r.To+at, r.To+at+n)
 			has = false
 			continue
 		}

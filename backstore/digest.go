@@ -112,7 +112,7 @@ func (n *Snapshot) digestBlocks(ctx context.Context, d *Digest, at int64, blocks
 	var slots [readBatch]extent.Slot
 	var prints [readBatch]extent.Fingerprint
 	s := n.store
-	if err := n.state.stale.check(uint64(at/BlockLength), uint64(blocks)); err != nil {
+	if err := n.state.stale.Check(uint64(at/BlockLength), uint64(blocks)); err != nil {
 		return err
 	}
 	if err := s.parts.forest.Lookup(n.state.root, uint64(at/BlockLength), slots[:blocks]); err != nil {

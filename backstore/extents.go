@@ -24,7 +24,7 @@ func (v *Volume) Extents(ctx context.Context, off, length int64, fn func(part Ra
 	_, err = extentsOf(ctx, off, length, fn, func(first, count uint64, run func(blockmap.Run) bool) (uint64, error) {
 		v.mu.RLock()
 		defer v.mu.RUnlock()
-		if err := v.stale.check(first, count); err != nil {
+		if err := v.stale.Check(first, count); err != nil {
 			return first, err
 		}
 		return v.store.parts.forest.Runs(v.root, first, count, extentsStep, run)
@@ -47,7 +47,7 @@ func (n *Snapshot) Extents(ctx context.Context, off, length int64, fn func(part 
 			part.Offset += off - at
 			return fn(part, mapped)
 		}, func(first, count uint64, run func(blockmap.Run) bool) (uint64, error) {
-			if err := n.state.stale.check(first, count); err != nil {
+			if err := n.state.stale.Check(first, count); err != nil {
 				return first, err
 			}
 			return n.store.parts.forest.Runs(n.state.root, first, count, extentsStep, run)

@@ -3,21 +3,18 @@ package backstore
 import (
 	"context"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 
-	"github.com/sirupsen/logrus"
+	"odx/internal/kit/logs"
 )
 
 func openHere(t *testing.T, dir string) *Store {
 	t.Helper()
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	s, err := Open(context.Background(), Options{Dir: dir, Log: logrus.NewEntry(log)})
+	s, err := Open(context.Background(), Options{Dir: dir, Log: logs.Discard()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"odx/backstore/journal"
 	"odx/backstore/layout"
 	"odx/backstore/vfs"
+	"odx/internal/kit/must"
 )
 
 // matrixFull makes TestDamage damage every block of every file.
@@ -50,13 +51,7 @@ func makeDamageable(t *testing.T) *damageable {
 	d := newDisk()
 	m := &damageable{}
 	s, err := Open(ctx, m.options(d))
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	must(err)
+	must.Succeed(t, err)
 	defer s.Close()
 	a, b := createVolume(t, s, "a", 1<<20), createVolume(t, s, "b", 1<<20)
 	value := uint32(100)
@@ -66,30 +61,30 @@ func makeDamageable(t *testing.T) *damageable {
 			value++
 			vals[i] = value
 		}
-		must(v.WriteAt(ctx, content(vals), int64(at)*sector))
+		must.Succeed(t, v.WriteAt(ctx, content(vals), int64(at)*sector))
 	}
 	write(a, 0, damageableSectors)
-	must(s.PutRecords(ctx, Record{Key: []byte("key"), Value: []byte("value")}))
-	must(s.Checkpoint(ctx))
+	must.Succeed(t, s.PutRecords(ctx, Record{Key: []byte("key"), Value: []byte("value")}))
+	must.Succeed(t, s.Checkpoint(ctx))
 	n, err := a.Snapshot(ctx, []Range{{Offset: 4096, Length: 1 << 19}}, nil)
-	must(err)
+	must.Succeed(t, err)
 	write(a, 64, 256)
-	must(s.Checkpoint(ctx))
+	must.Succeed(t, s.Checkpoint(ctx))
 	_, err = b.Map(ctx, 0, n, 0, 1<<19)
-	must(err)
+	must.Succeed(t, err)
 	n.Release()
 	write(b, 100, 77)
-	must(s.PutRecords(ctx, Record{Key: []byte("other"), Value: []byte("1")}))
+	must.Succeed(t, s.PutRecords(ctx, Record{Key: []byte("other"), Value: []byte("1")}))
 	_, err = s.CloneVolume(ctx, "b", "c")
-	must(err)
-	must(s.Checkpoint(ctx))
+	must.Succeed(t, err)
+	must.Succeed(t, s.Checkpoint(ctx))
 	for i := range 5 {
 		if i > 0 {
 			write([]*Volume{a, b}[i%2], 200*i, 16)
-			must(s.Flush(ctx))
+			must.Succeed(t, s.Flush(ctx))
 		}
 		now, err := readModel(s)
-		must(err)
+		must.Succeed(t, err)
 		m.states = append(m.states, now)
 		if i == 1 {
 			m.older = files(t, d.fs, "/store")

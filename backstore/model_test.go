@@ -5,16 +5,14 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
 
-	"github.com/sirupsen/logrus"
-
 	"odx/backstore/vfs"
+	"odx/internal/kit/logs"
 )
 
 // sector is the unit of the model: what initiators write.
@@ -44,12 +42,10 @@ func (d *disk) open(tb testing.TB, unit int) *Store {
 // options are o with what makes a store use the disk, and with little memory where o
 // says nothing: to make the default ready takes longer than most tests.
 func (d *disk) options(o Options) Options {
-	log := logrus.New()
-	log.SetOutput(io.Discard)
 	if o.CacheBytes == 0 {
 		o.CacheBytes = 4 << 20
 	}
-	o.Dir, o.Log, o.FS, o.tuning.reserveBytes = "/store", logrus.NewEntry(log), d.fs, 1<<20
+	o.Dir, o.Log, o.FS, o.tuning.reserveBytes = "/store", logs.Discard(), d.fs, 1<<20
 	return o
 }
 

@@ -11,9 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
 	"odx/backstore/layout"
+	"odx/internal/kit/logs"
 	"odx/internal/kit/must"
 	"odx/owner"
 )
@@ -133,7 +132,7 @@ func TestOptions_Owner(t *testing.T) {
 // would change the file of the lock.
 func TestOwn_OtherFormat(t *testing.T) {
 	ctx, dir := t.Context(), filepath.Join(t.TempDir(), "store")
-	o := Options{Dir: dir, Log: logrus.NewEntry(silent()), CacheBytes: 4 << 20}
+	o := Options{Dir: dir, Log: logs.Discard(), CacheBytes: 4 << 20}
 	s, err := Open(ctx, o)
 	must.Succeed(t, err)
 	later := s.parts.sb.Encode(layout.FormatVersion + 1)

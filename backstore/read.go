@@ -70,7 +70,7 @@ type tree struct {
 
 func (t tree) lookup(rd *reader, block uint64, locs []extent.Location, slots []extent.Slot) error {
 	if t.snapshot != nil {
-		if err := t.snapshot.stale.check(block, uint64(len(slots))); err != nil {
+		if err := t.snapshot.stale.Check(block, uint64(len(slots))); err != nil {
 			return err
 		}
 		return rd.resolve(t.snapshot.root, block, locs, slots)
@@ -80,7 +80,7 @@ func (t tree) lookup(rd *reader, block uint64, locs []extent.Location, slots []e
 	if t.volume.deleted { // since the read began; its tree is gone
 		return ErrNotFound
 	}
-	if err := t.volume.stale.check(block, uint64(len(slots))); err != nil {
+	if err := t.volume.stale.Check(block, uint64(len(slots))); err != nil {
 		return err
 	}
 	return rd.resolve(t.volume.root, block, locs, slots)

@@ -7,6 +7,7 @@ import (
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
 	"odx/backstore/segment"
+	"odx/backstore/stale"
 )
 
 // leaf is blockmap.Import.Leaf.
@@ -39,13 +40,13 @@ func (m *repair) leaf(base uint64, slots *[blockmap.Fanout]extent.Slot) (lost bo
 }
 
 // makeStale makes blocks of a tree that are stale in the damaged store lost ones.
-func (m *repair) makeStale(root *blockmap.Root, stale *staleBlocks) error {
-	for _, span := range stale.spans {
-		at, end := span.first, min(span.end, root.Blocks())
+func (m *repair) makeStale(root *blockmap.Root, blocks *stale.Blocks) error {
+	for at, end := range blocks.Spans() {
+		end = min(end, root.Blocks())
 		if at >= end {
 			continue
 		}
-		m.lose(at, end-at, errStale.Error())
+		m.lose(at, end-at, stale.Err.Error())
 		lost, err := m.trees.LostTree(root.Level)
 		if err != nil {
 			return err

@@ -5,18 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/sirupsen/logrus"
-
 	"odx/backstore/journal"
 	"odx/backstore/layout"
 	"odx/backstore/vfs"
+	"odx/internal/kit/logs"
 )
 
 // repairDisk makes a store with volumes, a clone, a snapshot, a file and records,
@@ -383,10 +381,8 @@ func TestRepair_Forbidden(t *testing.T) {
 // TestRepair_InPlace: the metadata is replaced and kept next to it, also when that
 // was interrupted.
 func TestRepair_InPlace(t *testing.T) {
-	silent := logrus.New()
-	silent.SetOutput(io.Discard)
 	dir := filepath.Join(t.TempDir(), "store")
-	o := Options{Dir: dir, Log: logrus.NewEntry(silent), DedupUnit: 16 << 10, CacheBytes: 4 << 20, tuning: tuning{segmentBlocks: 65}}
+	o := Options{Dir: dir, Log: logs.Discard(), DedupUnit: 16 << 10, CacheBytes: 4 << 20, tuning: tuning{segmentBlocks: 65}}
 	want := repairDisk(t, o)
 	if err := os.Remove(filepath.Join(dir, layout.SegmentDir, "00000003.seg")); err != nil {
 		t.Fatal(err)

@@ -60,10 +60,10 @@ func (p *salvage) blocks(r record.Record, number, first, count uint64, touch fun
 		err = r.Apply(p.replay)
 	}
 	if err != nil {
-		v.stale.add(first, first+count)
+		v.stale.Add(first, first+count)
 		return err
 	}
-	v.stale.remove(first, first+count)
+	v.stale.Remove(first, first+count)
 	return nil
 }
 
@@ -82,7 +82,7 @@ func (p *salvage) Clear(r *record.Clear) error {
 func (p *salvage) Map(r *record.Map) error {
 	err := p.blocks(r, r.Volume, r.To, r.Count, func(*Volume) error { return nil })
 	if err == nil {
-		p.s.catalog.volumes[r.Volume].stale.copyFrom(&p.s.catalog.snapshots[r.Snapshot].stale, r.To, r.From, r.Count)
+		p.s.catalog.volumes[r.Volume].stale.CopyFrom(&p.s.catalog.snapshots[r.Snapshot].stale, r.To, r.From, r.Count)
 	}
 	return err
 }
@@ -96,7 +96,7 @@ func (p *salvage) Snapshot(r *record.Snapshot) error {
 		err = p.replay.Snapshot(r)
 	}
 	if err == nil {
-		p.s.catalog.snapshots[r.ID].stale = v.stale.clone()
+		p.s.catalog.snapshots[r.ID].stale = v.stale.Clone()
 	}
 	return err
 }
@@ -133,11 +133,11 @@ func (p *salvage) ResizeVolume(r *record.ResizeVolume) error {
 	}
 	shrinks, blocks := r.Size < v.size, uint64((r.Size+BlockLength-1)/BlockLength)
 	if err = v.resize(r.Size); err != nil {
-		v.stale.add(blocks, maxBlocks)
+		v.stale.Add(blocks, maxBlocks)
 		p.s.parts.forest.Grow(&v.root, blocks)
 		v.size = r.Size
 	} else if shrinks {
-		v.stale.remove(blocks, maxBlocks)
+		v.stale.Remove(blocks, maxBlocks)
 	}
 	return err
 }
@@ -151,7 +151,7 @@ func (p *salvage) CloneVolume(r *record.CloneVolume) error {
 		err = p.replay.CloneVolume(r)
 	}
 	if err == nil {
-		p.s.catalog.volumes[r.Number].stale = from.stale.clone()
+		p.s.catalog.volumes[r.Number].stale = from.stale.Clone()
 	}
 	return err
 }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"odx/internal/kit/must"
 )
 
 // TestRepair_LostRuns loses both copies of one run of metadata after the other: what
@@ -69,23 +71,17 @@ func runsOn(t *testing.T, d *disk, o Options) (want map[string]string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	must := func(errs ...error) {
-		t.Helper()
-		if err := errors.Join(errs...); err != nil {
-			t.Fatal(err)
-		}
-	}
 	old := createVolume(t, s, "old", 8<<20)
-	must(old.WriteAt(ctx, randomBytes(1, 1<<20), 0), s.Checkpoint(ctx))
+	must.Succeed(t, old.WriteAt(ctx, randomBytes(1, 1<<20), 0), s.Checkpoint(ctx))
 	n, err := old.Snapshot(ctx, []Range{{Offset: 0, Length: 1 << 20}}, nil)
-	must(err)
+	must.Succeed(t, err)
 	n.Release()
-	must(old.WriteAt(ctx, randomBytes(2, 64<<10), 0), s.Checkpoint(ctx))
+	must.Succeed(t, old.WriteAt(ctx, randomBytes(2, 64<<10), 0), s.Checkpoint(ctx))
 	fresh := createVolume(t, s, "new", 8<<20)
-	must(fresh.WriteAt(ctx, randomBytes(3, 1<<20), 4<<20), s.Checkpoint(ctx))
-	must(old.WriteAt(ctx, randomBytes(4, 64<<10), 6<<20), s.Checkpoint(ctx))
+	must.Succeed(t, fresh.WriteAt(ctx, randomBytes(3, 1<<20), 4<<20), s.Checkpoint(ctx))
+	must.Succeed(t, old.WriteAt(ctx, randomBytes(4, 64<<10), 6<<20), s.Checkpoint(ctx))
 	want, _ = readable(t, s)
-	must(s.Close())
+	must.Succeed(t, s.Close())
 	return want
 }
 
@@ -146,27 +142,21 @@ func TestRepair_MissingVolumes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	must := func(errs ...error) {
-		t.Helper()
-		if err := errors.Join(errs...); err != nil {
-			t.Fatal(err)
-		}
-	}
 	createVolume(t, s, "old", 1<<20)
 	file := func(name string) *Volume {
 		t.Helper()
 		v, err := s.CreateFile(ctx, name)
-		must(err)
+		must.Succeed(t, err)
 		return v
 	}
 	older := file("older")
-	must(s.Checkpoint(ctx))
+	must.Succeed(t, s.Checkpoint(ctx))
 	quiet, renamed, deleted := file("quiet"), file("first"), file("deleted")
-	must(s.Checkpoint(ctx))
-	must(s.RenameFile(ctx, "first", "second"), s.RenameFile(ctx, "older", "newer"), s.DeleteFile(ctx, "deleted"))
+	must.Succeed(t, s.Checkpoint(ctx))
+	must.Succeed(t, s.RenameFile(ctx, "first", "second"), s.RenameFile(ctx, "older", "newer"), s.DeleteFile(ctx, "deleted"))
 	s.life.cancel()
 	s.life.background.Wait()
-	must(s.Flush(ctx), s.closeFiles())
+	must.Succeed(t, s.Flush(ctx), s.closeFiles())
 	all := filesOf(t, d.fs)
 	newest := ""
 	for name := range all {
@@ -182,15 +172,15 @@ func TestRepair_MissingVolumes(t *testing.T) {
 		t.Errorf("in place: %v, want ErrCorrupt that says what to do", err)
 	}
 	rescued, err := Open(ctx, readOnly(d.options(o)))
-	must(err)
+	must.Succeed(t, err)
 	said := make(map[string]string)
 	damage, _ := rescued.Damage()
 	for _, one := range damage {
 		said[one.What] += one.Error
 	}
-	must(rescued.Close())
+	must.Succeed(t, rescued.Close())
 	r, err := Repair(ctx, RepairOptions{Options: d.options(o), To: "/new"})
-	must(err)
+	must.Succeed(t, err)
 	lost := make(map[string]string)
 	for _, one := range r.Lost {
 		lost[one.What] += one.Reason
@@ -223,28 +213,22 @@ func TestRepair_LostSnapshots(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	must := func(errs ...error) {
-		t.Helper()
-		if err := errors.Join(errs...); err != nil {
-			t.Fatal(err)
-		}
-	}
 	v := createVolume(t, s, "v", 1<<20)
 	snapshot := func() uint64 {
 		t.Helper()
 		n, err := v.Snapshot(ctx, []Range{{Offset: 4096, Length: 8192}}, nil)
-		must(err)
+		must.Succeed(t, err)
 		defer n.Release()
 		return n.ID()
 	}
-	must(v.WriteAt(ctx, randomBytes(1, 1<<20), 0))
+	must.Succeed(t, v.WriteAt(ctx, randomBytes(1, 1<<20), 0))
 	older := snapshot()
-	must(s.Checkpoint(ctx))
+	must.Succeed(t, s.Checkpoint(ctx))
 	lost, deleted := snapshot(), snapshot()
-	must(s.Checkpoint(ctx), s.DeleteSnapshot(ctx, deleted))
+	must.Succeed(t, s.Checkpoint(ctx), s.DeleteSnapshot(ctx, deleted))
 	s.life.cancel()
 	s.life.background.Wait()
-	must(s.Flush(ctx), s.closeFiles())
+	must.Succeed(t, s.Flush(ctx), s.closeFiles())
 	all, newest := filesOf(t, d.fs), ""
 	for name := range all {
 		if strings.HasSuffix(name, ".rows") {
@@ -256,11 +240,11 @@ func TestRepair_LostSnapshots(t *testing.T) {
 	}
 	d = (&damageable{}).on(t, all)
 	rescued, err := Open(ctx, readOnly(d.options(o)))
-	must(err)
+	must.Succeed(t, err)
 	damage, _ := rescued.Damage()
-	must(rescued.Close())
+	must.Succeed(t, rescued.Close())
 	r, err := Repair(ctx, RepairOptions{Options: d.options(o), To: "/new"})
-	must(err)
+	must.Succeed(t, err)
 	for what, text := range map[string]string{"rescue": fmt.Sprint(damage), "repair": fmt.Sprint(r.Lost)} {
 		for id, want := range map[uint64]bool{older: false, lost: true, deleted: false} {
 			if strings.Contains(text, fmt.Sprintf("{snapshot %d ", id)) != want {

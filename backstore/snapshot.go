@@ -10,6 +10,7 @@ import (
 	"odx/backstore/invariant"
 	"odx/backstore/record"
 	"odx/backstore/rows"
+	"odx/backstore/stale"
 )
 
 // MaxRanges is the largest number of ranges of one snapshot.
@@ -22,7 +23,7 @@ type snapshotState struct {
 	root   blockmap.Root
 	ranges []Range
 	length int64
-	stale  staleBlocks // as in Volume
+	stale  stale.Blocks // as in Volume
 
 	// Guarded by catalog.mu.
 	handles int

@@ -3,6 +3,8 @@ package backstore
 import (
 	"context"
 	"testing"
+
+	"odx/internal/kit/must"
 )
 
 // TestStore_Stats: the sums add up, and tell what clones share from what is
@@ -12,17 +14,11 @@ func TestStore_Stats(t *testing.T) {
 	ctx := context.Background()
 	s := newDisk().open(t, 4<<10)
 	defer s.Close()
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	check := func(want Stats) {
 		t.Helper()
 		reaped(t, s)
 		st, err := s.Stats(ctx)
-		must(err)
+		must.Succeed(t, err)
 		if got := (Stats{Snapshots: st.Snapshots, LogicalBytes: st.LogicalBytes,
 			FileBytes: st.FileBytes, SnapshotBytes: st.SnapshotBytes, ClonedBytes: st.ClonedBytes,
 			DeduplicatedBytes: st.DeduplicatedBytes, LiveBytes: st.LiveBytes}); !statsEqual(got, want) {
@@ -38,23 +34,23 @@ func TestStore_Stats(t *testing.T) {
 	}
 	data := randomBytes(1, size)
 	v := createVolume(t, s, "v", 2*size)
-	must(v.WriteAt(ctx, data, 0))
+	must.Succeed(t, v.WriteAt(ctx, data, 0))
 	check(Stats{LogicalBytes: size, LiveBytes: size})
-	must(v.WriteAt(ctx, data, size)) // the same data again
+	must.Succeed(t, v.WriteAt(ctx, data, size)) // the same data again
 	check(Stats{LogicalBytes: 2 * size, DeduplicatedBytes: size, LiveBytes: size})
 	_, err := s.CloneVolume(ctx, "v", "w")
-	must(err)
+	must.Succeed(t, err)
 	check(Stats{LogicalBytes: 4 * size, ClonedBytes: 2 * size, DeduplicatedBytes: size, LiveBytes: size})
 	f, err := s.CreateFile(ctx, "f")
-	must(err)
-	must(f.Truncate(ctx, size))
-	must(f.WriteAt(ctx, randomBytes(2, size/2), 0))
+	must.Succeed(t, err)
+	must.Succeed(t, f.Truncate(ctx, size))
+	must.Succeed(t, f.WriteAt(ctx, randomBytes(2, size/2), 0))
 	n, err := f.Snapshot(ctx, []Range{{Length: size / 2}}, nil)
-	must(err)
+	must.Succeed(t, err)
 	n.Release()
 	check(Stats{Snapshots: 1, LogicalBytes: 4*size + size/2, FileBytes: size / 2,
 		ClonedBytes: 2 * size, DeduplicatedBytes: size, LiveBytes: size + size/2})
-	must(f.Zero(ctx, 0, size))
+	must.Succeed(t, f.Zero(ctx, 0, size))
 	check(Stats{Snapshots: 1, LogicalBytes: 4 * size, SnapshotBytes: size / 2,
 		ClonedBytes: 2 * size, DeduplicatedBytes: size, LiveBytes: size + size/2})
 }

@@ -14,6 +14,7 @@ import (
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
 	"odx/backstore/record"
+	"odx/internal/kit/must"
 )
 
 // firstUnused returns the first record that a repair did not use: the one behind
@@ -102,29 +103,23 @@ func TestRepair_UnusedRecords(t *testing.T) {
 	var lostNumber, id uint64
 	d := unusedDisk(t, func(s *Store, a, b, f, lost *Volume, n *Snapshot) {
 		lostNumber = lost.number
-		must := func(errs ...error) {
-			t.Helper()
-			if err := errors.Join(errs...); err != nil {
-				t.Fatal(err)
-			}
-		}
-		must(lost.WriteAt(ctx, randomBytes(2, 4096), 8192),
+		must.Succeed(t, lost.WriteAt(ctx, randomBytes(2, 4096), 8192),
 			a.WriteAt(ctx, randomBytes(3, 8192), 1<<20), b.WriteAt(ctx, randomBytes(4, 4096), 0),
 			a.WriteAt(ctx, randomBytes(5, 8192), 1<<20+8192), a.WriteAt(ctx, randomBytes(6, 4096), 1<<20-4096),
 			b.Unmap(ctx, 4<<20, 1<<20), f.WriteAt(ctx, randomBytes(7, 16<<10), 64<<10))
 		c, err := s.CloneVolume(ctx, "a", "c")
-		must(err)
-		must(c.WriteAt(ctx, randomBytes(8, 4096), 4096))
+		must.Succeed(t, err)
+		must.Succeed(t, c.WriteAt(ctx, randomBytes(8, 4096), 4096))
 		taken, err := b.Snapshot(ctx, []Range{{Offset: 4096, Length: 8192}, {Offset: 1 << 20, Length: 4096}}, func(made uint64) []Record {
 			id = made
 			return []Record{{Key: []byte("token"), Value: []byte{1}}}
 		})
-		must(err)
+		must.Succeed(t, err)
 		taken.Release()
 		if _, err := b.Map(ctx, 2<<20, n, 0, 64<<10); err != nil {
 			t.Fatal(err)
 		}
-		must(s.RenameFile(ctx, "f", "g"), f.WriteAt(ctx, randomBytes(9, 4096), 0),
+		must.Succeed(t, s.RenameFile(ctx, "f", "g"), f.WriteAt(ctx, randomBytes(9, 4096), 0),
 			f.Truncate(ctx, 2<<20), s.PutRecords(ctx, Record{Key: []byte("k"), Value: []byte("v")}),
 			s.PutRecords(ctx, Record{Key: []byte("l"), Value: []byte("v")}), s.DeleteVolume(ctx, "b"))
 	})

@@ -12,10 +12,14 @@ import (
 	"odx/backstore/extent"
 	"odx/backstore/record"
 	"odx/backstore/rows"
+	"odx/backstore/stale"
 )
 
 // MaxVolumeBytes is the largest size of a volume.
 const MaxVolumeBytes = rows.MaxBytes
+
+// maxBlocks is more than any volume or file has.
+const maxBlocks = MaxVolumeBytes/BlockLength + 1
 
 // Volume is a named address space. It is safe for concurrent use. Offsets and
 // lengths are bytes; any alignment is right, 4 KiB is fast.
@@ -46,7 +50,7 @@ type Volume struct {
 	watched watches
 
 	// stale has blocks only where the store is open for reading alone.
-	stale staleBlocks
+	stale stale.Blocks
 }
 
 // Name returns the volume's name.
