@@ -254,8 +254,12 @@ func (s *survey) adopt(o Options) (spares []spare) {
 	return spares
 }
 
+// maxSpareBytes bounds the length of a spare file. A longer one is not of this journal, or
+// was made for one record, and would take blocks and time that no file needs.
+const maxSpareBytes = 2 * DefaultFileBytes
+
 // assigned returns the length of a file after allocating all its blocks, or 0 if there
-// are not enough blocks.
+// are not enough blocks, or if it is too long for a spare.
 func assigned(fsys vfs.FS, name string) (bytes int64, err error) {
 	handle, err := fsys.Open(name)
 	if err != nil {
@@ -263,6 +267,9 @@ func assigned(fsys vfs.FS, name string) (bytes int64, err error) {
 	}
 	bytes, err = handle.Size()
 	bytes &^= pageLength - 1
+	if bytes > maxSpareBytes {
+		bytes = 0
+	}
 	if err == nil && bytes > 0 {
 		if err = handle.Allocate(bytes); full(err) {
 			bytes, err = 0, nil

@@ -199,6 +199,10 @@ func (p *Pool) keep(f vfs.File, name string) error {
 	return p.o.FS.SyncDir(p.o.Dir)
 }
 
+// maxBytes is more than any file that the store gives to the reserve has. A longer one is
+// not of the store, and would take blocks that nothing needs.
+const maxBytes = 128 << 20
+
 // assign assigns the blocks of a file to all of its length: who uses it may write up
 // to its end. What was a segment can be longer than it has to be, and have holes where
 // writes failed; it is cut where there are no blocks for these.
@@ -209,6 +213,9 @@ func (p *Pool) assign(f vfs.File) error {
 	size, err := f.Size()
 	if err != nil || size <= p.o.Bytes {
 		return err
+	}
+	if size > max(maxBytes, 2*p.o.Bytes) {
+		return f.Truncate(p.o.Bytes)
 	}
 	if err = f.Allocate(size); full(err) {
 		err = f.Truncate(p.o.Bytes)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -275,4 +277,19 @@ func TestPool_CreateBeforeFill(t *testing.T) {
 	must.Succeed(t, err, f.Close())
 	m.SetCapacity(m.Used())
 	must.Succeed(t, write(open(t, m), m, "/file", bytes.Repeat([]byte{1}, fileBytes)))
+}
+
+// TestPool_LongFile: a file that is much longer than those of the reserve is cut, and takes
+// no blocks.
+func TestPool_LongFile(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, fileName(1))
+	must.Succeed(t, os.WriteFile(name, nil, 0o600), os.Truncate(name, 512<<20))
+	p, err := Open(Options{FS: vfs.OS(), Dir: dir, Bytes: fileBytes, Files: 2})
+	must.Succeed(t, err, p.Fill())
+	info, err := os.Stat(name)
+	must.Succeed(t, err)
+	if info.Size() != fileBytes {
+		t.Errorf("it has %d bytes, want %d", info.Size(), fileBytes)
+	}
 }
