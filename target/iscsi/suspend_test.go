@@ -68,6 +68,7 @@ func TestSuspend_SplitPDU(t *testing.T) {
 			t.Parallel()
 			r := newRelay(t, nil)
 			i := r.login(keys...)
+			i.alive() // not in its login any more
 			// The length is no multiple of four, so that there is padding.
 			data := pattern(2, 2*memBlock-1)
 			h := i.command(bitWrite, uint32(len(data)), write10(1, 2)...)
@@ -94,6 +95,7 @@ func TestSuspend_SplitPDU(t *testing.T) {
 func TestSuspend_LongPDU(t *testing.T) {
 	r := newRelay(t, nil)
 	i := r.login("DataDigest=CRC32C", "ImmediateData=Yes", "FirstBurstLength=262144")
+	i.alive()
 	data := pattern(3, 256*memBlock)
 	h := i.command(bitWrite, uint32(len(data)), write10(8, 256)...)
 	raw := encode(h, nil, data, false, true)
@@ -342,6 +344,8 @@ func TestResume_Entitlement(t *testing.T) {
 			t.Parallel()
 			r := newRelay(t, nil)
 			a, b := r.login(), r.loginAs(testInitiator+"2")
+			a.alive()
+			b.alive()
 			s := r.suspend(grace)
 			change(r)
 			want := 2
@@ -380,6 +384,7 @@ func TestServer_SuspendTwice(t *testing.T) {
 func TestSuspend_PeerCloses(t *testing.T) {
 	r := newRelay(t, nil)
 	i := r.login()
+	i.alive()
 	s := r.suspend(grace)
 	i.nc.Close()
 	if n := r.resume(s); n != 0 {
