@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"syscall"
 
@@ -54,6 +55,10 @@ func (o *Options) refuseOwner() error {
 // Owned returns nil while this process owns the store, and an owner.ErrLost once that is
 // not certain. It takes no lock and allocates nothing.
 func (s *Store) Owned() error { return s.life.owner.Check() }
+
+// ShareClaim returns files that hold the store for the process that is to own it next, after
+// Close too (owner.Share). The caller closes or passes them on.
+func (s *Store) ShareClaim() ([]*os.File, error) { return s.life.owner.Share() }
 
 // Lost is closed when this process does not own the store any more: because it was closed,
 // or because another one may have it. Then nothing of it may be answered.

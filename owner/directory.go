@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -110,14 +111,8 @@ func (d directory) take(how int) (_ Holding, err error) {
 	if h.dir, err = os.OpenFile(d.path, os.O_RDONLY|unix.O_DIRECTORY, 0); err != nil {
 		return nil, err
 	}
-	switch err := flock(h.dir, how); {
-	case errors.Is(err, unix.EWOULDBLOCK):
-		return nil, fmt.Errorf("%s: %w", d.lockFile(), ErrHeld)
-	case noLocks(err):
-	case err != nil:
+	if err := h.lockDirectory(how); err != nil {
 		return nil, err
-	default:
-		h.dirLocked = true
 	}
 	if err := sameFile(h.dir, d.path); err != nil {
 		return nil, err
@@ -129,6 +124,20 @@ func (d directory) take(how int) (_ Holding, err error) {
 		return h, nil // there is none, and none is made
 	}
 	return h, h.count()
+}
+
+// lockDirectory locks the directory, where its file system can.
+func (h *directoryHolding) lockDirectory(how int) error {
+	switch err := flock(h.dir, how); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return fmt.Errorf("%s: %w", h.d.lockFile(), ErrHeld)
+	case noLocks(err):
+		return nil
+	case err != nil:
+		return err
+	}
+	h.dirLocked = true
+	return nil
 }
 
 // noLocks: the file system locks no directory.
@@ -194,8 +203,10 @@ type directoryHolding struct {
 	d         directory
 	dir       *os.File
 	dirLocked bool
-	file      *os.File // nil where there is no lock file and none may be made
 	epoch     uint64
+
+	mu   sync.Mutex // guards file, which Renew can replace
+	file *os.File   // nil where there is no lock file and none may be made
 }
 
 // ErrNotFile: something else has the name of a file: a directory, a pipe, a device.
@@ -233,6 +244,8 @@ func (h *directoryHolding) Lease() time.Duration { return 0 }
 
 // Renew implements Holding.
 func (h *directoryHolding) Renew(context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	err := sameFile(h.dir, h.d.path)
 	if err == nil && h.file != nil {
 		err = sameFile(h.file, h.d.lockFile())
@@ -246,7 +259,8 @@ func (h *directoryHolding) Renew(context.Context) error {
 	return err
 }
 
-// lockAgain makes and locks the lock file again, which was removed or replaced. The
+// lockAgain makes and locks the lock file again, which was removed or replaced. h.mu is
+// held. The
 // directory is locked: who could have the file is an older version of odx, and then the
 // store is lost.
 func (h *directoryHolding) lockAgain() error {

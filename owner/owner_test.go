@@ -349,3 +349,42 @@ func TestDirectory_KilledProcess(t *testing.T) {
 		must.Succeed(t, o.Release())
 	}
 }
+
+// TestOwner_Share: a claim that is passed on holds after its release, also for the process
+// that has the files and does not use them; who inherits it has the next epoch.
+func TestOwner_Share(t *testing.T) {
+	dir := t.TempDir()
+	first, err := Claim(t.Context(), Directory(dir))
+	must.Succeed(t, err)
+	files, err := first.Share()
+	must.Succeed(t, err)
+	held := func(when string) {
+		t.Helper()
+		if _, err := Claim(t.Context(), Directory(dir)); !errors.Is(err, ErrHeld) {
+			t.Errorf("%s: %v, want %v", when, err, ErrHeld)
+		}
+	}
+	held("while the first owner has it")
+	must.Succeed(t, first.Release())
+	held("after its release")
+	if _, err := first.Share(); !errors.Is(err, ErrLost) {
+		t.Errorf("passed on after its release: %v", err)
+	}
+	second, err := Inherit(t.Context(), dir, files)
+	must.Succeed(t, err)
+	held("after the inheritance")
+	if second.Epoch() != first.Epoch()+1 || second.Check() != nil || first.Check() == nil {
+		t.Errorf("epochs %d and %d, %v and %v", first.Epoch(), second.Epoch(), first.Check(), second.Check())
+	}
+	files, err = second.Share()
+	must.Succeed(t, err, second.Release(), os.Remove(filepath.Join(dir, LockName)))
+	if _, err := Inherit(t.Context(), dir, files); !errors.Is(err, ErrLost) {
+		t.Errorf("inherited without a lock file: %v", err)
+	}
+	third, err := Claim(t.Context(), Directory(dir))
+	must.Succeed(t, err)
+	must.Succeed(t, third.Release())
+	if _, err := Inherit(t.Context(), dir, nil); err == nil {
+		t.Error("inherited from no files")
+	}
+}
