@@ -22,6 +22,7 @@ var durable = map[string]string{
 	"backstore/repair_record.go":     "a repair in place that was interrupted",
 	"backstore/scrub_schedule.go":    "the last scrub",
 	"offload/view/mirror.go":         "a mirror",
+	"successor/doc.go":               "what a process passes to its successor, but for the state",
 	"standby/doc.go":                 "what comes with a socket for a standby",
 	"target/era.go":                  "the last start, and whether the server was stopped",
 	"target/handover/state.go":       "the sessions that one process hands over to another",

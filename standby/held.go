@@ -22,7 +22,7 @@ const retryEvery = time.Second
 // maxHeld bounds the sockets that a standby holds.
 const maxHeld = 256
 
-// Held are the listening sockets of the server before this one.
+// Held are the listening sockets of the server before this one. Its zero value holds none.
 type Held struct {
 	mu      sync.Mutex // guards sockets
 	sockets map[name]net.Listener
@@ -35,7 +35,7 @@ type name struct{ network, address string }
 // listening sockets of the process that does. An error means that ctx has ended, or that the
 // store cannot be waited for; nothing is held then.
 func Wait(ctx context.Context, dir string, log *logrus.Entry) (*owner.Owner, *Held, error) {
-	h := &Held{sockets: map[name]net.Listener{}}
+	h := new(Held)
 	following, stop := context.WithCancel(ctx)
 	var attaching sync.WaitGroup
 	attaching.Go(func() { h.follow(following, dir, log) })
@@ -87,8 +87,8 @@ func (h *Held) attach(ctx context.Context, dir string, log *logrus.Entry) error 
 		if err != nil || n == nil {
 			return err
 		}
-		if err := h.hold(*n, l); err != nil {
-			return errors.Join(err, l.Close())
+		if err := h.Hold(n.network, n.address, l); err != nil {
+			return err
 		}
 		log.WithField("address", n.address).Info("standby holds a listening socket of the server")
 	}
@@ -118,13 +118,18 @@ func receive(conn *net.UnixConn) (*name, net.Listener, error) {
 	return &name{p.Network, p.Address}, l, nil
 }
 
-// hold keeps a socket in place of an earlier one with its name.
-func (h *Held) hold(n name, l net.Listener) error {
+// Hold keeps a socket, in place of an earlier one of the same address. After an error it is
+// closed.
+func (h *Held) Hold(network, address string, l net.Listener) error {
+	n := name{network, address}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	old, replaced := h.sockets[n]
 	if !replaced && len(h.sockets) >= maxHeld {
-		return fmt.Errorf("the server has more than %d listening sockets", maxHeld)
+		return errors.Join(fmt.Errorf("more than %d listening sockets", maxHeld), l.Close())
+	}
+	if h.sockets == nil {
+		h.sockets = map[name]net.Listener{}
 	}
 	h.sockets[n] = l
 	if replaced {

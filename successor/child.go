@@ -1,0 +1,134 @@
+package successor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// readyLimit is how long a program may take to check that it can take over.
+	readyLimit = 10 * time.Second
+	// servingLimit is how long it may take to serve.
+	servingLimit = 30 * time.Second
+)
+
+// childFD is the descriptor of the socket pair in the successor: the first after standard
+// error.
+const childFD = 3
+
+// Child is a program that is to take over.
+type Child struct {
+	link
+	cmd   *exec.Cmd
+	ended chan error // has the result of Wait
+}
+
+// Start starts a program and returns when it has checked that it can take over. It inherits
+// standard output and error.
+func Start(ctx context.Context, program string, args []string, plan Plan) (*Child, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socket pair: %w", err)
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "successor")
+	l, err := linkOf(os.NewFile(uintptr(pair[0]), "predecessor"))
+	if err != nil {
+		return nil, errors.Join(err, theirs.Close())
+	}
+	c := &Child{link: l, cmd: exec.Command(program, args...), ended: make(chan error, 1)}
+	c.cmd.Stdout, c.cmd.Stderr, c.cmd.ExtraFiles = os.Stdout, os.Stderr, []*os.File{theirs}
+	err = c.cmd.Start()
+	theirs.Close() // so that the end of the child is the end of the connection
+	if err != nil {
+		return nil, errors.Join(err, c.conn.Close())
+	}
+	go func() { c.ended <- c.cmd.Wait() }() // ends with the child or with this process
+	if err := c.check(ctx, plan); err != nil {
+		return nil, errors.Join(err, c.Kill())
+	}
+	return c, nil
+}
+
+// linkOf returns the link over a socket, which it takes.
+func linkOf(f *os.File) (link, error) {
+	defer f.Close() // the connection has a descriptor of its own
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return link{}, err
+	}
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		return link{}, errors.Join(fmt.Errorf("a %T, not a Unix socket", conn), conn.Close())
+	}
+	return link{u}, nil
+}
+
+// check sends the plan, and returns why the child cannot take over.
+func (c *Child) check(ctx context.Context, plan Plan) error {
+	defer context.AfterFunc(ctx, func() { c.conn.Close() })()
+	if err := c.deadline(readyLimit); err != nil {
+		return err
+	}
+	if err := c.sendBytes(packet{Kind: kindConfiguration, Name: plan.Path, State: plan.StateVersion}, plan.Configuration); err != nil {
+		return err
+	}
+	_, err := c.expect(kindReady)
+	return ended(err)
+}
+
+// ended says of the end of a connection what it means.
+func ended(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
+		return fmt.Errorf("the new process has ended; what it wrote to standard error says why (%w)", err)
+	}
+	return err
+}
+
+// PID returns the number of the child's process.
+func (c *Child) PID() int { return c.cmd.Process.Pid }
+
+// Pass passes e on, which stays the caller's, and returns when the child serves. After an
+// error the child must be killed before anything of e is used again.
+func (c *Child) Pass(e *Estate) error {
+	if err := c.deadline(servingLimit); err != nil {
+		return err
+	}
+	for _, f := range e.Files {
+		if err := c.send(packet{Kind: kindFile, Name: f.Name}, f.File); err != nil {
+			return fmt.Errorf("pass %s: %w", f.Name, ended(err))
+		}
+	}
+	if err := c.sendBytes(packet{Kind: kindState}, e.State); err != nil {
+		return ended(err)
+	}
+	_, err := c.expect(kindServing)
+	return ended(err)
+}
+
+// Kill ends the child and waits for its end. Its error is ErrServed if the child has served
+// by then: it may have said so too late.
+func (c *Child) Kill() error {
+	err := c.cmd.Process.Kill()
+	if errors.Is(err, os.ErrProcessDone) {
+		err = nil
+	}
+	<-c.ended
+	// What it has sent is there now, and then the end of the connection.
+	if c.deadline(time.Second) == nil {
+		if _, served := c.expect(kindServing); served == nil {
+			err = errors.Join(err, ErrServed)
+		}
+	}
+	return errors.Join(err, c.conn.Close())
+}
+
+// Leave lets the child go on alone.
+func (c *Child) Leave() error { return c.conn.Close() }
