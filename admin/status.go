@@ -13,6 +13,12 @@ type Status struct {
 	Portals []string
 	// MissingPortals could not be bound; the service retries them.
 	MissingPortals []MissingPortal
+	// PID is the number of the server's process.
+	PID int
+	// HandoversFailed counts the handovers after which this process went on;
+	// HandoverError is why it did the last time.
+	HandoversFailed int
+	HandoverError   string
 	// Standbys is how many processes wait to take over from this one.
 	Standbys int
 	// LUNs are in the order of the configuration.

@@ -11,10 +11,11 @@ func StatusV1(s admin.Status) v1.Status {
 		Portals:        s.Portals,
 		MissingPortals: each(func(p admin.MissingPortal) v1.MissingPortal { return v1.MissingPortal(p) })(s.MissingPortals),
 		Standbys:       s.Standbys,
-		LUNs:           each(func(l admin.LUNStatus) v1.LUNStatus { return v1.LUNStatus(l) })(s.LUNs),
-		Sessions:       each(sessionV1)(s.Sessions),
-		Damage:         each(damagedV1)(s.Damage),
-		MoreDamage:     s.MoreDamage,
+		PID:            s.PID, HandoversFailed: s.HandoversFailed, HandoverError: s.HandoverError,
+		LUNs:       each(func(l admin.LUNStatus) v1.LUNStatus { return v1.LUNStatus(l) })(s.LUNs),
+		Sessions:   each(sessionV1)(s.Sessions),
+		Damage:     each(damagedV1)(s.Damage),
+		MoreDamage: s.MoreDamage,
 	}
 }
 
@@ -23,10 +24,11 @@ func statusOf(s v1.Status) admin.Status {
 		Portals:        s.Portals,
 		MissingPortals: each(func(p v1.MissingPortal) admin.MissingPortal { return admin.MissingPortal(p) })(s.MissingPortals),
 		Standbys:       s.Standbys,
-		LUNs:           each(func(l v1.LUNStatus) admin.LUNStatus { return admin.LUNStatus(l) })(s.LUNs),
-		Sessions:       each(sessionOf)(s.Sessions),
-		Damage:         each(damagedOf)(s.Damage),
-		MoreDamage:     s.MoreDamage,
+		PID:            s.PID, HandoversFailed: s.HandoversFailed, HandoverError: s.HandoverError,
+		LUNs:       each(func(l v1.LUNStatus) admin.LUNStatus { return admin.LUNStatus(l) })(s.LUNs),
+		Sessions:   each(sessionOf)(s.Sessions),
+		Damage:     each(damagedOf)(s.Damage),
+		MoreDamage: s.MoreDamage,
 	}
 }
 

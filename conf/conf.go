@@ -25,6 +25,7 @@ import (
 type Config struct {
 	// File is the path that the configuration was read from.
 	File string
+	text []byte // that was read
 	// DataDir is the directory of the extent store. In the file, a relative path is
 	// relative to the directory of the file.
 	DataDir string
@@ -233,8 +234,13 @@ func Parse(path string, text []byte) (*Config, error) {
 	if len(c.problems) > 0 {
 		return nil, c.problems.sorted()
 	}
+	cfg.text = bytes.Clone(text)
 	return cfg, nil
 }
+
+// Text returns the contents of the file that the configuration was read from, which may
+// have changed since.
+func (c *Config) Text() []byte { return bytes.Clone(c.text) }
 
 // reread decodes the valid part of a file that the strict decoder refused with
 // strictErr, so that this part is validated too.

@@ -72,7 +72,7 @@ func TestPortals_BindMissing(t *testing.T) {
 	cfg := parse(t, t.TempDir(), onPortals(`"127.0.0.1:0", "`+address+`"`))
 	s := newService(cfg, logs.Discard())
 	s.portals.retry = time.Millisecond
-	if err := s.start(t.Context(), admin.Options{}); err != nil {
+	if err := s.start(t.Context(), admin.Options{}, Inheritance{}); err != nil {
 		t.Fatal(err)
 	}
 	defer stop(t, s)

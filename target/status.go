@@ -2,6 +2,7 @@ package target
 
 import (
 	"cmp"
+	"os"
 	"slices"
 
 	"odx/admin"
@@ -46,8 +47,9 @@ func (v served) CopyCommands() admin.CopyCommands {
 // Status implements admin.Server.
 func (v served) Status() admin.Status {
 	s := v.service
-	st := admin.Status{Portals: s.Portals(), MissingPortals: s.MissingPortals(), Standbys: s.standbys.Attached(), LUNs: []admin.LUNStatus{}, Sessions: []admin.Session{}}
+	st := admin.Status{Portals: s.Portals(), MissingPortals: s.MissingPortals(), Standbys: s.standbys.Attached(), PID: os.Getpid(), LUNs: []admin.LUNStatus{}, Sessions: []admin.Session{}}
 	st.Damage, st.MoreDamage = s.store.Damage()
+	st.HandoversFailed, st.HandoverError = s.handovers.get()
 	for _, l := range s.LUNs() {
 		st.LUNs = append(st.LUNs, admin.LUNStatus{
 			Target: l.Target, Number: l.Number, Medium: l.Medium, SizeBytes: l.Size, ReadOnly: l.ReadOnly,

@@ -51,10 +51,12 @@ type Service struct {
 	portals portals
 	server  *iscsi.Server
 	// standbys wait to take over. It is nil where they have no socket.
-	standbys *standby.Server
-	unwatch  context.CancelFunc // ends the watch over space
-	serving  sync.WaitGroup
-	failed   chan error // from listeners and guardOwnership; buffered for each
+	standbys  *standby.Server
+	listening listening
+	handovers failedHandovers
+	unwatch   context.CancelFunc // ends the watch over space
+	serving   sync.WaitGroup
+	failed    chan error // from listeners and guardOwnership; buffered for each
 
 	stopOnce sync.Once
 	stopErr  error
@@ -65,22 +67,35 @@ type Service struct {
 // conf.Problem or conf.Problems; after an error nothing is left running. ctx bounds the
 // start alone.
 func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service, error) {
-	return TakeOver(ctx, cfg, log, nil, nil)
+	return TakeOver(ctx, cfg, log, Inheritance{})
 }
 
-// TakeOver is Start by a process that owns the store already, and that holds listening
-// sockets of the server before it. The caller closes what it still holds then. The claim is
-// released by Stop, and after an error.
-func TakeOver(ctx context.Context, cfg *conf.Config, log *logrus.Entry, claim *owner.Owner, held *standby.Held) (*Service, error) {
+// TakeOver is Start of a service that goes on for another one, in this process or another.
+func TakeOver(ctx context.Context, cfg *conf.Config, log *logrus.Entry, in Inheritance) (*Service, error) {
 	s := newService(cfg, log)
-	s.portals.held = held
-	if err := s.start(ctx, admin.Options{ScrubEvery: cfg.Store.ScrubEvery, Owner: claim}); err != nil {
-		if claim != nil {
-			err = errors.Join(err, claim.Release())
-		}
+	s.portals.held = in.Held
+	err := s.start(ctx, admin.Options{ScrubEvery: cfg.Store.ScrubEvery, Owner: in.Claim}, in)
+	if err != nil && in.Claim != nil {
+		err = errors.Join(err, in.Claim.Release())
+	}
+	if err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// resume goes on with sessions.
+func (s *Service) resume(sessions *iscsi.Suspended) {
+	if closed := s.server.Resume(sessions); closed > 0 {
+		s.log.WithField("connections", closed).Warn("connections of the process before this one that could not go on; their initiators log in again")
+	}
+}
+
+// Check returns why this program cannot serve a configuration, or open its store, that
+// another process has.
+func Check(cfg *conf.Config, log *logrus.Entry) error {
+	_, err := readSecrets(cfg, log)
+	return errors.Join(err, backstore.CheckFormat(cfg.DataDir))
 }
 
 // CheckStandby returns why a configuration cannot be that of a standby, or why its store
@@ -91,8 +106,7 @@ func CheckStandby(cfg *conf.Config, log *logrus.Entry) error {
 			return cfg.Problem(v.Key+".cache.mode", "view %s: a write-back cache is lost with the process, so that a standby would serve older data to hosts that go on; make it write-through", v.Name)
 		}
 	}
-	_, err := readSecrets(cfg, log)
-	return errors.Join(err, backstore.CheckFormat(cfg.DataDir))
+	return Check(cfg, log)
 }
 
 // Rescue is Start for a damaged store, which it does not change: it serves what can be
@@ -113,7 +127,7 @@ func Rescue(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service,
 	if noStore(c.DataDir) {
 		return nil, c.Problem("data_dir", "there is no store in %s to rescue", c.DataDir)
 	}
-	if err := s.start(ctx, admin.Options{ReadOnly: true}); err != nil {
+	if err := s.start(ctx, admin.Options{ReadOnly: true}, Inheritance{}); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -127,17 +141,45 @@ func newService(cfg *conf.Config, log *logrus.Entry) *Service {
 	}
 }
 
-// start is Start of a new service.
-func (s *Service) start(ctx context.Context, o admin.Options) (err error) {
+// start starts a new service.
+func (s *Service) start(ctx context.Context, o admin.Options, in Inheritance) (err error) {
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.release())
+		if err == nil {
+			return
 		}
+		if s.server != nil {
+			err = errors.Join(err, s.server.Shutdown(ctx)) // no connection was accepted
+		}
+		err = errors.Join(err, s.release())
 	}()
 	secrets, err := readSecrets(s.cfg, s.log)
 	if err != nil {
 		return err
 	}
+	if err := s.openAll(ctx, o); err != nil {
+		return err
+	}
+	targets, err := s.makeTargets(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.makeServer(ctx, targets, secrets); err != nil {
+		return err
+	}
+	if in.Ready != nil {
+		if err := in.Ready(); err != nil {
+			return err
+		}
+	}
+	if in.Sessions != nil {
+		s.resume(in.Sessions)
+	}
+	s.startServing()
+	return nil
+}
+
+// openAll opens the store, binds the portals, and makes the views.
+func (s *Service) openAll(ctx context.Context, o admin.Options) (err error) {
 	// An existing store is opened first, because an error about another process that
 	// has it open says more than one about the portals. A new store is created only
 	// after the portals are bound.
@@ -168,18 +210,8 @@ func (s *Service) start(ctx context.Context, o admin.Options) (err error) {
 	if s.era, err = loadEra(ctx, s.store, bootID(), s.log); err != nil {
 		return fmt.Errorf("record of this start: %w", err)
 	}
-	if s.views, err = makeViews(ctx, s.media); err != nil {
-		return err
-	}
-	targets, err := s.makeTargets(ctx)
-	if err != nil {
-		return err
-	}
-	if err := s.makeServer(ctx, targets, secrets); err != nil {
-		return err
-	}
-	s.startServing()
-	return nil
+	s.views, err = makeViews(ctx, s.media)
+	return err
 }
 
 // openStore opens the store, its tokens and its virtual disks, and removes unfinished
@@ -255,9 +287,12 @@ func (s *Service) acceptStandbys() (err error) {
 	return err
 }
 
-// OfferStandbys passes a listening socket to the processes that wait to take over, with
-// what it listens on in the words of the configuration.
+// OfferStandbys passes a listening socket to the processes that wait to take over, and to
+// one that it is handed over to, with what it listens on in the words of the configuration.
 func (s *Service) OfferStandbys(network, address string, l net.Listener) {
+	if err := s.listening.add(network, address, l); err != nil {
+		s.log.WithError(err).WithField("address", address).Warn("this socket cannot be handed over")
+	}
 	if err := s.standbys.Offer(network, address, l); err != nil {
 		s.log.WithError(err).WithField("address", address).Warn("standbys do not hold this socket: while one takes over, connections are refused")
 	}
@@ -324,6 +359,7 @@ func (s *Service) Stop(ctx context.Context) error {
 			ctx, now = context.WithCancel(ctx)
 			now() // no command can finish
 		}
+		closing := errors.Join(s.listening.close()...) // connections are refused from here on
 		err := s.server.Shutdown(ctx)
 		if errors.Is(err, iscsi.ErrCommandsRunning) {
 			// They find the store closed, and their results are dropped.
@@ -336,7 +372,7 @@ func (s *Service) Stop(ctx context.Context) error {
 		if s.store.Owned() == nil && s.standbys.Attached() == 0 {
 			err = errors.Join(err, s.era.end(context.WithoutCancel(ctx)))
 		}
-		err = errors.Join(err, s.standbys.Close())
+		err = errors.Join(closing, err, s.standbys.Close())
 		s.stopErr = errors.Join(err, s.release())
 	})
 	return s.stopErr
@@ -358,6 +394,7 @@ func (s *Service) stopCopies(ctx context.Context) {
 func (s *Service) release() error {
 	var errs []error
 	errs = append(errs, s.portals.close()...)
+	errs = append(errs, s.listening.close()...)
 	s.stopUnits()
 	if s.views != nil {
 		errs = append(errs, s.views.close())

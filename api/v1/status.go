@@ -6,6 +6,10 @@ import "time"
 type Status struct {
 	Portals        []string        `json:"portals"`
 	MissingPortals []MissingPortal `json:"missing_portals,omitempty"`
+	// PID is the number of the server's process.
+	PID             int    `json:"pid"`
+	HandoversFailed int    `json:"handovers_failed,omitempty"`
+	HandoverError   string `json:"handover_error,omitempty"`
 	// Standbys is how many processes wait to take over from the server.
 	Standbys   int         `json:"standbys,omitempty"`
 	LUNs       []LUNStatus `json:"luns"`

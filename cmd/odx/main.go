@@ -80,7 +80,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newServe(), newStatus(), newStore(), newVolume(), newFile(), newVHD(), newToken(), newCopy(), newDoctor(), newVersion())
+	root.AddCommand(newServe(), newStatus(), newHandover(), newStore(), newVolume(), newFile(), newVHD(), newToken(), newCopy(), newDoctor(), newVersion())
 	root.InitDefaultCompletionCmd() // otherwise added by Execute, unchecked
 	checkUsage(root)
 	checkHelp(root)

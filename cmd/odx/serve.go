@@ -6,23 +6,17 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"os/signal"
-	"strings"
 	"sync"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
-	"odx/api"
 	"odx/conf"
-	"odx/quota"
-	"odx/standby"
 	"odx/target"
 )
 
@@ -42,6 +36,7 @@ type serveOptions struct {
 	writeDefault bool
 	rescue       bool
 	standby      bool
+	successor    bool
 }
 
 func newServe() *cobra.Command {
@@ -51,7 +46,8 @@ func newServe() *cobra.Command {
 		Short: "Serve the LUNs of a configuration until SIGTERM or SIGINT",
 		Long: "Serve the LUNs of a configuration. When they are served, odx prints the portals and the URL of\n" +
 			"each LUN. A portal whose address the machine does not have yet is retried while the others\n" +
-			"serve. SIGTERM or SIGINT stops cleanly; a second one immediately. SIGHUP is ignored: the\n" +
+			"serve. SIGTERM or SIGINT stops cleanly; a second one immediately. SIGUSR2 hands over to a new\n" +
+			"process, as odx handover does. SIGHUP is ignored: the\n" +
 			"configuration is read at the start only. A LUN that cannot be served is left out, with an error\n" +
 			"in the log and in odx status.\n\n" +
 			"--standby waits while another odx serves the store, and serves it when that one ends, for any\n" +
@@ -67,12 +63,17 @@ func newServe() *cobra.Command {
 	addConfigFlag(cmd, &o.config)
 	cmd.Flags().BoolVar(&o.rescue, "rescue", false, "serve what can be read of a damaged store, read-only")
 	cmd.Flags().BoolVar(&o.standby, "standby", false, "wait until no other odx serves the store, then serve it")
-	cmd.MarkFlagsMutuallyExclusive("rescue", "standby")
+	cmd.Flags().BoolVar(&o.successor, successorFlag, false, "take over from the process that has started this one")
+	cmd.Flag(successorFlag).Hidden = true
+	cmd.MarkFlagsMutuallyExclusive("rescue", "standby", successorFlag)
 	cmd.Flags().BoolVar(&o.writeDefault, "write-default", false, "write a default configuration first if FILE does not exist")
 	return cmd
 }
 
 func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error {
+	if o.successor {
+		return beSuccessor(ctx, stdout, stderr)
+	}
 	cfg, err := loadConfig(o)
 	if err != nil {
 		return err
@@ -82,11 +83,20 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 		return err
 	}
 	target.LimitMemory(cfg)
+	return serveAs(ctx, log, stdout, func(ctx context.Context) (*running, error) { return begin(ctx, cfg, o, stdout, log) })
+}
+
+// serveAs starts a service, and serves until a signal ends it, another process has taken
+// over, or it fails.
+func serveAs(ctx context.Context, log *logrus.Entry, stdout io.Writer, start func(context.Context) (*running, error)) error {
 	ctx, release := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer release()
 	defer ignoreSignals(log)()
+	handovers := make(chan os.Signal, 1)
+	signal.Notify(handovers, syscall.SIGUSR2)
+	defer signal.Stop(handovers)
 
-	run, err := begin(ctx, cfg, o, stdout, log)
+	run, err := start(ctx)
 	if errors.Is(err, context.Canceled) {
 		log.Info("stopped during the start")
 		return nil
@@ -94,43 +104,18 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	if err != nil {
 		return err
 	}
-	service := run.service
-	queries, err := serveAPI(run, log)
-	if err != nil {
-		return errors.Join(err, service.Stop(ctx))
-	}
-	if err := run.held.Close(); err != nil {
-		log.WithError(err).Warn("listening sockets of the server before this one that are not in the configuration: not closed")
-	}
-	if err := announce(stdout, service); err != nil {
-		log.WithError(err).Warn("cannot write to standard output")
-	}
-	notify(log, daemon.SdNotifyReady)
-	var guard sync.WaitGroup
-	defer guard.Wait() // ctx is cancelled then
-	guard.Go(func() { service.GuardMemory(ctx) })
-
-	select {
-	case <-ctx.Done():
-	case err = <-service.Failed():
-		log.WithError(err).Error("serving failed")
+	run, err = run.untilEnd(ctx, handovers, stdout)
+	if run == nil {
+		return err
 	}
 	release() // the next signal ends the process immediately
 	log.Info("stopping")
 	notify(log, daemon.SdNotifyStopping)
-	return errors.Join(err, stop(service, queries, log))
-}
-
-// started is a service, the configuration that it has, and the sockets of the server
-// before it that it has not taken.
-type started struct {
-	cfg     *conf.Config
-	service *target.Service
-	held    *standby.Held // nil without a standby
+	return errors.Join(err, run.stop())
 }
 
 // begin starts the service as the options say.
-func begin(ctx context.Context, cfg *conf.Config, o serveOptions, stdout io.Writer, log *logrus.Entry) (started, error) {
+func begin(ctx context.Context, cfg *conf.Config, o serveOptions, stdout io.Writer, log *logrus.Entry) (*running, error) {
 	if o.standby {
 		return takeOver(ctx, cfg, o, stdout, log)
 	}
@@ -139,7 +124,10 @@ func begin(ctx context.Context, cfg *conf.Config, o serveOptions, stdout io.Writ
 		start = target.Rescue
 	}
 	service, err := start(ctx, cfg, log)
-	return started{cfg: cfg, service: service}, err
+	if err != nil {
+		return nil, err
+	}
+	return &running{cfg: cfg, service: service, log: log}, nil
 }
 
 // ignoreSignals ignores, until the returned function is called, the signals by which
@@ -147,7 +135,7 @@ func begin(ctx context.Context, cfg *conf.Config, o serveOptions, stdout io.Writ
 // it would not restart the service.
 func ignoreSignals(log *logrus.Entry) (stop func()) {
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGPIPE)
 	var listening sync.WaitGroup
 	listening.Go(func() {
 		for s := range signals {
@@ -161,42 +149,6 @@ func ignoreSignals(log *logrus.Entry) (stop func()) {
 		close(signals)
 		listening.Wait()
 	}
-}
-
-// serveAPI serves the API on the socket, and on TCP if configured.
-func serveAPI(run started, log *logrus.Entry) ([]*api.Server, error) {
-	cfg, service := run.cfg, run.service
-	var guarded net.Listener
-	var secret []byte
-	if cfg.API.Listen != "" {
-		var warnings []string
-		var err error
-		listen := func(network, address string) (net.Listener, error) {
-			l, err := run.held.Listen(context.Background(), network, address)
-			if err == nil {
-				service.OfferStandbys(network, address, l)
-			}
-			return l, err
-		}
-		if guarded, secret, warnings, err = api.ListenTCP(cfg, listen); err != nil {
-			return nil, err
-		}
-		for _, w := range warnings {
-			log.Warn(w)
-		}
-		log.WithField("address", guarded.Addr()).Info("API listens on TCP")
-	}
-	servers := []*api.Server{api.NewServer(service.Admin(), log)}
-	memory := quota.New(service.Admin().Memory().Requests)
-	servers[0].ShareMemory(memory)
-	servers[0].ServeSocket(cfg.DataDir)
-	if guarded != nil {
-		tcp := api.NewGuardedServer(service.Admin(), log, secret)
-		tcp.ShareMemory(memory)
-		servers = append(servers, tcp)
-		go tcp.Serve(guarded)
-	}
-	return servers, nil
 }
 
 // missingConfig is a configuration file that does not exist.
@@ -223,50 +175,6 @@ func loadConfig(o serveOptions) (*conf.Config, error) {
 		return nil, &missingConfig{path, err}
 	}
 	return cfg, err
-}
-
-// announce prints the portals and the URLs of all LUNs, in one write.
-func announce(w io.Writer, s *target.Service) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "odx %s is ready on %s\n", buildVersion(), strings.Join(s.Portals(), ", "))
-	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	for _, l := range s.LUNs() {
-		what := fmt.Sprintf("%s, %s", l.Medium, conf.FormatSize(l.Size))
-		switch {
-		case l.Problem != "":
-			what = l.Medium + ", NOT SERVED: " + l.Problem
-		case l.ReadOnly:
-			what += ", read-only"
-		}
-		for _, url := range l.URLs {
-			fmt.Fprintf(table, "%s\t%s\n", url, what)
-		}
-	}
-	for _, p := range s.MissingPortals() {
-		fmt.Fprintf(table, "%s\tNOT SERVED YET: %s\n", p.Address, p.Problem)
-	}
-	if err := table.Flush(); err != nil {
-		return err
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
-}
-
-// stop closes everything within stopLimit.
-func stop(service *target.Service, queries []*api.Server, log *logrus.Entry) error {
-	err := within(stopLimit, func() error {
-		drain, cancel := context.WithTimeout(context.Background(), drainLimit)
-		defer cancel()
-		var errs []error
-		for _, q := range queries {
-			errs = append(errs, q.Shutdown(drain))
-		}
-		return errors.Join(append(errs, service.Stop(drain))...)
-	})
-	if err == nil {
-		log.Info("stopped")
-	}
-	return err
 }
 
 // within returns what do returns, or errStopLimit after stopLimit: a disk that does not

@@ -18,12 +18,12 @@ import (
 // takeOver waits as a standby until no process owns the store, and then serves it. It uses
 // the configuration as it is then: the file may have changed while this process waited,
 // which can be long. If it has an error, the one that was checked at the start is used.
-func takeOver(ctx context.Context, cfg *conf.Config, o serveOptions, stdout io.Writer, log *logrus.Entry) (run started, err error) {
+func takeOver(ctx context.Context, cfg *conf.Config, o serveOptions, stdout io.Writer, log *logrus.Entry) (*running, error) {
 	if err := target.CheckStandby(cfg, log); err != nil {
-		return run, err
+		return nil, err
 	}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-		return run, cfg.Problem("data_dir", "%v", err)
+		return nil, cfg.Problem("data_dir", "%v", err)
 	}
 	if _, err := fmt.Fprintf(stdout, "odx %s is a standby for the store in %s\n", buildVersion(), cfg.DataDir); err != nil {
 		log.WithError(err).Warn("cannot write to standard output")
@@ -31,16 +31,17 @@ func takeOver(ctx context.Context, cfg *conf.Config, o serveOptions, stdout io.W
 	notify(log, daemon.SdNotifyReady+"\nSTATUS=standby: another odx serves the store")
 	claim, held, err := standby.Wait(ctx, cfg.DataDir, log)
 	if err != nil {
-		return run, err
+		return nil, err
 	}
 	log.WithField("epoch", claim.Epoch()).Info("no other odx serves the store any more: taking over")
 	notify(log, "STATUS=taking over")
-	run.cfg, run.held = current(cfg, o, log), held
-	target.LimitMemory(run.cfg)
-	if run.service, err = target.TakeOver(ctx, run.cfg, log, claim, held); err != nil {
-		err = errors.Join(err, held.Close())
+	cfg = current(cfg, o, log)
+	target.LimitMemory(cfg)
+	service, err := target.TakeOver(ctx, cfg, log, target.Inheritance{Claim: claim, Held: held})
+	if err != nil {
+		return nil, errors.Join(err, held.Close())
 	}
-	return run, err
+	return &running{cfg: cfg, service: service, held: held, log: log}, nil
 }
 
 // current returns the configuration as it is now, if it can be used in place of cfg.

@@ -52,6 +52,9 @@ func printStatus(w io.Writer, st *admin.Status) error {
 	for _, p := range st.MissingPortals {
 		fmt.Fprintf(table, "portal\t%s\tNOT SERVED YET: %s\n", p.Address, p.Problem)
 	}
+	if st.HandoversFailed > 0 {
+		fmt.Fprintf(table, "handover\t%d failed\t%s\n", st.HandoversFailed, st.HandoverError)
+	}
 	if st.Standbys > 0 {
 		fmt.Fprintf(table, "standby\t%d\twaiting to take over\n", st.Standbys)
 	}

@@ -46,7 +46,7 @@ func StartODXWith(ctx context.Context, dir string, luns []LUN, more Settings) (*
 	if err != nil {
 		return nil, err
 	}
-	t := &Target{Kind: "odx", IQN: IQN, Dir: dir, LUNs: luns, stopBy: syscall.SIGTERM}
+	t := &Target{Kind: "odx", IQN: IQN, Dir: dir, LUNs: luns, stopBy: syscall.SIGTERM, handed: make(chan struct{}, 1)}
 	t.start = func(ctx context.Context, t *Target) (*process, error) {
 		if err := os.WriteFile(t.ConfigFile(), t.config(more), 0o644); err != nil {
 			return nil, err

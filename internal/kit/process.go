@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -28,8 +27,8 @@ type process struct {
 // startProcess runs cmd with stdout and stderr collected in log. Every line
 // of stdout is offered to line, from one goroutine.
 func startProcess(cmd *exec.Cmd, log readableLog, line func(string)) (*process, error) {
-	// The child goes with the test, however that ends.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// The child goes with the test, however that ends. What it starts is in its group.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	cmd.Stderr = log
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -60,11 +59,20 @@ type readableLog interface {
 // kill ends a process by SIGKILL.
 func kill(p *process) error { return p.signal(syscall.SIGKILL, StopLimit) }
 
-// signal sends sig and waits for the end; a process that outlives limit is
-// killed, and that is an error.
-func (p *process) signal(sig os.Signal, limit time.Duration) error {
-	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+// send sends sig to the process and to those that it has started.
+func (p *process) send(sig syscall.Signal) error {
+	if err := syscall.Kill(-p.cmd.Process.Pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("%s: send %v: %w", p.name, sig, err)
+	}
+	return nil
+}
+
+// signal sends sig and waits for the end; a process that outlives limit is
+// killed, and that is an error. The end is that of the process and of its successors,
+// which have its output.
+func (p *process) signal(sig syscall.Signal, limit time.Duration) error {
+	if err := p.send(sig); err != nil {
+		return err
 	}
 	t := time.NewTimer(limit)
 	defer t.Stop()
@@ -72,9 +80,9 @@ func (p *process) signal(sig os.Signal, limit time.Duration) error {
 	case <-p.ended:
 		return nil
 	case <-t.C:
-		p.cmd.Process.Kill()
+		err := p.send(syscall.SIGKILL)
 		<-p.ended
-		return fmt.Errorf("%s (process %d) was still there %v after %v", p.name, p.cmd.Process.Pid, limit, sig)
+		return errors.Join(err, fmt.Errorf("%s (process %d) was still there %v after %v", p.name, p.cmd.Process.Pid, limit, sig))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 // odxProcess is a process of an odx target.
@@ -19,8 +20,14 @@ func (t *Target) startODX(binary string, args ...string) (*odxProcess, error) {
 	p := &odxProcess{ready: make(chan struct{}), attached: make(chan struct{})}
 	ready, attached := sync.OnceFunc(func() { close(p.ready) }), sync.OnceFunc(func() { close(p.attached) })
 	log := &lineLog{to: t.log, line: func(line string) {
-		if strings.Contains(line, "standby holds a listening socket") && strings.Contains(line, t.Portal) {
+		switch {
+		case strings.Contains(line, "standby holds a listening socket") && strings.Contains(line, t.Portal):
 			attached()
+		case strings.Contains(line, `msg="handed over"`):
+			select {
+			case t.handed <- struct{}{}:
+			default: // nothing waits
+			}
 		}
 	}}
 	var err error
@@ -59,4 +66,15 @@ func (t *Target) KillStandby() error {
 	}
 	t.standby = nil
 	return kill(p.process)
+}
+
+// BeginHandover has the target hand over to another process of its program.
+func (t *Target) BeginHandover() error { return t.proc.send(syscall.SIGUSR2) }
+
+// Handover is BeginHandover, and waits until the other process serves.
+func (t *Target) Handover(ctx context.Context) error {
+	if err := t.BeginHandover(); err != nil {
+		return err
+	}
+	return t.proc.waitFor(ctx, t.handed)
 }

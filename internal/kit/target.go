@@ -45,7 +45,8 @@ type Target struct {
 	firstLUN int // tgtd keeps LUN 0 for itself
 	start    func(ctx context.Context, t *Target) (*process, error)
 	proc     *process
-	standby  *odxProcess // nil where none waits
+	standby  *odxProcess   // nil where none waits
+	handed   chan struct{} // has a value after a handover
 	log      *logBuffer
 	stopBy   syscall.Signal
 }

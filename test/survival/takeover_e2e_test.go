@@ -17,7 +17,7 @@ import (
 )
 
 // takeovers is how often TestTakeover kills the owner of the store.
-var takeovers = flag.Int("takeovers", 50, "how often TestTakeover kills the owner of the store")
+var takeovers = flag.Int("takeovers", 25, "how often TestTakeover kills the owner of the store")
 
 // longestTakeover is when, at the latest, the second process of a round is killed too.
 const longestTakeover = 20 * time.Millisecond

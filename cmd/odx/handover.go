@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"odx/conf"
+	"odx/successor"
+	"odx/target"
+)
+
+// successorFlag makes odx serve the successor of the process that has started it.
+const successorFlag = "successor"
+
+// queriesLimit is how long requests of the API may go on before a handover.
+const queriesLimit = time.Second
+
+// untilHandover serves until ctx ends or the service fails, whose error it returns, or until
+// another process is ready to take over, which it returns. A program that cannot take over
+// changes nothing.
+func (r *running) untilHandover(ctx context.Context, handovers <-chan os.Signal) (*successor.Child, error) {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, nil
+		case err := <-r.service.Failed():
+			r.log.WithError(err).Error("serving failed")
+			return nil, err
+		case <-handovers:
+		}
+		child, err := r.startSuccessor(ctx)
+		if err == nil {
+			return child, nil
+		}
+		r.log.WithError(err).Error("not handed over: this process goes on")
+		r.service.HandoverFailed(err)
+	}
+}
+
+// startSuccessor starts the program by its path: it may be another one by now.
+func (r *running) startSuccessor(ctx context.Context) (*successor.Child, error) {
+	if os.Getpid() == 1 {
+		return nil, errors.New("as process 1 of a container odx cannot hand over: its end is that of the container; run it below an init")
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	program = strings.TrimSuffix(program, " (deleted)") // what has its name now
+	return successor.Start(ctx, program, []string{"serve", "--" + successorFlag},
+		successor.Plan{Path: r.cfg.File, Configuration: r.cfg.Text(), StateVersion: target.StateVersion})
+}
+
+// handOver passes the service to child. It returns the service that goes on in this process
+// if child cannot: nil after a handover, and with an error if nothing goes on.
+func (r *running) handOver(ctx context.Context, child *successor.Child) (*running, error) {
+	r.log.WithField("process", child.PID()).Info("handing over")
+	limited, cancel := context.WithTimeout(ctx, queriesLimit)
+	defer cancel()
+	if err := r.closeAPI(limited); err != nil {
+		r.log.WithError(err).Warn("requests of the API ended for the handover")
+	}
+	r.endGuard()
+	handed, err := r.service.Suspend(ctx)
+	if errors.Is(err, target.ErrNotSuspended) {
+		err = errors.Join(err, child.Kill())
+		r.log.WithError(err).Error("not handed over: this process goes on")
+		r.service.HandoverFailed(err)
+		return r, nil
+	}
+	if err != nil {
+		return nil, errors.Join(err, child.Kill())
+	}
+	err = handed.Pass(child)
+	if err == nil {
+		r.log.WithField("process", child.PID()).Info("handed over")
+		notify(r.log, fmt.Sprintf("MAINPID=%d", child.PID()))
+		return nil, errors.Join(child.Leave(), handed.Close())
+	}
+	return r.resume(ctx, handed, errors.Join(err, child.Kill()))
+}
+
+// resume serves in this process what another one could not take over because of why.
+func (r *running) resume(ctx context.Context, handed *target.Handed, why error) (*running, error) {
+	r.log.WithError(why).Error("not handed over: this process goes on")
+	if errors.Is(why, successor.ErrServed) {
+		// What the other process has read or answered is not known.
+		r.log.Warn("the other process had begun to serve: initiators have to log in again")
+		if err := handed.DropSessions(); err != nil {
+			r.log.WithError(err).Warn("connections not closed")
+		}
+	}
+	next, err := inherit(ctx, r.cfg, handed, nil, r.log)
+	if err != nil {
+		return nil, errors.Join(why, err)
+	}
+	next.service.HandoverFailed(why)
+	return next, nil
+}
+
+// inherit goes on with what was handed over; see target.Inherit.
+func inherit(ctx context.Context, cfg *conf.Config, handed *target.Handed, ready func() error, log *logrus.Entry) (*running, error) {
+	service, held, err := target.Inherit(ctx, cfg, log, handed, ready)
+	if err != nil {
+		return nil, err
+	}
+	return &running{cfg: cfg, service: service, held: held, log: log}, nil
+}
+
+// beSuccessor takes over from the process that has started this one, and serves until ctx ends.
+func beSuccessor(ctx context.Context, stdout, stderr io.Writer) error {
+	before, plan, err := successor.Connect()
+	if err != nil {
+		return err
+	}
+	cfg, log, err := check(plan, stderr)
+	if err != nil {
+		return errors.Join(err, before.Refuse(err))
+	}
+	target.LimitMemory(cfg)
+	return serveAs(ctx, log, stdout, func(ctx context.Context) (*running, error) {
+		if err := before.Ready(); err != nil {
+			return nil, err
+		}
+		estate, err := before.Receive()
+		if err != nil {
+			return nil, err
+		}
+		handed, err := target.HandedOf(estate)
+		if err != nil {
+			return nil, err
+		}
+		return inherit(ctx, cfg, handed, before.Serving, log)
+	})
+}
+
+// check returns the configuration of a plan, and its log, if this program can go on by it.
+func check(plan *successor.Plan, stderr io.Writer) (*conf.Config, *logrus.Entry, error) {
+	if plan.StateVersion != target.StateVersion {
+		return nil, nil, fmt.Errorf("this program takes over states of version %d, not %d: stop odx and start it again", target.StateVersion, plan.StateVersion)
+	}
+	cfg, err := conf.Parse(plan.Path, plan.Configuration)
+	if err != nil {
+		return nil, nil, err
+	}
+	log, err := newLog(cfg.Log, stderr)
+	if err != nil {
+		return nil, nil, err
+	}
+	return cfg, log, target.Check(cfg, log)
+}

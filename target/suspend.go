@@ -1,0 +1,188 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"odx/owner"
+	"odx/standby"
+	"odx/target/iscsi"
+)
+
+const (
+	// suspendLimit is how long commands may run on once no more are read. A connection
+	// with one that does not end by then is closed.
+	suspendLimit = 250 * time.Millisecond
+)
+
+// Handed is what a service passes on to the one that goes on for it, in this process or in
+// another one.
+type Handed struct {
+	// Claim are the files that hold the store (owner.Inherit).
+	Claim []*os.File
+	// Sockets are the listening sockets.
+	Sockets []Socket
+	// Sessions are the live sessions with their connections.
+	Sessions *iscsi.Suspended
+}
+
+// Socket is a listening socket, and what it was to listen on in the words of the
+// configuration.
+type Socket struct {
+	Network, Address string
+	File             *os.File
+}
+
+// Inheritance is what a service begins with in place of nothing.
+type Inheritance struct {
+	// Claim owns the store already; nil: the service claims it. It is the service's, also
+	// after an error.
+	Claim *owner.Owner
+	// Held are listening sockets of the service before. The caller closes those that are
+	// left; nil for none.
+	Held *standby.Held
+	// Sessions are the sessions of the service before; nil for none.
+	Sessions *iscsi.Suspended
+	// Ready, if it is not nil, is called when everything is there to serve and nothing was
+	// accepted or read yet. An error ends the start.
+	Ready func() error
+}
+
+// Suspend ends the service and returns what another one needs to go on for it: initiators
+// see a pause. While it takes the checkpoint that makes the next start short, it still
+// serves. After an error there is nothing to go on with but the store, and the service has
+// ended, unless it is ErrNotSuspended.
+func (s *Service) Suspend(ctx context.Context) (h *Handed, err error) {
+	if s.rescue {
+		return nil, fmt.Errorf("%w: a store that is only read is not handed over", ErrNotSuspended)
+	}
+	if err := s.store.Checkpoint(ctx); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotSuspended, err)
+	}
+	h = &Handed{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, h.Close())
+		}
+	}()
+	if h.Claim, err = s.store.ShareClaim(); err != nil {
+		return h, fmt.Errorf("%w: %w", ErrNotSuspended, err)
+	}
+	s.stopOnce.Do(func() {
+		h.Sockets = s.listening.take()
+		limited, cancel := context.WithTimeout(ctx, suspendLimit)
+		defer cancel()
+		h.Sessions, s.stopErr = s.server.Suspend(limited)
+		if errors.Is(s.stopErr, iscsi.ErrCommandsRunning) {
+			// They find the store closed, and their connections are.
+			s.log.WithError(s.stopErr).Warn("commands did not end before the handover")
+			s.stopErr = nil
+		}
+		s.unwatch()
+		s.serving.Wait()
+		s.stopCopies(limited)
+		s.stopErr = errors.Join(s.stopErr, s.standbys.Close(), s.release())
+	})
+	return h, s.stopErr
+}
+
+// ErrNotSuspended: the service goes on.
+var ErrNotSuspended = errors.New("not suspended")
+
+// listening are duplicates of the listening sockets, which outlive those that accept.
+type listening struct {
+	mu      sync.Mutex // guards what follows
+	closed  bool
+	sockets []Socket
+}
+
+// add keeps a duplicate of l.
+func (k *listening) add(network, address string, l net.Listener) error {
+	f, ok := l.(interface{ File() (*os.File, error) })
+	if !ok {
+		return fmt.Errorf("a %T has no file", l)
+	}
+	file, err := f.File()
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		return file.Close()
+	}
+	k.sockets = append(k.sockets, Socket{network, address, file})
+	return nil
+}
+
+// take returns the duplicates, which are the caller's, and keeps none any more.
+func (k *listening) take() []Socket {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	taken := k.sockets
+	k.closed, k.sockets = true, nil
+	return taken
+}
+
+// close closes the duplicates.
+func (k *listening) close() (errs []error) {
+	for _, s := range k.take() {
+		errs = append(errs, s.File.Close())
+	}
+	return errs
+}
+
+// held returns the sockets as a service takes them over, and closes their files.
+func (h *Handed) held() (*standby.Held, error) {
+	held := new(standby.Held)
+	for _, s := range h.Sockets {
+		l, err := net.FileListener(s.File)
+		if err == nil {
+			err = held.Hold(s.Network, s.Address, l)
+		}
+		if err := errors.Join(err, s.File.Close()); err != nil {
+			return nil, errors.Join(fmt.Errorf("listening socket %s: %w", s.Address, err), held.Close())
+		}
+	}
+	h.Sockets = nil
+	return held, nil
+}
+
+// Close closes the files.
+func (h *Handed) Close() error {
+	var errs []error
+	for _, f := range h.Claim {
+		errs = append(errs, f.Close())
+	}
+	for _, s := range h.Sockets {
+		errs = append(errs, s.File.Close())
+	}
+	return errors.Join(append(errs, h.DropSessions())...)
+}
+
+// failedHandovers are those that this process has gone on after.
+type failedHandovers struct {
+	mu    sync.Mutex // guards what follows
+	count int
+	last  string
+}
+
+// HandoverFailed has the status say that this process goes on because of why.
+func (s *Service) HandoverFailed(why error) {
+	f := &s.handovers
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.count++
+	f.last = why.Error()
+}
+
+func (f *failedHandovers) get() (count int, last string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.count, f.last
+}
