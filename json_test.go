@@ -20,7 +20,7 @@ const wirePackage = "api/v1"
 // docs/formats.md they are; and those that one process of odx sends to another.
 var durable = map[string]string{
 	"backstore/repair_record.go":     "a repair in place that was interrupted",
-	"backstore/scrub_schedule.go":    "the last scrub",
+	"backstore/scrubplan/record.go":  "the last scrub",
 	"offload/view/mirror.go":         "a mirror",
 	"successor/doc.go":               "what a process passes to its successor, but for the state",
 	"standby/doc.go":                 "what comes with a socket for a standby",

@@ -16,8 +16,8 @@ import (
 	"odx/backstore/vfs"
 )
 
-// A file that this user may not open is not lost: whoever meets it is told who that
-// is and what to do.
+// A file that this user may not open is not lost: the error says which user
+// may not, and what to do.
 
 // whoami names the user of this process.
 func whoami() string {
@@ -74,7 +74,7 @@ func (s *Store) checkAccess() error {
 	return nil
 }
 
-// lookAtSegments notes the segments that cannot be opened: reads of what lies in them
+// lookAtSegments notes the segments that cannot be opened: reads of data in them
 // fail until that changes.
 func (s *Store) lookAtSegments(ctx context.Context) {
 	var first string

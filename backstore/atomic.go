@@ -22,7 +22,7 @@ func blocksTouched(off int64, length int) int {
 	return (int(off%BlockLength) + length + BlockLength - 1) / BlockLength
 }
 
-// WriteAtomic writes p at off in one step: neither a read that runs meanwhile nor
+// WriteAtomic writes p at off in one step: neither a concurrent read nor
 // a power cut shows a part of it. off and the length must be multiples of
 // BlockLength, and the length at most MaximumAtomicWrite. A read of more than
 // 512 KiB that meets such a write is done a second time.
@@ -45,7 +45,7 @@ func (v *Volume) WriteAtomic(ctx context.Context, p []byte, off int64) error {
 
 // Update changes a range of at most MaximumAtomicWrite bytes, counted in whole
 // blocks, in one step: fn gets what it holds, and changes that in place. fn is
-// called again where somebody else wrote to it meanwhile.
+// called again where another writer changed it concurrently.
 func (v *Volume) Update(ctx context.Context, off int64, length int, fn func(data []byte)) error {
 	_, err := v.update(ctx, off, length, func(data []byte) int {
 		fn(data)
@@ -73,7 +73,7 @@ func (v *Volume) CompareAndWrite(ctx context.Context, compare, p []byte, off int
 	})
 }
 
-// update reads a range, has fn change it, and writes it if nobody wrote to it in
+// update reads a range, has fn change it, and writes it if no other writer changed it in
 // between. When fn returns something else than -1, nothing is written and update
 // returns that.
 func (v *Volume) update(ctx context.Context, off int64, length int, fn func(data []byte) int) (result int, err error) {

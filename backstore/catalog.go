@@ -91,13 +91,13 @@ func (c *catalog) standsAs(r *replacement) bool {
 	if c.volumes[r.file.number] != r.file || now != r.old && now != r.file {
 		return false
 	}
-	return !slices.ContainsFunc(r.gone, func(old *Volume) bool { return c.volumes[old.number] != old })
+	return !slices.ContainsFunc(r.deleted, func(old *Volume) bool { return c.volumes[old.number] != old })
 }
 
 // rename takes the names of what is deleted out of the table and gives the file its
 // new one. c.mu is held.
 func (c *catalog) rename(r *replacement) {
-	for _, old := range r.gone {
+	for _, old := range r.deleted {
 		delete(c.byName, old.key())
 	}
 	delete(c.byName, r.file.key())
@@ -110,8 +110,8 @@ var errLostVolume = fmt.Errorf("%w: the volume that it names does not exist", Er
 
 // replacement is a file that gets another name, and what is deleted for it.
 type replacement struct {
-	file *Volume
-	to   string
-	old  *Volume   // has the name, or nil; in gone, too
-	gone []*Volume // by number
+	file    *Volume
+	to      string
+	old     *Volume   // has the name, or nil; in deleted, too
+	deleted []*Volume // by number
 }

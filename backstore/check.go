@@ -13,13 +13,13 @@ import (
 	"odx/backstore/segment"
 )
 
-// maxFindings bounds what Check tells.
+// maxFindings bounds what Check returns.
 const maxFindings = 1000
 
 // Check proves every reference count of the store from its maps, and that every
 // extent has a place of its own in a segment that is there. It returns what is
 // wrong, nothing for a store that is sound; the last finding counts those beyond
-// 1000. It looks at a checkpoint that it makes, so operations go on meanwhile.
+// 1000. It looks at a checkpoint that it makes, so operations continue.
 // It does not read the data. Of a store that is open for reading alone it also
 // returns the damage that was met.
 func (s *Store) Check(ctx context.Context) (findings []string, err error) {

@@ -89,7 +89,7 @@ func (s *Store) checkpoint(ctx context.Context) (err error) {
 	defer s.checkpoints.storing.Store(false)
 	defer func() {
 		if ctx.Err() != nil {
-			s.checkpoints.ended(nil) // whoever asked for it gave up; that says nothing of the disk
+			s.checkpoints.ended(nil) // the caller gave up, which says nothing of the disk
 			return
 		}
 		s.checkpoints.ended(spaceError(err))

@@ -5,13 +5,13 @@ import (
 	"sync/atomic"
 )
 
-// checkpointer lets those who change the store wait for a checkpoint when the
+// checkpointer has changes wait for a checkpoint when the
 // checkpoints do not keep up.
 type checkpointer struct {
 	running sync.Mutex    // held by a checkpoint from cut to end
 	storing atomic.Bool   // a checkpoint has files of the reserve, and returns others
-	hurry   chan struct{} // holds a token when somebody waits
-	stored  chan struct{} // holds a token when one was stored
+	hurry   chan struct{} // has an element when a change waits
+	stored  chan struct{} // has an element when one was stored
 
 	mu       sync.Mutex
 	finished chan struct{} // closed when the next checkpoint ends; guarded by mu

@@ -37,7 +37,7 @@ func damaged(err error) bool {
 
 // unreadable reports whether err means that what is stored cannot be read: it is
 // damaged, or its file cannot be (a directory has its name, this user may not open it).
-// What this process lacks for the moment is not meant.
+// What this process lacks at present is not meant.
 func unreadable(err error) bool {
 	for _, passing := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN, fs.ErrClosed} {
 		if errors.Is(err, passing) {

@@ -51,7 +51,7 @@ const (
 	// segments is dead, and takes segments of which at least the other part is.
 	cleanStartPart   = 0.12
 	cleanSegmentPart = 0.20
-	// A segment waits as long as more than this part of it dies from one look to
+	// A segment waits as long as more than this part of it is freed from one look to
 	// the next: most of what would be moved is about to be written over.
 	cleanDyingPart = 8
 	// cleanBatch is the most bytes that are moved in one step, and one append.
@@ -144,7 +144,7 @@ func (m *mover) add(ctx context.Context, x *moving) error {
 }
 
 // move copies the batch, in the order of the extents' places, and changes the
-// table. Extents that went away meanwhile are left, and those that cannot be
+// table. Extents that were freed or moved concurrently are left, and those that cannot be
 // read.
 func (m *mover) move(ctx context.Context) error {
 	if len(m.batch) == 0 {

@@ -12,12 +12,12 @@ import (
 
 // Cleaning on a full disk moves what is live in a segment into the reserve, and a
 // checkpoint makes the segment's file the store's again: the next reserve, or room
-// for new data. So it goes on without a free block. It begins as soon as there is as
-// much dead data as lets writes go on, wherever that is: with less it would move data
+// for new data. So it continues without a free block. It begins as soon as there is as
+// much dead data as lets writes continue, wherever that is: with less it would move data
 // for nothing.
 
 // cleanScarce frees segments that have dead data, those with the most first, and
-// those without live data, and reports whether to go on. damaged are left out, and
+// those without live data, and reports whether to continue. damaged are left out, and
 // get those of which not all could be read.
 func (c *cleaner) cleanScarce(ctx context.Context, damaged map[segment.ID]bool) (more bool, err error) {
 	sealed, _, _ := c.sealedSegments()

@@ -115,7 +115,7 @@ func (v *Volume) Created() time.Time {
 }
 
 // Origin returns the name of the volume that this one was cloned from; ok is
-// false when it is no clone, or when that volume is gone.
+// false when it is no clone, or when that volume was deleted.
 func (v *Volume) Origin() (name string, ok bool) {
 	v.store.catalog.mu.Lock()
 	defer v.store.catalog.mu.Unlock()

@@ -176,7 +176,7 @@ func (c *comparison) CloneVolume(r *record.CloneVolume) error {
 	return err
 }
 
-// ResizeVolume sets the size; what was cut off is stale where it is mapped.
+// ResizeVolume sets the size; what was truncated is stale where it is mapped.
 func (c *comparison) ResizeVolume(r *record.ResizeVolume) error {
 	v, err := c.s.catalog.volume(r.Volume)
 	if err != nil {

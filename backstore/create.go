@@ -65,7 +65,7 @@ func (s *Store) openRows(unneeded func(meta.Reader) (bool, error)) (*meta.DB, er
 	}
 	return meta.Open(meta.Options{
 		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, layout.CheckpointDir), StoreID: s.parts.sb.ID, Copies: s.opts.MetadataCopies,
-		// Over an overlay nothing is mended, and nothing is to say that it was.
+		// Over an overlay nothing is mended, and nothing is to report that it was.
 		ReadOnly:   s.opts.ReadOnly,
 		CacheBytes: s.opts.CacheBytes / 8, Log: s.log,
 		Mended: s.damage.NoteMended, MergeFloor: s.opts.tuning.mergeFloor, Slack: mergeSlack, Reserve: s.space.reserve,

@@ -8,7 +8,7 @@ import (
 )
 
 // Data that cannot be read must not stand for equal data that is written later:
-// whoever restores a range from a copy would get the damage again. So an extent
+// a client that restores a range from a copy would get the damage again. So an extent
 // that was found damaged loses its fingerprint, which takes it out of
 // deduplication. As for a move, there is no journal record: after a crash the
 // damage is found again.

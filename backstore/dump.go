@@ -16,7 +16,7 @@ import (
 // DumpParts are what Dump knows, in its order.
 var DumpParts = []string{"superblock", "checkpoint", "volumes", "snapshots", "records", "nodes", "extents", "counts", "usage", "journal"}
 
-// DumpItem is a piece of a store, for people.
+// DumpItem is a piece of a store, as text.
 type DumpItem struct {
 	Part string
 	// Key is a file, the number of a row, a key, or an LSN.
@@ -27,7 +27,7 @@ type DumpItem struct {
 }
 
 // Dump shows what is in the files of a store that no process has open: those of
-// parts, all of DumpParts for none. It goes on after what is damaged. The journal is
+// parts, all of DumpParts for none. It continues after what is damaged. The journal is
 // shown as it is, and is in none of the rows.
 func Dump(ctx context.Context, o Options, parts []string, emit func(DumpItem) error) (err error) {
 	for _, part := range parts {

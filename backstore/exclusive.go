@@ -17,7 +17,7 @@ const maxPartial = 1 << 20
 // ExclusiveBytes returns, by name of the volume, the length of the extents that
 // nothing but that volume refers to: what deleting it gives back. It looks at a
 // checkpoint that it makes, at every map and at the whole extent table, while
-// operations go on. What was deleted a moment ago can still share data. Where a
+// operations continue. What was deleted just before can still share data. Where a
 // volume has more than a million extents that it refers to in several places, the
 // result can be too small.
 func (s *Store) ExclusiveBytes(ctx context.Context) (map[string]int64, error) {
@@ -51,7 +51,7 @@ func (s *Store) ExclusiveBytes(ctx context.Context) (map[string]int64, error) {
 	return bytes, err
 }
 
-// references tells how many slots refer to an extent, and its length in blocks.
+// references returns how many slots refer to an extent, and its length in blocks.
 type references interface {
 	References(id extent.ID) (refs uint64, blocks int, err error)
 }

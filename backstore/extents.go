@@ -11,9 +11,9 @@ import (
 const extentsStep = 64
 
 // Extents calls fn with the mapped and the unmapped parts of a range of bytes,
-// in order and side by side, until fn returns false. Parts are cut at blocks of
+// in order and without gaps, until fn returns false. Parts are split at blocks of
 // 4 KiB and at the range's ends; a part is as long as it can be. The volume can
-// change while it runs; each part was true when it was looked at.
+// change while it runs; each part was true when its map was read.
 func (v *Volume) Extents(ctx context.Context, off, length int64, fn func(part Range, mapped bool) bool) error {
 	v.mu.RLock()
 	err := v.checkRange(off, length)
@@ -33,7 +33,7 @@ func (v *Volume) Extents(ctx context.Context, off, length int64, fn func(part Ra
 }
 
 // Extents is Volume.Extents of the snapshot's bytes, which never change. Parts are
-// cut where its ranges end, too.
+// split where its ranges end, too.
 func (n *Snapshot) Extents(ctx context.Context, off, length int64, fn func(part Range, mapped bool) bool) error {
 	n.held.Use()
 	if !(Range{Offset: off, Length: length}).In(n.state.length) {

@@ -68,19 +68,19 @@ func (s *Store) DeleteFile(ctx context.Context, name string) error {
 }
 
 // RenameFile gives a file another name, in one step with the deletion of the
-// file that has the name already, and of those in gone: a crash leaves all as it was
+// file that has the name already, and of those in deleted: a crash leaves all as it was
 // before, or all as it is after. It is durable on return.
-func (s *Store) RenameFile(ctx context.Context, from, to string, gone ...string) error {
-	r, err := s.replacementOf(from, to, gone)
-	if err != nil || from == to && len(gone) == 0 {
+func (s *Store) RenameFile(ctx context.Context, from, to string, deleted ...string) error {
+	r, err := s.replacementOf(from, to, deleted)
+	if err != nil || from == to && len(deleted) == 0 {
 		return err
 	}
 	return s.replaceWatched(ctx, r)
 }
 
 // NameFile is RenameFile to a name that no file has: ErrExists, if one has it.
-func (s *Store) NameFile(ctx context.Context, from, to string, gone ...string) error {
-	r, err := s.replacementOf(from, to, gone)
+func (s *Store) NameFile(ctx context.Context, from, to string, deleted ...string) error {
+	r, err := s.replacementOf(from, to, deleted)
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (s *Store) NameFile(ctx context.Context, from, to string, gone ...string) e
 	return s.replaceWatched(ctx, r)
 }
 
-func (s *Store) replacementOf(from, to string, gone []string) (*replacement, error) {
+func (s *Store) replacementOf(from, to string, deleted []string) (*replacement, error) {
 	if err := checkName(to); err != nil {
 		return nil, err
 	}
@@ -99,31 +99,31 @@ func (s *Store) replacementOf(from, to string, gone []string) (*replacement, err
 		return nil, err
 	}
 	r := &replacement{file: v, to: to}
-	for _, name := range gone {
+	for _, name := range deleted {
 		old, err := s.File(name)
 		if err != nil {
 			return nil, err
 		}
-		if old == v || slices.Contains(r.gone, old) {
+		if old == v || slices.Contains(r.deleted, old) {
 			return nil, fmt.Errorf("%w: %v is to be deleted and to be renamed, or to be deleted twice", ErrInvalid, old)
 		}
-		r.gone = append(r.gone, old)
+		r.deleted = append(r.deleted, old)
 	}
 	if r.old, _ = s.File(to); r.old == v {
 		r.old = nil
-	} else if r.old != nil && !slices.Contains(r.gone, r.old) {
-		r.gone = append(r.gone, r.old)
+	} else if r.old != nil && !slices.Contains(r.deleted, r.old) {
+		r.deleted = append(r.deleted, r.old)
 	}
 	// The order in which they are locked.
-	slices.SortFunc(r.gone, func(a, b *Volume) int { return cmp.Compare(a.number, b.number) })
+	slices.SortFunc(r.deleted, func(a, b *Volume) int { return cmp.Compare(a.number, b.number) })
 	return r, nil
 }
 
-// replaceWatched does it, durably, after it has given notice to those who watch what is
+// replaceWatched does it, durably, after it has given notice to the watches over what is
 // deleted.
 func (s *Store) replaceWatched(ctx context.Context, r *replacement) error {
 	for {
-		for _, old := range r.gone {
+		for _, old := range r.deleted {
 			if err := old.watched.giveNotice(ctx, 0, MaxVolumeBytes/BlockLength); err != nil {
 				return err
 			}
@@ -140,7 +140,7 @@ func (s *Store) replaceWatched(ctx context.Context, r *replacement) error {
 
 func (r *replacement) record() *record.ReplaceFiles {
 	rec := &record.ReplaceFiles{File: r.file.number, To: r.to}
-	for _, old := range r.gone {
+	for _, old := range r.deleted {
 		rec.Gone = append(rec.Gone, old.number)
 	}
 	return rec
@@ -152,7 +152,7 @@ func (s *Store) replace(ctx context.Context, r *replacement) error {
 		return err
 	}
 	defer op.End()
-	for _, old := range r.gone {
+	for _, old := range r.deleted {
 		old.mu.Lock()
 		defer old.mu.Unlock()
 		if err := old.watched.check(0, MaxVolumeBytes/BlockLength); err != nil {
@@ -162,20 +162,20 @@ func (s *Store) replace(ctx context.Context, r *replacement) error {
 	s.catalog.mu.Lock()
 	if !s.catalog.standsAs(r) {
 		s.catalog.mu.Unlock()
-		return fmt.Errorf("rename %v to %s: %w meanwhile", r.file, r.to, ErrChanged)
+		return fmt.Errorf("rename %v to %s: %w", r.file, r.to, ErrChanged)
 	}
 	s.catalog.rename(r)
 	op.Commit()
 	s.catalog.mu.Unlock()
-	if err := s.dropAll(r.gone); err != nil {
+	if err := s.dropAll(r.deleted); err != nil {
 		return s.life.fail(err)
 	}
 	return nil
 }
 
 // dropAll gives up files that have no names any more.
-func (s *Store) dropAll(gone []*Volume) error {
-	for _, old := range gone {
+func (s *Store) dropAll(deleted []*Volume) error {
+	for _, old := range deleted {
 		if err := s.dropVolume(old); err != nil {
 			return err
 		}
@@ -186,7 +186,7 @@ func (s *Store) dropAll(gone []*Volume) error {
 // IsFile reports whether v is a file.
 func (v *Volume) IsFile() bool { return v.file }
 
-// Truncate sets the size of a file. What is cut off is gone, and reads as zeros
+// Truncate sets the size of a file. What is cut off is lost, and reads as zeros
 // where the file grows again. It is durable after a flush; a crash before can
 // leave the old size with zeros at its end.
 func (v *Volume) Truncate(ctx context.Context, size int64) error {

@@ -25,7 +25,7 @@ type Held struct {
 
 // HeldBytes measures what the snapshots keep alive that no volume, and no other
 // snapshot, refers to any more. It looks only at what was changed elsewhere since
-// they were taken, while operations go on; what these do meanwhile may count or
+// they were taken, while operations continue; what these do concurrently may count or
 // not, and beyond 256 GiB of changes the result is too small. A snapshot that
 // does not exist holds nothing.
 func (s *Store) HeldBytes(ctx context.Context, snapshots []uint64) (Held, error) {

@@ -21,8 +21,8 @@ const (
 	maxCopyBuffers = 16
 )
 
-// copyBuffers is memory for data that cannot be mapped. Who finds none waits, first come,
-// first served, for the end of somebody's piece.
+// copyBuffers is memory for data that cannot be mapped. A caller that finds none waits, first
+// come, first served, for another one to return its piece.
 type copyBuffers struct {
 	free    sync.Pool // of *[copyBuffer]byte
 	permits chan struct{}

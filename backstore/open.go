@@ -20,6 +20,7 @@ import (
 	"odx/backstore/meta"
 	"odx/backstore/pages"
 	"odx/backstore/rows"
+	"odx/backstore/scrubplan"
 	"odx/backstore/segment"
 )
 
@@ -45,7 +46,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		close(s.writer.indexLoaded) // nothing is deduplicated
 		return s, nil
 	}
-	for _, loop := range []func(context.Context){s.reapLoop, s.checkpointLoop, s.cleaner.loop, s.space.spareLoop, s.tidyLoop, s.scrubLoop, s.writer.loadIndex, s.lookAtSegments} {
+	for _, loop := range []func(context.Context){s.reapLoop, s.checkpointLoop, s.cleaner.loop, s.space.spareLoop, s.tidyLoop, s.scrubs.Run, s.writer.loadIndex, s.lookAtSegments} {
 		s.life.background.Go(func() { loop(run) })
 	}
 	return s, nil
@@ -71,6 +72,7 @@ func newStore(o Options) *Store {
 		parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, space: &s.space, durable: &s.durable,
 		indexLoaded: make(chan struct{}),
 	}
+	s.scrubs = scrubplan.Plan{Records: planRecords{s}, Every: o.ScrubEvery, Scrub: s.scheduledScrub, Log: s.log}
 	s.cleaner = cleaner{
 		parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, space: &s.space, writer: &s.writer, opMu: &s.opMu,
 		checkpoint: s.Checkpoint, distrust: s.reader.distrust,
@@ -250,7 +252,7 @@ func (s *Store) loadState() (rows.Checkpoint, error) {
 		return st, err
 	}
 	// The rest is for the rows read last and for what is changed and not
-	// stored yet, which is evicted by nobody.
+	// stored yet, which is never evicted.
 	cache := s.opts.CacheBytes
 	s.parts.extents = extent.NewTable(extent.Options{
 		KV: s.recovery.reader(), Clock: s.parts.clock, Unit: s.parts.sb.Unit, Next: st.NextExtent, Usage: s.parts.usage,
@@ -388,7 +390,7 @@ func (s *Store) openJournal(ctx context.Context, first journal.LSN) (err error) 
 		return err // it is there
 	}
 	if errors.As(err, &damage) {
-		return fmt.Errorf("%w: %w%s", ErrCorrupt, err, s.changesBehind(ctx, o))
+		return fmt.Errorf("%w: %w%s", ErrCorrupt, err, s.changesAfter(ctx, o))
 	}
 	if err != nil {
 		return err

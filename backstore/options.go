@@ -28,7 +28,7 @@ const (
 
 // Options configure a Store.
 type Options struct {
-	// Dir is the store's folder; it is made if it does not exist.
+	// Dir is the store's directory; it is created if it does not exist.
 	Dir string
 	Log *logrus.Entry
 	// CapacityBytes bounds the live data, and what the store takes on the disk
@@ -67,7 +67,7 @@ type Options struct {
 	// releases it, and so does an Open that fails. Other functions refuse it, and make a
 	// claim, as Open does where it is nil.
 	Owner *owner.Owner
-	// FS is the door to the disk, for tests that cut the power; nil means the
+	// FS is the file system, for tests that cut the power; nil means the
 	// operating system's file system.
 	FS vfs.FS
 	// rebuilding, with a path, is a store that Repair makes: its segments are there,

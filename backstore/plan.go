@@ -127,7 +127,7 @@ func (w *writer) split(p *writePlan, block uint64, data []byte) {
 
 // unitRun returns how many blocks from i on make an extent: up to the end of
 // the dedup unit, counted from the start of the volume so that equal images
-// are cut alike, without blocks of zeros. It is 0 when block i is zeros.
+// are split alike, without blocks of zeros. It is 0 when block i is zeros.
 func (w *writer) unitRun(block uint64, i, end int, data []byte) int {
 	unit := w.parts.sb.Unit
 	end = min(end, i+unit-int((block+uint64(i))%uint64(unit)))
@@ -195,7 +195,7 @@ func (p *writePlan) checksum(data []byte) {
 	}
 }
 
-// storeFresh appends the data of the fresh extents to the segments, what lies
+// storeFresh appends the data of the fresh extents to the segments, what is
 // together in one piece.
 func (w *writer) storeFresh(p *writePlan, data []byte) error {
 	if len(p.rec.Fresh) == 0 {

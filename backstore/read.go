@@ -77,7 +77,7 @@ func (t tree) lookup(rd *reader, block uint64, locs []extent.Location, slots []e
 	}
 	t.volume.mu.RLock()
 	defer t.volume.mu.RUnlock()
-	if t.volume.deleted { // since the read began; its tree is gone
+	if t.volume.deleted { // since the read began; its tree was freed
 		return ErrNotFound
 	}
 	if err := t.volume.stale.Check(block, uint64(len(slots))); err != nil {
@@ -203,7 +203,7 @@ func (rd *reader) fetchBytes(locs []extent.Location, head int, p []byte) (bad in
 }
 
 // fetch reads whole blocks into p and checks them, with one read for each run
-// of blocks that lie one behind the other.
+// of blocks that lie one after the other.
 func (rd *reader) fetch(locs []extent.Location, p []byte) (bad int, err error) {
 	for i := 0; i < len(locs); {
 		part := p[i*BlockLength:]

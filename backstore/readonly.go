@@ -50,7 +50,7 @@ func (s *Store) salvageState() (st rows.Checkpoint, err error) {
 func (s *Store) replayUndamaged(ctx context.Context, o journal.Options) error {
 	next, p := o.First, salvage{replay: replay{s}}
 	found, err := journal.Read(ctx, o, func(rec journal.Record) error {
-		p.ended = p.ended || rec.LSN != next // Read goes on to what else is damaged: what is shown stays the state before that
+		p.ended = p.ended || rec.LSN != next // Read continues to what else is damaged: what is shown stays the state before that
 		next++
 		return p.redo(rec)
 	})

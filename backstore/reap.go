@@ -10,7 +10,7 @@ import (
 
 // Clean moves live data out of every segment that has dead data, as fast as
 // the disk allows, and deletes the segments. Data of volumes and snapshots that
-// were deleted before is dead. Operations go on meanwhile. Data that cannot be
+// were deleted before is dead. Operations continue. Data that cannot be
 // read stays where it is, and is an ErrCorrupt in the end.
 func (s *Store) Clean(ctx context.Context) error {
 	if err := s.life.writable(); err != nil {
@@ -107,7 +107,7 @@ func (s *Store) reapLoop(ctx context.Context) {
 }
 
 // reapOnce takes one step. When it says that there is no more, what was dropped
-// before has been freed, by whoever it was.
+// before has been freed, by this call or another.
 func (s *Store) reapOnce(ctx context.Context) (more bool, err error) {
 	if err := s.pace.throttle(ctx); err != nil {
 		return false, err

@@ -297,7 +297,7 @@ func TestRepair_DamagedJournal(t *testing.T) {
 	}
 	_, err := Open(context.Background(), d.options(Options{}))
 	if !errors.Is(err, journal.ErrCorrupt) || !strings.Contains(err.Error(), "write, volume v, 131072 bytes at 5242880") || !strings.Contains(err.Error(), "odx store repair") {
-		t.Errorf("opening it: %v, want ErrCorrupt with what can be read behind the damage, and what to do", err)
+		t.Errorf("opening it: %v, want ErrCorrupt with what can be read after the damage, and what to do", err)
 	}
 	rescued, err := Open(context.Background(), readOnly(d.options(Options{})))
 	if err != nil {

@@ -192,10 +192,10 @@ func (p replay) ReplaceFiles(r *record.ReplaceFiles) error {
 		if err != nil {
 			return err
 		}
-		again.gone = append(again.gone, old)
+		again.deleted = append(again.deleted, old)
 	}
 	p.s.catalog.rename(&again)
-	return p.s.dropAll(again.gone)
+	return p.s.dropAll(again.deleted)
 }
 
 // inTree reports whether blocks that a record names are within a tree.

@@ -17,7 +17,7 @@ type salvage struct {
 	ended bool
 }
 
-// redo applies a record. Behind one that cannot be decoded none is: what it changes is
+// redo applies a record. After one that cannot be decoded none is: what it changes is
 // not known.
 func (p *salvage) redo(rec journal.Record) error {
 	if p.ended {
@@ -121,7 +121,7 @@ func (p *salvage) DeleteVolume(r *record.DeleteVolume) error {
 	return p.replay.DeleteVolume(r)
 }
 
-// ResizeVolume sets the size also where the map of what is cut off cannot be read: that
+// ResizeVolume sets the size also where the map of what is truncated cannot be read: that
 // is stale, should the file grow again.
 func (p *salvage) ResizeVolume(r *record.ResizeVolume) error {
 	v, err := p.s.catalog.volume(r.Volume)

@@ -21,7 +21,7 @@ import (
 //     were, and its map may be another one: all of it is lost. One whose row no older
 //     run has is missing, and noted.
 //   - A node of a map, a count or a record of an older run can be what it is not any
-//     more, and nothing tells: none is used.
+//     more, and nothing shows it: none is used.
 
 // lostNode stands for the root of a map that is not known.
 const lostNode = 1 << 62

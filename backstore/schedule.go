@@ -71,7 +71,7 @@ func (p *pacer) waitingRecords() uint64 {
 }
 
 // throttle waits while the disk or the checkpoints do not keep up. A change whose time
-// ends meanwhile is urgent: a copy, which would have to say that it did nothing, does
+// ends while it waits is urgent: a copy, which would have to say that it did nothing, does
 // one small step.
 func (p *pacer) throttle(ctx context.Context) error {
 	if p.parts.segments.Unsynced() <= p.unsyncedLimit() && !p.behind() {
@@ -101,7 +101,7 @@ func (p *pacer) throttle(ctx context.Context) error {
 			patient = ctx
 		case <-finished:
 		}
-		// Where checkpoints fail, waiting helps nobody: the caller is told.
+		// Where checkpoints fail, waiting does not help: the caller gets the error.
 		if err := p.checkpoints.failure(); err != nil && p.behind() {
 			return fmt.Errorf("changes cannot be stored: %w", err)
 		}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"odx/backstore/extent"
+	"odx/backstore/scrubplan"
 	"odx/backstore/segment"
 )
 
@@ -76,8 +77,8 @@ type Damage struct {
 
 // Scrub reads all metadata, in every copy, and mends what is damaged in one of
 // them; then it reads every extent and verifies its checksums and its fingerprint. It
-// holds no lock while it reads: operations go on, and what they free or move
-// meanwhile is left out or found at its new place. Extents made after it began
+// holds no lock while it reads: operations continue, and what they free or move
+// in the meantime is left out or found at its new place. Extents made after it began
 // are left out. When ctx ends it returns what it found so far and the error.
 func (s *Store) Scrub(ctx context.Context, o ScrubOptions) (ScrubResult, error) {
 	if o.BytesPerSecond < 0 {
@@ -96,7 +97,9 @@ func (s *Store) Scrub(ctx context.Context, o ScrubOptions) (ScrubResult, error) 
 	}
 	c.result.Mended = s.Mended()
 	if err == nil && s.opts.ScrubEvery > 0 && !s.opts.ReadOnly {
-		s.noteScrubbed(ctx, c.result, time.Since(start))
+		s.scrubs.Ended(ctx, scrubplan.Last{
+			ReadBytes: c.result.ReadBytes, Damaged: c.result.Damaged, MendedBytes: c.result.MendedBytes, LostRows: len(c.result.Metadata),
+		}, time.Since(start))
 	}
 	return c.result, err
 }
@@ -169,7 +172,7 @@ func (c *scrubber) metadata(ctx context.Context) error {
 	return c.superblocksAndJournal(ctx)
 }
 
-// adjoining returns how many extents lie one behind the other and fit into one
+// adjoining returns how many extents lie one after the other and fit into one
 // read.
 func adjoining(found []placed) int {
 	end, bytes := found[0].Addr, 0

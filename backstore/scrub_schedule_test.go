@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"odx/backstore/record"
+	"odx/backstore/scrubplan"
 )
 
 // TestScrub_MendsEachFile: whatever file of the metadata is damaged or gone while the
@@ -98,7 +99,7 @@ func TestScrub_Schedule(t *testing.T) {
 		t.Errorf("a new store: %+v", last)
 	}
 	last.Since = last.Since.Add(-2 * time.Hour)
-	if err := errors.Join(s.noteScrub(ctx, last), s.Close()); err != nil {
+	if err := errors.Join(putLastScrub(ctx, s, last), s.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if s, err = Open(ctx, o); err != nil {
@@ -116,4 +117,13 @@ func TestScrub_Schedule(t *testing.T) {
 	if _, err := Open(ctx, d.options(Options{ScrubEvery: -1})); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "scrub") {
 		t.Errorf("a negative time: %v, want ErrInvalid", err)
 	}
+}
+
+// putLastScrub replaces what is known of the last scrub.
+func putLastScrub(ctx context.Context, s *Store, last LastScrub) error {
+	value, err := last.Encode()
+	if err != nil {
+		return err
+	}
+	return s.PutRecords(ctx, Record{Key: []byte(scrubplan.Key), Value: value})
 }

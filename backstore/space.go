@@ -200,7 +200,7 @@ func (sp *space) measure() {
 	if low {
 		entry.WithError(missing).Error("the file system is full: writes of new data fail until there is room")
 	} else {
-		entry.Info("the file system has room again: writes go on")
+		entry.Info("the file system has room again: writes continue")
 	}
 }
 
@@ -288,7 +288,7 @@ func (sp *space) checkRoom(fresh int64) error {
 // what else the store takes on the disk.
 func (sp *space) crowded(bytes int64) bool {
 	// The rest of the slack is for a segment that is moved and for the two files of a
-	// checkpoint, which are there before what they replace is gone.
+	// checkpoint, which are there before what they replace is removed.
 	return sp.opts.CapacityBytes > 0 && sp.disk.Load()+bytes > sp.opts.CapacityBytes+sp.slack()*5/8
 }
 

@@ -49,7 +49,7 @@ func (sp *space) removeSegment(id segment.ID) error {
 }
 
 // noteLeft notes that a file that is not needed any more cannot be removed, and, for
-// no error, that it is gone.
+// no error, that it is removed.
 func (sp *space) noteLeft(name string, err error) {
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		sp.damage.Settle(name)

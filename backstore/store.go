@@ -1,5 +1,5 @@
 // Package backstore is the extent store: volumes, snapshots and small records,
-// kept in one folder.
+// kept in one directory.
 //
 // A volume is an address space, an extent is a physical frame, the map
 // (package blockmap) is its page table. Data lies once in append-only segments
@@ -32,6 +32,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/backstore/damage"
+	"odx/backstore/scrubplan"
 )
 
 // Store is an open store. It is safe for concurrent use. It composes the components
@@ -62,6 +63,7 @@ type Store struct {
 	space       space
 	cleaner     cleaner
 	copies      copyBuffers
+	scrubs      scrubplan.Plan
 
 	// auditMu is held by Stats and by Check: one holds references to trees that
 	// the other would not find an owner for. Outermost of all locks.

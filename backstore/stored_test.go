@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"odx/backstore/scrubplan"
 )
 
 // TestStoredRecords holds the bytes of records that stores have: what reads them
@@ -27,8 +29,8 @@ func TestStoredRecords(t *testing.T) {
 		decode func(text string) (any, error)
 		value  any
 	}{
-		"scrub": {scrubGolden, scrub.encode, func(text string) (any, error) {
-			l, _, err := decodeScrub([]byte(text))
+		"scrub": {scrubGolden, scrub.Encode, func(text string) (any, error) {
+			l, _, err := scrubplan.Decode([]byte(text))
 			return l, err
 		}, scrub},
 		"repair": {repairedGolden, repaired.encode, func(text string) (any, error) { return decodeRepaired([]byte(text)) }, repaired},
@@ -49,7 +51,7 @@ func TestStoredRecords(t *testing.T) {
 		})
 	}
 	t.Run("later versions", func(t *testing.T) {
-		if l, ok, err := decodeScrub([]byte(`{"version":2,"read_bytes":4}`)); ok || err != nil || l != (LastScrub{}) {
+		if l, ok, err := scrubplan.Decode([]byte(`{"version":2,"read_bytes":4}`)); ok || err != nil || l != (LastScrub{}) {
 			t.Errorf("a scrub: %+v, %v, %v; want nothing known", l, ok, err)
 		}
 		if _, err := decodeRepaired([]byte(`{"version":2}`)); err == nil || !strings.Contains(err.Error(), "version 2") {

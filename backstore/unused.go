@@ -10,7 +10,7 @@ import (
 	"odx/backstore/record"
 )
 
-// A store whose journal is damaged can still read records behind the damage. They
+// A store whose journal is damaged can still read records after the damage. They
 // are not replayed, since what they were to change is not what it was; which
 // blocks they had changed is what an administrator has to restore.
 
@@ -57,9 +57,9 @@ func (s *Store) noteTorn(ctx context.Context, torn journal.LSN) error {
 	return err
 }
 
-// changesBehind says what records change that can be read behind the damage of a
+// changesAfter says what records change that can be read after the damage of a
 // journal that is refused; "" where there is none. It names the first of them.
-func (s *Store) changesBehind(ctx context.Context, o journal.Options) string {
+func (s *Store) changesAfter(ctx context.Context, o journal.Options) string {
 	next := o.First
 	s.recovery.unused.Begin(s.catalog.nameOf)
 	_, err := journal.Read(ctx, o, func(rec journal.Record) error {
@@ -78,17 +78,17 @@ func (s *Store) changesBehind(ctx context.Context, o journal.Options) string {
 		return ""
 	}
 	var texts []string
-	for i := range list[:min(len(list), maxNamedBehind)] {
+	for i := range list[:min(len(list), maxNamedAfter)] {
 		texts = append(texts, list[i].String())
 	}
 	if more += len(list) - len(texts); more > 0 {
 		texts = append(texts, fmt.Sprintf("and %d more", more))
 	}
-	return "; behind the damage can be read " + strings.Join(texts, "; ")
+	return "; readable after the damage: " + strings.Join(texts, "; ")
 }
 
-// maxNamedBehind bounds what an error names of a journal.
-const maxNamedBehind = 3
+// maxNamedAfter bounds what an error names of a journal.
+const maxNamedAfter = 3
 
 // Damage returns what was found damaged, and which changes of a damaged journal are
 // not used: at most 100 things, and how many more there were. What was not durable when

@@ -56,7 +56,7 @@ type Volume struct {
 // Name returns the volume's name.
 func (v *Volume) Name() string { return *v.named.Load() }
 
-// String returns what people call it: "volume NAME" or "file NAME".
+// String returns its kind and name: "volume NAME" or "file NAME".
 func (v *Volume) String() string {
 	return v.key().String()
 }
@@ -100,7 +100,7 @@ func (v *Volume) checkRange(off, length int64) error {
 
 // admit is the last check before a change, with v.mu held: an operation whose
 // context has ended changes nothing any more, however long it waited for the
-// lock, because whoever ended it may have said already that it is over.
+// lock, because its end may have been reported already.
 func (v *Volume) admit(ctx context.Context, off, length int64) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -152,7 +152,7 @@ func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64) error {
 }
 
 // writePart writes less than a block: it reads the block, merges and writes it
-// if nobody wrote to it in between.
+// if no other writer changed it in between.
 func (v *Volume) writePart(ctx context.Context, p []byte, off int64) error {
 	b := v.store.reader.getBlock()
 	defer v.store.reader.putBlock(b)

@@ -17,7 +17,7 @@ import (
 const MaxWatches = 1024
 
 // errWatched: a range that is about to change is watched since notice was
-// given; the change has to begin anew.
+// given; the change has to begin again.
 var errWatched = errors.New("the range is being watched")
 
 // Watch is a promise that ranges of a volume have not changed since the watch
@@ -91,7 +91,7 @@ func (w *Watch) Stop() {
 	w.volume.watched.remove(w)
 }
 
-// tell calls the function, unless somebody did.
+// tell calls the function, unless another caller did.
 func (w *Watch) tell(ctx context.Context) error {
 	w.notice.Lock()
 	defer w.notice.Unlock()
@@ -168,7 +168,7 @@ func (ws *watches) giveNotice(ctx context.Context, block, count uint64) error {
 }
 
 // check is called with the volume locked for a change of blocks: errWatched
-// means that somebody began to watch them after notice was given.
+// means that a watch over them began after notice was given.
 func (ws *watches) check(block, count uint64) error {
 	list := ws.list.Load()
 	if list == nil {
@@ -183,7 +183,7 @@ func (ws *watches) check(block, count uint64) error {
 }
 
 // changeWatched gives notice of a change of blocks and makes it, again if
-// somebody begins to watch them in between.
+// a watch over them begins in between.
 func (v *Volume) changeWatched(ctx context.Context, block, count uint64, change func() error) error {
 	for {
 		if err := v.watched.giveNotice(ctx, block, count); err != nil {
