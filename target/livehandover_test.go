@@ -32,6 +32,8 @@ type live struct {
 	text string
 	log  *logs.Text
 	s    *Service
+	// suspending has how long sessions took to come to rest.
+	suspending []time.Duration
 }
 
 // newLive starts a service on a port of its own.
@@ -65,6 +67,7 @@ func (v *live) handOver(grace time.Duration, connections int) time.Duration {
 	defer cancel()
 	suspended, err := v.s.server.Suspend(ctx)
 	must.Succeed(v.t, err)
+	v.suspending = append(v.suspending, time.Since(began))
 	v.s.unwatch()
 	v.s.serving.Wait()
 	v.s.stopCopies(ctx)
@@ -141,8 +144,10 @@ func TestLiveHandover(t *testing.T) {
 	if n := v.logins() - before; n != 0 {
 		t.Errorf("%d logins", n)
 	}
-	slices.Sort(gaps)
-	t.Logf("gap: median %v, longest %v", gaps[len(gaps)/2], gaps[len(gaps)-1])
+	for name, times := range map[string][]time.Duration{"without service": gaps, "of it, to suspend": v.suspending} {
+		slices.Sort(times)
+		t.Logf("%s: median %v, longest %v", name, times[len(times)/2], times[len(times)-1])
+	}
 }
 
 // load reads and writes blocks of a LUN, and knows what is there.

@@ -21,7 +21,7 @@ var (
 	// errParked ends a reader that has left its connection to Suspend.
 	errParked = errors.New("reader is parked")
 	// errNotSuspended is why a connection ends that cannot be handed over.
-	errNotSuspended = errors.New("connection closed: cannot be handed over to another process")
+	errNotSuspended = errors.New("cannot be handed over to another process")
 )
 
 // Reasons why a connection cannot be handed over.

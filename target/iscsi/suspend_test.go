@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"odx/chap"
 	"odx/target/scsi"
 )
 
@@ -391,4 +393,91 @@ func TestSuspend_PeerCloses(t *testing.T) {
 		t.Errorf("%d connections were closed", n)
 	}
 	eventually(t, "the session has ended", func() bool { return len(r.srv.Sessions()) == 0 && r.disk.nexuses() == 0 })
+}
+
+// TestResume_CHAP: a proven user is not asked again, has the same rights, and keeps the
+// session from others; a user that is unknown by now has lost it.
+func TestResume_CHAP(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		t.Run(fmt.Sprintf("known: %v", known), func(t *testing.T) {
+			t.Parallel()
+			r := newRelay(t, nil)
+			authentication := func(user string) Authentication {
+				a, err := chap.New(chap.Config{Users: []chap.User{{Credential: chap.Credential{Name: user, Secret: []byte(chapSecret)}}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return Authentication{CHAP: a}
+			}
+			r.demand(authentication(chapUser))
+			r.targets[0].Authentication = authentication(chapUser)
+			i := r.dial()
+			i.step(csgSecurity|toOperational, name, normal, wantTarget, offerCHAP)
+			i.step(csgSecurity|toOperational, i.proof(chap.MD5, chapUser, chapSecret)...)
+			answer, data := i.step(csgOperational | toFullFeature)
+			i.loggedIn(answer, data)
+			i.alive()
+			before := r.disk.rightsOf(testInitiator)
+			s := r.suspend(grace)
+			if !known {
+				r.targets[0].Authentication = authentication("another")
+				if n := r.resume(s); n != 1 {
+					t.Errorf("%d connections were closed, want 1", n)
+				}
+				i.expectClosed()
+				return
+			}
+			if n := r.resume(s); n != 0 {
+				t.Errorf("%d connections were closed", n)
+			}
+			i.alive()
+			if after := r.disk.rightsOf(testInitiator); before.Proof == "" || after.Proof != before.Proof {
+				t.Errorf("proof %q, want %q", after.Proof, before.Proof)
+			}
+		})
+	}
+}
+
+// TestSuspend_Load: sessions with and without digests write solicited and unsolicited
+// data, and read it, while servers replace each other.
+func TestSuspend_Load(t *testing.T) {
+	r := newRelay(t, nil)
+	const writers, rounds = 6, 20
+	var stop atomic.Bool
+	var running sync.WaitGroup
+	for k := range writers {
+		i := r.loginAs(fmt.Sprintf("%s%d", testInitiator, k), append([]string{"MaxRecvDataSegmentLength=4096", "FirstBurstLength=16384", "MaxBurstLength=16384"},
+			[][]string{nil, {"HeaderDigest=CRC32C"}, {"DataDigest=CRC32C", "ImmediateData=No"}}[k%3]...)...)
+		i.alive()
+		running.Go(func() {
+			for n := 0; !stop.Load() && !t.Failed(); n++ {
+				data := pattern(n, 96*memBlock) // more than a burst
+				h := i.command(bitWrite, uint32(len(data)), write10(uint32(k*128), 96)...)
+				first := min(len(data), 16384)
+				if k%3 == 2 {
+					first = 0
+				}
+				i.send(h, nil, data[:first])
+				for {
+					s, _ := i.recv()
+					if s.opcode() == opSCSIResponse {
+						break
+					}
+					if s.opcode() != opR2T {
+						t.Errorf("received %x", *s)
+						return
+					}
+					i.answerR2T(h, s, data, 8192)
+				}
+				mustEqual(t, "blocks", i.readBlocks(uint32(k*128), 96), data)
+			}
+		})
+	}
+	for range rounds {
+		if r.handOver(patience, writers); t.Failed() {
+			break
+		}
+	}
+	stop.Store(true)
+	running.Wait()
 }
