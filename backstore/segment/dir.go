@@ -85,9 +85,20 @@ func (f directory) Discard(retired ID) error { return f.fs.Remove(f.path(retired
 func (f directory) GiveUp(retired ID) error  { return f.giveUp(f.path(retired, spareSuffix)) }
 func (f directory) Retired() ([]ID, error)   { return f.list(spareSuffix) }
 
-func (f directory) Usable(retired ID) bool {
+func (f directory) Assigned(retired ID, limit int64) (int64, error) {
 	blob, err := f.fs.Open(f.path(retired, spareSuffix))
-	return err == nil && blob.Close() == nil
+	if err != nil {
+		return 0, err
+	}
+	defer blob.Close()
+	if retired >= firstReserveID && blob.Allocate(limit) == nil {
+		return limit, nil // an earlier version left blocks past its end
+	}
+	bytes, err := blob.Size()
+	if bytes = min(bytes, limit); err != nil || bytes == 0 || blob.Allocate(bytes) != nil {
+		return 0, nil
+	}
+	return bytes, nil
 }
 
 func (f directory) Prepare(retired ID, bytes int64) (int64, error) {
@@ -107,6 +118,9 @@ func (f directory) Prepare(retired ID, bytes int64) (int64, error) {
 		}
 	}
 	if err == nil {
+		err = lengthen(blob, bytes)
+	}
+	if err == nil {
 		err = blob.Sync()
 	}
 	if err = errors.Join(err, blob.Close()); err == nil {
@@ -116,6 +130,16 @@ func (f directory) Prepare(retired ID, bytes int64) (int64, error) {
 		err = errors.Join(err, f.fs.Remove(path))
 	}
 	return 0, err
+}
+
+// lengthen sets the length to bytes, which have blocks, so that Assigned finds it. A
+// longer file stays as it is.
+func lengthen(blob Blob, bytes int64) error {
+	size, err := blob.Size()
+	if err != nil || size >= bytes {
+		return err
+	}
+	return blob.Truncate(bytes)
 }
 
 func (f directory) list(suffix string) ([]ID, error) {

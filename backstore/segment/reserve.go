@@ -95,10 +95,7 @@ func (s *Set) useReserve(need int64) error {
 	}
 	s.assigned, s.moved = bytes, true
 	// So that the size is the allocated length, also after a restart.
-	if size, err := s.current.blob.Size(); err != nil || size >= bytes {
-		return err
-	}
-	return s.current.blob.Truncate(bytes)
+	return lengthen(s.current.blob, bytes)
 }
 
 // newReserved creates a blob from a file of the reserve. mu is held.
@@ -198,7 +195,7 @@ func (s *Set) fill() error {
 		return nil
 	}
 	if err == nil {
-		// The length of a file of an earlier process is known only now.
+		// A file of an earlier process may have been longer than what it has blocks for.
 		sp.files[slices.IndexFunc(sp.files, func(f spare) bool { return f.id == id })].bytes = bytes
 		if longest := slices.MaxFunc(sp.files, shorter); longest.id != id && longest.bytes > bytes {
 			return nil

@@ -81,7 +81,10 @@ type Reuser interface {
 	Discard(retired ID) error           // deletes it
 	GiveUp(retired ID) error            // gives away a blob that nothing reads
 	Retired() ([]ID, error)             // ascending
-	Usable(retired ID) bool             // reports whether it can be opened
+	// Assigned returns for how many bytes, at most limit, a retired blob has blocks: for
+	// its length, or for none if it has holes for which there are no blocks. The error
+	// is that of opening it.
+	Assigned(retired ID, limit int64) (int64, error)
 	// Prepare creates a retired blob, or uses an existing one, and allocates blocks for
 	// the given number of bytes, durably, or for its length if there are no more
 	// blocks. It returns the number of bytes with blocks.

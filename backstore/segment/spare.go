@@ -23,7 +23,7 @@ type spares struct {
 	files  []spare // the last one is reused first
 	none   bool    // delete the files of removed segments
 	scarce bool    // the disk is full: other programs take freed blocks
-	reused int64   // length of the file last reused by newBlob; 0 if none
+	reused int64   // bytes with blocks of the file last reused by newBlob; 0 if none
 	// reserve are files with blocks for a whole segment: see reserve.go.
 	reserve []spare
 	// taken are the numbers of spare files whose names something else has, that cannot be
@@ -33,11 +33,11 @@ type spares struct {
 
 type spare struct {
 	id    ID    // of its previous segment
-	bytes int64 // length of the file
+	bytes int64 // of the file with blocks
 	since time.Time
 }
 
-// init finds the spare files of an earlier process, of about bytes each.
+// init finds the spare files of an earlier process. At most bytes of each are used.
 func (sp *spares) init(blobs Blobs, bytes int64) error {
 	sp.reuser, _ = blobs.(Reuser)
 	if sp.reuser == nil {
@@ -49,11 +49,12 @@ func (sp *spares) init(blobs Blobs, bytes int64) error {
 	}
 	for _, id := range ids {
 		// A file that cannot be opened, for example a directory, is left alone.
-		if !sp.reuser.Usable(id) {
+		has, err := sp.reuser.Assigned(id, bytes)
+		if err != nil {
 			sp.taken = append(sp.taken, id)
 			continue
 		}
-		sp.files = append(sp.files, spare{id, bytes, time.Now()})
+		sp.files = append(sp.files, spare{id, has, time.Now()})
 	}
 	return nil
 }
@@ -67,7 +68,10 @@ func (s *Set) newBlob(id ID) (Blob, error) {
 		sp.files = sp.files[:n-1]
 		blob, err := sp.reuser.Reuse(old.id, id)
 		if err == nil {
-			sp.reused = old.bytes
+			// Without blocks for all of it, each Append finds out whether it has some.
+			if blob.Allocate(old.bytes) == nil {
+				sp.reused = old.bytes
+			}
 			return blob, nil
 		}
 		// The file is not lost: the next Open finds it as a spare, or as a segment
@@ -153,9 +157,9 @@ func references(h *handle, w *written) int64 {
 }
 
 // reusable returns the length of a segment's file if it can be reused: it is not longer
-// than a new segment, and its header is this segment's. After a power cut, a file may
-// have its name from before its reuse. The error is errForeign if the file is of
-// another store, errVersion if it is of another format.
+// than a new segment, has blocks for all of it, and its header is this segment's. After a
+// power cut, a file may have its name from before its reuse. The error is errForeign if
+// the file is of another store, errVersion if it is of another format.
 func (s *Set) reusable(id ID) (bytes int64, err error) {
 	blob, err := s.o.Blobs.Open(id)
 	if err != nil {
@@ -168,6 +172,9 @@ func (s *Set) reusable(id ID) (bytes int64, err error) {
 	}
 	if err != nil || s.spares.reuser == nil || s.spares.none && s.reserveFull() || size > s.o.bytes() {
 		return 0, err
+	}
+	if blob.Allocate(size) != nil {
+		return 0, nil // a file with holes, and the disk is full
 	}
 	return size, nil
 }
@@ -237,7 +244,7 @@ func (s *Set) RoomBytes() int64 {
 	return n
 }
 
-// SpareBytes is the approximate length of the spare files.
+// SpareBytes is the number of bytes of the spare files that have blocks.
 func (s *Set) SpareBytes() (n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -2,8 +2,10 @@ package segment
 
 import (
 	"bytes"
+	"errors"
 	"io/fs"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -126,4 +128,72 @@ func TestSet_NotReused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOpen_SparesWithoutBlocks: on a full disk, the spare files of an earlier process
+// count for their blocks, not for their length or that of a segment, and data for which
+// they have no blocks is refused at once, not when it is written out.
+func TestOpen_SparesWithoutBlocks(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		written int64 // bytes
+		size    int64
+		room    int64 // bytes with blocks
+	}{
+		{"empty", 0, 0, 0},
+		{"short", 3*BlockLength - 100, 3*BlockLength - 100, 3*BlockLength - 100},
+		{"a hole at the end", 2 * BlockLength, 8 * BlockLength, 0},
+		{"only a hole", 0, 8 * BlockLength, 0},
+		{"whole", 8 * BlockLength, 8 * BlockLength, 8 * BlockLength},
+		{"too long", 8 * BlockLength, 90 * BlockLength, 8 * BlockLength},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := vfs.NewMem()
+			must.Succeed(t, m.MkdirAll("/s"))
+			f, err := m.Create("/s/00000003.spare")
+			must.Succeed(t, err)
+			_, err = f.WriteAt(make([]byte, test.written), 0)
+			must.Succeed(t, err)
+			must.Succeed(t, errors.Join(f.Truncate(test.size), f.Close()))
+			m.SetCapacity(max(m.Used(), 1))
+			s := open(t, m, "/s", Options{SegmentBlocks: 8, Gather: 4 * BlockLength})
+			if got := s.RoomBytes(); got != test.room {
+				t.Errorf("room for %d bytes, want %d", got, test.room)
+			}
+			appended := int64(0)
+			for i := range 8 {
+				a, err := s.Append(blocks(i, 1))
+				if err == nil {
+					appended++
+					must.Succeed(t, s.WriteOut())
+					wantData(t, s, a, blocks(i, 1))
+				} else {
+					wantErr(t, "append", err, syscall.ENOSPC)
+				}
+			}
+			if least := test.room/BlockLength - 1; appended < least {
+				t.Errorf("%d blocks were appended, want %d", appended, least)
+			}
+			must.Succeed(t, s.Sync())
+		})
+	}
+}
+
+// TestSet_RemoveWithHoles: the file of a removed segment is no spare on a full disk if it
+// has holes.
+func TestSet_RemoveWithHoles(t *testing.T) {
+	m := vfs.NewMem()
+	s := open(t, m, "/s", Options{SegmentBlocks: 8})
+	a := appendTo(t, s, blocks(1, 2))
+	s.Seal()
+	must.Succeed(t, s.Sync())
+	f, err := m.Open("/s/00000001.seg")
+	must.Succeed(t, err)
+	must.Succeed(t, errors.Join(f.Truncate(8*BlockLength), f.Close()))
+	m.SetCapacity(m.Used())
+	must.Succeed(t, s.Remove(a.Segment))
+	if s.SpareBytes() != 0 {
+		t.Errorf("%d bytes are spare", s.SpareBytes())
+	}
+	wantFiles(t, m)
 }
