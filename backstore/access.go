@@ -112,3 +112,28 @@ func (s *Store) lookAtSegments(ctx context.Context) {
 	}
 	s.damage.Note(first, fmt.Errorf("data that lies there cannot be read: %w", accessError(why)))
 }
+
+// refuseFormat refuses a store of another format before it is claimed: a claim changes
+// the lock.
+func (s *Store) refuseFormat() error {
+	if s.opts.ReadOnly {
+		return nil
+	}
+	other := false
+	for _, dir := range layout.Superblocks(s.opts.Dir) {
+		_, err := layout.ReadSuperblock(s.opts.FS, filepath.Join(dir, layout.SuperblockName))
+		if err == nil {
+			return nil
+		}
+		_, is := errors.AsType[*layout.FormatError](err)
+		other = other || is
+	}
+	if !other {
+		return nil
+	}
+	_, _, _, err := s.opts.dir().FindSuperblock()
+	if _, is := errors.AsType[*layout.FormatError](err); is {
+		return err
+	}
+	return nil // what else is wrong its owner finds
+}

@@ -8,19 +8,13 @@ import (
 	"path/filepath"
 	"slices"
 
-	"golang.org/x/time/rate"
-
 	"odx/backstore/blockmap"
-	"odx/backstore/damage"
 	"odx/backstore/dedup"
 	"odx/backstore/extent"
 	"odx/backstore/fingerprint"
 	"odx/backstore/journal"
 	"odx/backstore/layout"
-	"odx/backstore/meta"
-	"odx/backstore/pages"
 	"odx/backstore/rows"
-	"odx/backstore/scrubplan"
 	"odx/backstore/segment"
 )
 
@@ -50,35 +44,6 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.life.background.Go(func() { loop(run) })
 	}
 	return s, nil
-}
-
-// newStore returns a store that is not open. o has its defaults.
-func newStore(o Options) *Store {
-	found := damage.NewLog(o.Log)
-	s := &Store{
-		opts: o, log: o.Log, damage: found, parts: parts{clock: pages.NewClock()},
-		life:    life{readOnly: o.ReadOnly, log: o.Log, damage: found, owner: o.Owner},
-		catalog: newCatalog(), copies: newCopyBuffers(),
-		checkpoints: checkpointer{hurry: make(chan struct{}, 1), stored: make(chan struct{}, 1)},
-	}
-	p, opts := &s.parts, &s.opts
-	s.recovery = recovery{parts: p, opts: opts, log: s.log, damage: s.damage, life: &s.life, catalog: &s.catalog, durable: &s.durable}
-	s.records = recordTable{parts: p, opts: opts, life: &s.life, damage: s.damage, changed: make(map[string][]byte)}
-	s.durable = syncer{parts: p, opts: opts}
-	s.space = space{parts: p, opts: opts, log: s.log, damage: s.damage, checkpoints: &s.checkpoints, cleanNow: make(chan struct{}, 1)}
-	s.pace = pacer{parts: p, opts: opts, life: &s.life, space: &s.space, checkpoints: &s.checkpoints}
-	s.reader = reader{parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, pace: &s.pace, opMu: &s.opMu}
-	s.writer = writer{
-		parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, space: &s.space, durable: &s.durable,
-		indexLoaded: make(chan struct{}),
-	}
-	s.scrubs = scrubplan.Plan{Records: planRecords{s}, Every: o.ScrubEvery, Scrub: s.scheduledScrub, Log: s.log}
-	s.cleaner = cleaner{
-		parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, space: &s.space, writer: &s.writer, opMu: &s.opMu,
-		checkpoint: s.Checkpoint, distrust: s.reader.distrust,
-		budget: rate.NewLimiter(rate.Limit(o.CleanBytesPerSecond), int(max(o.CleanBytesPerSecond, cleanBatch))),
-	}
-	return s
 }
 
 // open opens the parts one after the other. Nothing that an earlier process left
@@ -128,31 +93,6 @@ func (s *Store) open(ctx context.Context) error {
 	}
 	s.checkPlace()
 	return nil
-}
-
-// refuseFormat refuses a store of another format before it is claimed: a claim changes
-// the lock.
-func (s *Store) refuseFormat() error {
-	if s.opts.ReadOnly {
-		return nil
-	}
-	other := false
-	for _, dir := range layout.Superblocks(s.opts.Dir) {
-		_, err := layout.ReadSuperblock(s.opts.FS, filepath.Join(dir, layout.SuperblockName))
-		if err == nil {
-			return nil
-		}
-		_, is := errors.AsType[*layout.FormatError](err)
-		other = other || is
-	}
-	if !other {
-		return nil
-	}
-	_, _, _, err := s.opts.dir().FindSuperblock()
-	if _, is := errors.AsType[*layout.FormatError](err); is {
-		return err
-	}
-	return nil // what else is wrong its owner finds
 }
 
 // advise adds what to do to an error that ends opening a store for writing because of
@@ -268,54 +208,6 @@ func (s *Store) loadState() (rows.Checkpoint, error) {
 	return st, s.loadTables()
 }
 
-// readState reads what the last checkpoint is.
-func readState(kv meta.Reader) (rows.Checkpoint, error) {
-	b, err := kv.Get([]byte(rows.CheckpointKey))
-	if errors.Is(err, meta.ErrNotFound) {
-		// Even that of a new store has it.
-		return rows.Checkpoint{}, fmt.Errorf("%w: the store has no checkpoint: its files, in %s, are missing; restore them from a copy", ErrCorrupt, layout.CheckpointDir)
-	}
-	if err != nil {
-		return rows.Checkpoint{}, err
-	}
-	return rows.DecodeCheckpoint(b)
-}
-
-func (s *Store) loadTables() error {
-	err := s.scanTables(s.parts.kv,
-		func(v *Volume) { s.catalog.volumes[v.number], s.catalog.byName[v.key()] = v, v },
-		func(st *snapshotState) { s.catalog.snapshots[st.id] = st })
-	if err == nil && s.opts.ReadOnly {
-		err = s.recovery.salvageSnapshots()
-	}
-	return err
-}
-
-// scanTables calls the functions with every stored volume and snapshot.
-func (s *Store) scanTables(kv meta.Reader, volume func(*Volume), snapshot func(*snapshotState)) error {
-	err := kv.Scan([]byte{rows.VolumePrefix}, func(_, value []byte) error {
-		row, err := rows.DecodeVolume(value)
-		if err == nil {
-			volume(s.volumeOf(&row))
-		}
-		return err
-	})
-	if err = s.life.tolerate("table of volumes", err); err != nil {
-		return fmt.Errorf("table of volumes: %w", err)
-	}
-	err = kv.Scan([]byte{rows.SnapshotPrefix}, func(_, value []byte) error {
-		row, err := rows.DecodeSnapshot(value)
-		if err == nil {
-			snapshot(newSnapshotState(&row))
-		}
-		return err
-	})
-	if err = s.life.tolerate("table of snapshots", err); err != nil {
-		return fmt.Errorf("table of snapshots: %w", err)
-	}
-	return nil
-}
-
 // replay opens segments and journal and does what the journal holds again.
 func (s *Store) replay(ctx context.Context, st rows.Checkpoint) error {
 	if err := s.openSegments(st.NextSegment); err != nil {
@@ -399,14 +291,6 @@ func (s *Store) openJournal(ctx context.Context, first journal.LSN) (err error) 
 	return s.noteTorn(ctx, s.parts.journal.Torn())
 }
 
-func (s *Store) journalOptions(first journal.LSN) journal.Options {
-	return journal.Options{
-		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, layout.JournalDir), StoreID: s.parts.sb.ID, First: first,
-		BeforeWrite: s.parts.segments.WriteOut, BeforeSync: s.durable.syncSegments, Legacy: s.parts.sb.OldJournal,
-		FileBytes: s.space.journalFile, Left: s.space.noteLeft,
-	}
-}
-
 // Close makes everything durable, stores a checkpoint and releases the store.
 // Operations that are still running fail or finish first.
 func (s *Store) Close() error {
@@ -434,14 +318,4 @@ func (s *Store) Close() error {
 		err = s.parts.journal.Commit(context.Background(), s.parts.journal.Last())
 	}
 	return spaceError(errors.Join(err, s.closeFiles()))
-}
-
-// closeFiles closes what open has opened, in the order of dependence, and gives the store
-// back.
-func (s *Store) closeFiles() error {
-	err := s.parts.close()
-	if s.life.owner != nil {
-		err = errors.Join(err, s.life.owner.Release())
-	}
-	return err
 }

@@ -67,3 +67,13 @@ func (s *Store) Lost() <-chan struct{} { return s.life.owner.Lost() }
 // Epoch is the epoch of the claim: see owner.Holding. Of a store that is only read it is
 // that of the last process that could change it.
 func (s *Store) Epoch() uint64 { return s.life.owner.Epoch() }
+
+// closeFiles closes what open has opened, in the order of dependence, and gives the store
+// back.
+func (s *Store) closeFiles() error {
+	err := s.parts.close()
+	if s.life.owner != nil {
+		err = errors.Join(err, s.life.owner.Release())
+	}
+	return err
+}
