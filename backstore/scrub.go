@@ -31,50 +31,6 @@ type ScrubOptions struct {
 	Progress func(ScrubProgress)
 }
 
-// ScrubProgress says how far a Scrub is.
-type ScrubProgress struct {
-	// TotalBytes is what was live when it began.
-	TotalBytes int64
-	// ReadBytes is what was read and verified so far, damaged or not.
-	ReadBytes int64
-	// Damaged is the number of damaged extents so far.
-	Damaged int
-}
-
-// ScrubResult is what a Scrub found.
-type ScrubResult struct {
-	ScrubProgress
-	// Damages describes the damaged extents, the first 1000 of them.
-	Damages []Damage
-	// Metadata says what of the metadata is lost, in all of its copies. What one
-	// copy still had was mended.
-	Metadata []string
-	// MendedBytes is how much of the metadata was mended by the scrub itself.
-	MendedBytes int64
-	// Mended are the files that were mended since the store began to open, at most
-	// 100.
-	Mended []Mended
-}
-
-// Damage is an extent that cannot be read as it was written.
-type Damage struct {
-	Extent uint64
-	// Segment is the number of the segment, in hexadecimal as its file is named;
-	// Block is where the extent begins in it and Blocks how long it is, in
-	// blocks of 4096 bytes.
-	Segment string
-	Block   uint32
-	Blocks  int
-	Reason  string
-	// Uses are the ranges of address spaces that show the damaged blocks, the
-	// first 1000 of them.
-	Uses []Use
-	// MoreUses is how many are not in Uses.
-	MoreUses int
-
-	bad uint32 // bit k: block k of the extent is damaged
-}
-
 // Scrub reads all metadata, in every copy, and mends what is damaged in one of
 // them; then it reads every extent and verifies its checksums and its fingerprint. It
 // holds no lock while it reads: operations continue, and what they free or move

@@ -14,19 +14,6 @@ const (
 	usesStep = 64
 )
 
-// Use is a range of bytes of a volume or of a snapshot.
-type Use struct {
-	// Volume or File is the name of the one that it is.
-	Volume string
-	File   string
-	// Snapshot is the snapshot's number, 0 where it is neither.
-	Snapshot uint64
-	// Offset and Length are in bytes. Those of a snapshot are bytes of the
-	// volume that it was taken of.
-	Offset int64
-	Length int64
-}
-
 // findUses walks the maps of all volumes and snapshots for the damaged blocks
 // and adds where they are used.
 func (s *Store) findUses(ctx context.Context, damages []Damage) error {

@@ -358,3 +358,11 @@ func (v *Volume) checkWritable() error {
 func (v *Volume) row() *rows.Volume {
 	return &rows.Volume{Number: v.number, ID: v.id, Name: v.Name(), Size: v.size, Root: v.root, Flags: v.flags(), Origin: v.origin, Created: v.created}
 }
+
+// volumeOf returns the volume that a row describes.
+func (s *Store) volumeOf(r *rows.Volume) *Volume {
+	v := s.newVolume(r.Name)
+	v.number, v.id, v.size, v.root, v.origin, v.created = r.Number, r.ID, r.Size, r.Root, r.Origin, r.Created
+	v.setFlags(r.Flags)
+	return v
+}

@@ -234,11 +234,3 @@ func (v *Volume) resize(size int64) error {
 	v.size = size
 	return nil
 }
-
-// volumeOf returns the volume that a row describes.
-func (s *Store) volumeOf(r *rows.Volume) *Volume {
-	v := s.newVolume(r.Name)
-	v.number, v.id, v.size, v.root, v.origin, v.created = r.Number, r.ID, r.Size, r.Root, r.Origin, r.Created
-	v.setFlags(r.Flags)
-	return v
-}
