@@ -28,7 +28,7 @@ const childFD = 3
 type Child struct {
 	link
 	cmd   *exec.Cmd
-	ended chan error // has the result of Wait
+	ended chan struct{} // closed when the child has ended
 }
 
 // Start starts a program and returns when it has checked that it can take over. It inherits
@@ -43,14 +43,17 @@ func Start(ctx context.Context, program string, args []string, plan Plan) (*Chil
 	if err != nil {
 		return nil, errors.Join(err, theirs.Close())
 	}
-	c := &Child{link: l, cmd: exec.Command(program, args...), ended: make(chan error, 1)}
+	c := &Child{link: l, cmd: exec.Command(program, args...), ended: make(chan struct{})}
 	c.cmd.Stdout, c.cmd.Stderr, c.cmd.ExtraFiles = os.Stdout, os.Stderr, []*os.File{theirs}
 	err = c.cmd.Start()
 	theirs.Close() // so that the end of the child is the end of the connection
 	if err != nil {
 		return nil, errors.Join(err, c.conn.Close())
 	}
-	go func() { c.ended <- c.cmd.Wait() }() // ends with the child or with this process
+	go func() { // ends with the child or with this process
+		defer close(c.ended)
+		_ = c.cmd.Wait() // how it ended is in the log
+	}()
 	if err := c.check(ctx, plan); err != nil {
 		return nil, errors.Join(err, c.Kill())
 	}

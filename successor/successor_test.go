@@ -117,7 +117,6 @@ func TestChild_Fails(t *testing.T) {
 		}
 		if how == "late" {
 			<-c.ended
-			c.ended <- nil
 		}
 		if err := c.Kill(); errors.Is(err, ErrServed) != served {
 			t.Errorf("%s: %v, want served %v", how, err, served)

@@ -27,9 +27,12 @@ const (
 	MaxName = 1024
 	// MaxWindow bounds the commands between ExpCmdSN and MaxCmdSN.
 	MaxWindow = 1<<16 + 1
-	// MaxUnits bounds the logical units of a nexus, MaxAttentions the unit attentions of
-	// each, and MaxCopies the copy operations that a State has.
-	MaxUnits, MaxAttentions, MaxCopies = 1 << 14, 64, 1 << 16
+	// MaxUnits bounds the logical units of a nexus.
+	MaxUnits = 1 << 14
+	// MaxAttentions bounds the unit attentions of each.
+	MaxAttentions = 64
+	// MaxCopies bounds the copy operations of a State.
+	MaxCopies = 1 << 16
 	// maxSenseDepth bounds how often sense data may forward sense data.
 	maxSenseDepth = 4
 )
