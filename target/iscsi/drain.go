@@ -144,18 +144,18 @@ func (c *conn) drainPDU(p *pdu) error {
 // setAside appends a PDU to those that are not processed: with its data, or after an error
 // with the part of it that was read.
 func (c *conn) setAside(k *pdu, err error) {
-	c.suspended.aside = k.appendHeader(c.suspended.aside, c.in.headerDigest)
+	c.suspended.aside = c.in.appendHeader(c.suspended.aside, k)
 	if err != nil {
 		c.suspended.aside = append(c.suspended.aside, k.kept[:k.got]...)
 		return
 	}
-	c.suspended.aside = appendSegment(c.suspended.aside, k.kept, c.in.dataDigest)
+	c.suspended.aside = c.in.appendSegment(c.suspended.aside, k.kept)
 }
 
-// appendHeader appends the header of a PDU as it is on the wire.
-func (p *pdu) appendHeader(b []byte, withDigest bool) []byte {
+// appendHeader appends the header of a PDU as it was on the wire.
+func (r *reader) appendHeader(b []byte, p *pdu) []byte {
 	b = append(append(b, p.bhs[:]...), p.ahs...)
-	if withDigest {
+	if r.headerDigest {
 		var sum [digestLength]byte
 		digest(0).add(p.bhs[:]).add(p.ahs).put(sum[:])
 		b = append(b, sum[:]...)
@@ -163,14 +163,14 @@ func (p *pdu) appendHeader(b []byte, withDigest bool) []byte {
 	return b
 }
 
-// appendSegment appends a data segment as it is on the wire.
-func appendSegment(b, data []byte, withDigest bool) []byte {
+// appendSegment appends a data segment as it was on the wire.
+func (r *reader) appendSegment(b, data []byte) []byte {
 	if len(data) == 0 {
 		return b
 	}
 	pad := zeroPad[:padding(len(data))]
 	b = append(append(b, data...), pad...)
-	if withDigest {
+	if r.dataDigest {
 		var sum [digestLength]byte
 		digest(0).add(data).add(pad).put(sum[:])
 		b = append(b, sum[:]...)

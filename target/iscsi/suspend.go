@@ -293,8 +293,8 @@ func (s *session) takeEarlyBytes() map[*conn][]byte {
 			continue
 		}
 		for _, p := range append([]*pdu{e.pdu}, e.data...) {
-			b := p.appendHeader(raw[e.conn], e.conn.in.headerDigest)
-			raw[e.conn] = appendSegment(b, p.kept, e.conn.in.dataDigest)
+			in := e.conn.in
+			raw[e.conn] = in.appendSegment(in.appendHeader(raw[e.conn], p), p.kept)
 		}
 	}
 	clear(s.early)
