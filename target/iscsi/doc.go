@@ -21,6 +21,10 @@
 // A goroutine that queues a response first tries to send it without blocking. The
 // connection's writer sends the rest (see sender.go).
 //
+// A server can leave its sessions to another one, in another process: Suspend has its
+// readers come to rest (see drain.go) and returns state and sockets, from which Resume
+// goes on.
+//
 // # Bounds
 //
 // A peer that has not logged in uses one goroutine, at most loginBufferLength bytes of

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"odx/target/scsi"
@@ -49,7 +50,7 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	close(srv.watchdog.stop)
 	close(srv.budget.stop)
 	srv.wg.Wait()
-	return srv.awaitWorkers()
+	return srv.awaitWorkers(srv.opts.AbortTimeout)
 }
 
 // CloseConnections closes every connection at once. Nothing that is ready is sent, and
@@ -121,20 +122,29 @@ func (srv *Server) awaitConns() {
 	}
 }
 
-// awaitWorkers waits for aborted commands, for at most AbortTimeout.
-func (srv *Server) awaitWorkers() error {
+// awaitWorkers waits for aborted commands, for at most limit.
+func (srv *Server) awaitWorkers(limit time.Duration) error {
+	if !waitFor(&srv.workers, limit) {
+		return ErrCommandsRunning
+	}
+	return nil
+}
+
+// waitFor waits for a group, and reports whether it has ended within limit. Otherwise a
+// goroutine waits on.
+func waitFor(group *sync.WaitGroup, limit time.Duration) bool {
 	done := make(chan struct{})
 	go func() {
-		srv.workers.Wait()
+		group.Wait()
 		close(done)
 	}()
-	timer := time.NewTimer(srv.opts.AbortTimeout)
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case <-done:
-		return nil
+		return true
 	case <-timer.C:
-		return ErrCommandsRunning
+		return false
 	}
 }
 

@@ -32,6 +32,10 @@ func (s *Suspended) Close() error {
 // only matters if it does not get a processor.
 const parkLimit = 200 * time.Millisecond
 
+// lingerLimit bounds how long connections that end anyway, for example after a logout, may
+// wait for their initiators.
+const lingerLimit = 50 * time.Millisecond
+
 // Suspend ends the server and leaves its sessions to another one (Resume), which
 // initiators do not notice. Listeners stay open, and are not accepted from. Running
 // commands may continue until ctx ends, and their responses are sent. A connection is
@@ -59,8 +63,15 @@ func (srv *Server) Suspend(ctx context.Context) (*Suspended, error) {
 	parked = slices.DeleteFunc(parked, func(c *conn) bool { return !c.endSending() })
 	srv.endWorkers()
 	close(srv.budget.stop)
-	srv.wg.Wait()
-	err = srv.awaitWorkers()
+	if !waitFor(&srv.wg, lingerLimit) {
+		for _, c := range srv.appendConns(nil) {
+			if !slices.Contains(parked, c) {
+				c.close()
+			}
+		}
+		srv.wg.Wait()
+	}
+	err = srv.awaitWorkers(parkLimit)
 	return srv.take(ctx, parked), err
 }
 

@@ -240,6 +240,12 @@ func TestSuspend_Refused(t *testing.T) {
 			in.expect(opTextResponse)
 			return in.expectClosed
 		},
+		"logged out": func(r *relay) func() {
+			in := r.loginAs(testInitiator + "3")
+			in.send(in.request(opLogout), nil, nil)
+			in.expect(opLogoutResponse)
+			return in.expectClosed
+		},
 		"slow receiver": func(r *relay) func() {
 			in := r.loginAs(testInitiator + "3")
 			for range 100 {
@@ -258,7 +264,7 @@ func TestSuspend_Refused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRelay(t, nil)
+			r := newRelay(t, func(o *Options) { o.LogoutTimeout, o.AbortTimeout = patience, patience })
 			check := prepare(r)
 			i := r.login()
 			i.alive()
@@ -480,4 +486,35 @@ func TestSuspend_Load(t *testing.T) {
 	}
 	stop.Store(true)
 	running.Wait()
+}
+
+// TestSuspend_Hangs: a command that hangs in the store whatever its context says delays
+// nothing. Its connection is closed, and its nexus ends when it does.
+func TestSuspend_Hangs(t *testing.T) {
+	r := newRelay(t, func(o *Options) { o.AbortTimeout = patience })
+	started, release := r.disk.hang()
+	hung := r.loginAs(testInitiator + "2")
+	hung.send(hung.command(bitRead, memBlock, read10(0, 1)...), nil, nil)
+	<-started
+	i := r.login()
+	flush := i.command(0, 0, 0x35)
+	i.send(flush, nil, nil)
+	i.good(flush)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	s, err := r.srv.Suspend(ctx)
+	if took := time.Since(began); !errors.Is(err, ErrCommandsRunning) || took > 3*time.Second {
+		t.Errorf("Suspend returned %v after %v, want ErrCommandsRunning", err, took)
+	}
+	if err := <-r.served; !errors.Is(err, ErrSuspended) {
+		t.Errorf("Serve returned %v, want ErrSuspended", err)
+	}
+	hung.expectClosed()
+	if n := r.resume(r.pass(s)); n != 0 {
+		t.Errorf("%d connections were closed", n)
+	}
+	close(release)
+	i.alive()
+	eventually(t, "the nexus of the command has ended", func() bool { return r.disk.nexuses() == 1 })
 }
