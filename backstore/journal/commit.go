@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 
 	"odx/backstore/vfs"
 )
@@ -76,7 +75,7 @@ func (j *Journal) writeOut() error {
 	j.mu.Lock()
 	end := j.queue.end
 	j.batch = append(j.batch[:0], j.queue.chunks...)
-	j.splitting = append(j.splitting[:0], j.splits...)
+	j.splitting = j.split
 	j.mu.Unlock()
 	if j.written.lsn < end.lsn && j.o.BeforeWrite != nil {
 		if err := j.o.BeforeWrite(); err != nil {
@@ -135,7 +134,7 @@ func (j *Journal) fits(lsn LSN, size int64) bool {
 		return false
 	}
 	first := j.files[len(j.files)-1].header.first
-	split := slices.ContainsFunc(j.splitting, func(s LSN) bool { return first < s && s <= lsn })
+	split := first < j.splitting && j.splitting <= lsn
 	return !split && j.out.end+size <= j.out.limit
 }
 
@@ -225,7 +224,6 @@ func (j *Journal) trim() {
 	} else {
 		j.written.chunk -= dropped
 	}
-	j.splits = slices.DeleteFunc(j.splits, func(s LSN) bool { return s <= j.settled.lsn })
 	j.durable.Store(uint64(j.settled.lsn))
 	j.wakeAt = j.queue.end.encoded + j.step()
 	j.signalRoom()

@@ -37,7 +37,7 @@ type disk struct {
 	need     int64  // length of the record that needs a new file
 
 	batch     []*chunk // snapshot of queue.chunks
-	splitting []LSN    // snapshot of splits
+	splitting LSN      // snapshot of split
 	spares    []spare
 	taken     map[string]bool // spare names that other files have
 	preparing chan spare      // receives the spare being created; nil if none is

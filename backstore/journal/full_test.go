@@ -181,3 +181,40 @@ func TestJournal_Give_Close(t *testing.T) {
 	}
 	must.Succeed(t, f.Close())
 }
+
+// TestJournal_RotateOnFullDisk: checkpoints that fail, each of which has begun with a
+// Rotate, do not begin a file each when there is room again.
+func TestJournal_RotateOnFullDisk(t *testing.T) {
+	m := vfs.NewMem()
+	o := small(m)
+	j, last := openAt(t, o)
+	m.SetHook(func(kind vfs.OpKind, _ string) error {
+		if kind == vfs.OpWrite {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	var first LSN
+	var err error
+	for range 30 {
+		last = add(t, j)
+		first, err = j.Rotate()
+		must.Succeed(t, err)
+		wantErr(t, "commit", j.Commit(ctx, last), syscall.ENOSPC)
+	}
+	last = add(t, j)
+	m.SetHook(nil)
+	must.Succeed(t, j.Commit(ctx, last))
+	if n := len(names(t, m)); n > 2+readySpares+1 {
+		t.Errorf("%d files after the checkpoints: %v", n, names(t, m))
+	}
+	must.Succeed(t, j.Truncate(first))
+	if n := j.Bytes(); n != recordLength(len(payload(last))) {
+		t.Errorf("%d bytes after truncation", n)
+	}
+	must.Succeed(t, j.Close())
+	o.First = first
+	if _, got := openAt(t, o); got != last {
+		t.Errorf("replayed up to %d, want %d", got, last)
+	}
+}

@@ -120,7 +120,7 @@ type Journal struct {
 	waiting  int           // number of Reserves that wait
 	hasRoom  chan struct{} // closed when memory is free; nil if no caller waits
 	round    *round        // the round that Commits wait for; nil if none waits
-	splits   []LSN         // records that begin a file, by Rotate
+	split    LSN           // the record that begins a file, by the last Rotate
 	wakeAt   int64         // cursor.encoded at which the background wakes
 
 	wake chan struct{} // wakes the background goroutine
@@ -390,7 +390,9 @@ func (j *Journal) Bytes() int64 {
 }
 
 // Rotate starts a new file for later records and returns the number of its first one,
-// for Truncate when the records before it are no longer needed.
+// for Truncate when the records before it are no longer needed. It replaces an earlier
+// Rotate whose file does not exist yet: only the last checkpoint can need it, and on a
+// full disk many fail before there is room for a file.
 func (j *Journal) Rotate() (LSN, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -398,9 +400,7 @@ func (j *Journal) Rotate() (LSN, error) {
 		return 0, ErrClosed
 	}
 	next := j.queue.end.lsn + 1
-	if n := len(j.splits); n == 0 || j.splits[n-1] != next {
-		j.splits = append(j.splits, next)
-	}
+	j.split = next
 	return next, nil
 }
 
