@@ -98,8 +98,8 @@ func ended(err error) error {
 // PID returns the number of the child's process.
 func (c *Child) PID() int { return c.cmd.Process.Pid }
 
-// Pass passes e on, which stays the caller's, and returns when the child serves. After an
-// error the child must be killed before anything of e is used again.
+// Pass passes duplicates of the files of e, and its state, and returns when the child serves.
+// After an error the caller kills the child before it uses the files again.
 func (c *Child) Pass(e *Estate) error {
 	if err := c.deadline(servingLimit); err != nil {
 		return err
@@ -133,5 +133,5 @@ func (c *Child) Kill() error {
 	return errors.Join(err, c.conn.Close())
 }
 
-// Leave lets the child go on alone.
+// Leave ends the connection to a child that serves.
 func (c *Child) Leave() error { return c.conn.Close() }

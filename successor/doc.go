@@ -1,6 +1,6 @@
-// Package successor starts the program that is to take the place of this process, and passes
-// to it what this one has open: files by name, and a state in bytes. Until the successor says
-// that it serves, everything is still here too, so that this process can go on without it.
+// Package successor starts the program that replaces this process, and passes to it what this
+// process has open: files by name, and a state in bytes. Until the successor reports that it
+// serves, this process keeps everything and can continue without it.
 //
 //	this process                            successor
 //	Start ── program, configuration ──────► Connect
@@ -8,8 +8,8 @@
 //	Pass  ── files and state ─────────────► Receive
 //	      ◄── serving ───────────────────── Serving
 //
-// Both sides speak over a socket pair, one packet in each direction at a time. What is long
-// is in files in memory.
+// Both sides use a socket pair, one packet at a time in each direction. Long data is in files
+// in memory.
 package successor
 
 import (
@@ -68,16 +68,16 @@ type Plan struct {
 	StateVersion int
 }
 
-// ErrServed: the successor had begun to serve, but is not there any more.
+// ErrServed: the successor had begun to serve when it ended.
 var ErrServed = errors.New("the other process had begun to serve")
 
-// File is an open file that is passed, with what it is in the words of the caller.
+// File is an open file that is passed, with the caller's name for it.
 type File struct {
 	Name string
 	*os.File
 }
 
-// Estate is what a process passes on. The files belong to whoever has the Estate.
+// Estate is what a process passes on. The files belong to the holder of the Estate.
 type Estate struct {
 	State []byte
 	Files []File

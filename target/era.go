@@ -53,7 +53,7 @@ func bootID() string {
 func loadEra(ctx context.Context, store *backstore.Store, boot string, log *logrus.Entry) (*era, error) {
 	e := &era{boot: boot, store: store}
 	if e.resume(log) {
-		log.WithField("era", hex.EncodeToString(e.id[:])).Info("the era goes on: initiators keep their reservations and path states")
+		log.WithField("era", hex.EncodeToString(e.id[:])).Info("era continues: initiators keep their reservations and path states")
 		return e, nil
 	}
 	if _, err := rand.Read(e.id[:]); err != nil {

@@ -14,14 +14,12 @@ import (
 	"odx/target/iscsi"
 )
 
-const (
-	// suspendLimit is how long commands may run on once no more are read. A connection
-	// with one that does not end by then is closed.
-	suspendLimit = 250 * time.Millisecond
-)
+// suspendLimit is how long outstanding commands may run once no more are read. A
+// connection with a command that takes longer is closed.
+const suspendLimit = 250 * time.Millisecond
 
-// Handed is what a service passes on to the one that goes on for it, in this process or in
-// another one.
+// Handed is what a suspended service passes to the service that continues in its place, in
+// this process or in another one.
 type Handed struct {
 	// Claim are the files that hold the store (owner.Inherit).
 	Claim []*os.File
@@ -38,7 +36,7 @@ type Socket struct {
 	File             *os.File
 }
 
-// Inheritance is what a service begins with in place of nothing.
+// Inheritance is what a service takes over from the one before it.
 type Inheritance struct {
 	// Claim owns the store already; nil: the service claims it. It is the service's, also
 	// after an error.
@@ -53,10 +51,10 @@ type Inheritance struct {
 	Ready func() error
 }
 
-// Suspend ends the service and returns what another one needs to go on for it: initiators
-// see a pause. While it takes the checkpoint that makes the next start short, it still
-// serves. After an error there is nothing to go on with but the store, and the service has
-// ended, unless it is ErrNotSuspended.
+// Suspend ends the service and returns what another service needs to continue in its
+// place: initiators see a pause. It serves until the first checkpoint is taken, which makes
+// the next start short. ErrNotSuspended: the service continues. After any other error it has
+// ended, and only the store is left.
 func (s *Service) Suspend(ctx context.Context) (h *Handed, err error) {
 	if s.rescue {
 		return nil, fmt.Errorf("%w: a store that is only read is not handed over", ErrNotSuspended)
@@ -91,7 +89,7 @@ func (s *Service) Suspend(ctx context.Context) (h *Handed, err error) {
 	return h, s.stopErr
 }
 
-// ErrNotSuspended: the service goes on.
+// ErrNotSuspended: the service continues to serve.
 var ErrNotSuspended = errors.New("not suspended")
 
 // listening are duplicates of the listening sockets, which outlive those that accept.
@@ -120,7 +118,7 @@ func (k *listening) add(network, address string, l net.Listener) error {
 	return nil
 }
 
-// take returns the duplicates, which are the caller's, and keeps none any more.
+// take returns the duplicates, which become the caller's. None is kept from then on.
 func (k *listening) take() []Socket {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -165,14 +163,14 @@ func (h *Handed) Close() error {
 	return errors.Join(append(errs, h.DropSessions())...)
 }
 
-// failedHandovers are those that this process has gone on after.
+// failedHandovers counts the handovers that failed, after which this process continued.
 type failedHandovers struct {
 	mu    sync.Mutex // guards what follows
 	count int
 	last  string
 }
 
-// HandoverFailed has the status say that this process goes on because of why.
+// HandoverFailed records why a handover failed; the status reports it.
 func (s *Service) HandoverFailed(why error) {
 	f := &s.handovers
 	f.mu.Lock()

@@ -12,9 +12,9 @@ import (
 	"odx/internal/kit/must"
 )
 
-// TestService_Suspend: what a service hands over goes on, also in the process that it was in
-// when another one could not take it: with its sessions, its sockets and the lock of the
-// store, of which the next epoch begins. It is neither a stop nor the end of an era.
+// TestService_Suspend: a suspended service continues with its sessions, its sockets and the
+// lock of the store under the next epoch, also in the same process, which is the case when
+// another one could not take over. This is neither a stop nor the end of an era.
 func TestService_Suspend(t *testing.T) {
 	cfg := parse(t, t.TempDir(), fmt.Sprintf(disks, `"127.0.0.1:0"`))
 	s, err := Start(t.Context(), cfg, logs.Discard())
@@ -29,7 +29,7 @@ func TestService_Suspend(t *testing.T) {
 		era, epoch := s.era.id, s.store.Epoch()
 		h, err := s.Suspend(t.Context())
 		must.Succeed(t, err)
-		// Nobody accepts, and nobody is refused.
+		// No process accepts, and no connection is refused.
 		waiting, err := net.Dial("tcp", portal)
 		must.Succeed(t, err)
 		waiting.Close()
