@@ -63,6 +63,9 @@ func Open(dir, scratchIn string, log *logrus.Entry) (_ *DB, err error) {
 	if err := duplicate(from, b.scratch.dir); err != nil {
 		return nil, fmt.Errorf("open metadata in %s: %w", from, err)
 	}
+	if err := verify(b.scratch.dir); err != nil {
+		return nil, fmt.Errorf("open metadata in %s: %w", from, err)
+	}
 	opts := badger.DefaultOptions(b.scratch.dir).
 		WithLogger(newLogger(log)).
 		WithBypassLockGuard(true). // it is locked
@@ -77,9 +80,11 @@ func Open(dir, scratchIn string, log *logrus.Entry) (_ *DB, err error) {
 		WithBlockCacheSize(cacheBytes / 2).
 		WithIndexCacheSize(cacheBytes / 4)
 	opts.ChecksumVerificationMode = options.OnTableAndBlockRead
-	if b.db, err = badger.Open(opts); err != nil {
+	db, err := badger.Open(opts)
+	if err != nil { // db is not nil then, and cannot be closed
 		return nil, fmt.Errorf("open metadata in %s: %w", from, err)
 	}
+	b.db = db
 	// Its iterators drop what fails its checksum, without an error.
 	if err := b.db.VerifyChecksum(); err != nil {
 		return nil, fmt.Errorf("open metadata in %s: %w", from, err)
