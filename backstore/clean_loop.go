@@ -37,12 +37,44 @@ func (l *looks) look(sealed []segmentSpace, now time.Time) {
 	}
 }
 
+// maxCleanWait bounds how long cleaning that failed waits for the next attempt.
+const maxCleanWait = time.Minute
+
+// attempts paces cleaning that fails: each attempt can take a checkpoint.
+type attempts struct {
+	wait   time.Duration // between the last one and the next; 0: it did not fail
+	failed time.Time
+	room   int64 // space.cleanable after the last one
+}
+
+// due reports whether to try: an attempt that failed is repeated after twice the time
+// of the last wait, and earlier when there is more room than it had.
+func (a *attempts) due(room int64, now time.Time) bool {
+	since := now.Sub(a.failed)
+	return since >= a.wait || since >= cleanPeriod && room-a.room >= lowSpace
+}
+
+// fail notes a failure, and reports whether it is the first one of an episode.
+func (a *attempts) fail(room int64, now time.Time) (first bool) {
+	first = a.wait == 0
+	a.wait, a.failed, a.room = min(max(2*a.wait, cleanPeriod), maxCleanWait), now, room
+	return first
+}
+
+// cleanLoop is the state of a cleaner's loop.
+type cleanLoop struct {
+	c       *cleaner
+	damaged map[segment.ID]bool // they cannot become empty
+	last    looks
+	scarce  attempts // to clean on a full disk
+	usual   attempts
+}
+
 // loop cleans in the background within the budget until ctx ends.
 func (c *cleaner) loop(ctx context.Context) {
 	tick := time.NewTicker(cleanPeriod)
 	defer tick.Stop()
-	damaged := make(map[segment.ID]bool) // they cannot become empty
-	var last looks
+	l := cleanLoop{c: c, damaged: make(map[segment.ID]bool)}
 	for {
 		select {
 		case <-ctx.Done():
@@ -50,41 +82,59 @@ func (c *cleaner) loop(ctx context.Context) {
 		case <-tick.C:
 		case <-c.space.cleanNow:
 		}
-		for c.life.usable() == nil && c.space.scarce() && ctx.Err() == nil {
-			more, err := c.cleanScarce(ctx, damaged)
-			if err != nil && ctx.Err() == nil {
-				c.log.WithError(err).Warn("cleaning on a full disk stopped; it is tried again")
-			}
-			if !more || err != nil {
-				break
-			}
+		l.attempt(ctx, &l.scarce, "cleaning on a full disk stopped; it is tried again, after a minute at the latest", l.cleanScarce)
+		l.attempt(ctx, &l.usual, "cleaning stopped; it is tried again, after a minute at the latest", l.cleanUsual)
+	}
+}
+
+// attempt calls clean until nothing more is to be done, or, after it has failed, waits
+// for the next attempt. An episode of failures is logged once.
+func (l *cleanLoop) attempt(ctx context.Context, a *attempts, failed string, clean func(context.Context) (more bool, err error)) {
+	if a.wait > 0 && !a.due(l.c.space.cleanable(), time.Now()) {
+		return
+	}
+	for ctx.Err() == nil {
+		more, err := clean(ctx)
+		if err != nil && ctx.Err() == nil && a.fail(l.c.space.cleanable(), time.Now()) {
+			l.c.log.WithError(err).Warn(failed)
 		}
-		for {
-			all, live, dead := c.sealedSegments()
-			// Segments without live data wait for a checkpoint, not for cleaning.
-			sealed := slices.DeleteFunc(slices.Clone(all), func(sp segmentSpace) bool {
-				return sp.live == 0 || damaged[sp.id] || last.dying(sp)
-			})
-			last.look(all, time.Now())
-			sum := segmentSpace{live: live, dead: dead}
-			// On a store that takes too much each segment needs a checkpoint, see above.
-			if c.space.scarce() || len(sealed) == 0 || sum.deadPart() < cleanStartPart || sealed[0].deadPart() < cleanSegmentPart || c.life.usable() != nil {
-				break
-			}
-			c.mu.Lock()
-			err := c.cleanSegment(ctx, sealed[0].id, c.budget)
-			c.mu.Unlock()
-			if err = corrupt(err); errors.Is(err, ErrCorrupt) {
-				c.log.WithError(err).Warn("a segment keeps its space, because not all of it can be read")
-				damaged[sealed[0].id] = true
-				continue
-			}
-			if err != nil {
-				if ctx.Err() == nil {
-					c.log.WithError(err).Warn("cleaning stopped; it is tried again")
-				}
-				break
-			}
+		if err != nil {
+			return
+		}
+		if a.wait = 0; !more {
+			return
 		}
 	}
+}
+
+// cleanScarce takes a step of cleaning on a store that lacks room.
+func (l *cleanLoop) cleanScarce(ctx context.Context) (more bool, err error) {
+	if l.c.life.usable() != nil || !l.c.space.scarce() {
+		return false, nil
+	}
+	return l.c.cleanScarce(ctx, l.damaged)
+}
+
+// cleanUsual cleans the segment with the most dead data, where that is worth it.
+func (l *cleanLoop) cleanUsual(ctx context.Context) (more bool, err error) {
+	c := l.c
+	all, live, dead := c.sealedSegments()
+	// Segments without live data wait for a checkpoint, not for cleaning.
+	sealed := slices.DeleteFunc(slices.Clone(all), func(sp segmentSpace) bool {
+		return sp.live == 0 || l.damaged[sp.id] || l.last.dying(sp)
+	})
+	l.last.look(all, time.Now())
+	sum := segmentSpace{live: live, dead: dead}
+	// On a store that takes too much each segment needs a checkpoint, see cleanScarce.
+	if c.space.scarce() || len(sealed) == 0 || sum.deadPart() < cleanStartPart || sealed[0].deadPart() < cleanSegmentPart || c.life.usable() != nil {
+		return false, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err = corrupt(c.cleanSegment(ctx, sealed[0].id, c.budget))
+	if errors.Is(err, ErrCorrupt) {
+		c.log.WithError(err).Warn("a segment keeps its space, because not all of it can be read")
+		l.damaged[sealed[0].id], err = true, nil
+	}
+	return err == nil, err
 }

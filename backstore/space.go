@@ -263,6 +263,16 @@ func (sp *space) lackingBytes() int64 {
 	return max(lacking-free-sp.parts.segments.RoomBytes(), BlockLength)
 }
 
+// cleanable returns a number that rises with what cleaning can work with: free space, and
+// data that is dead.
+func (sp *space) cleanable() int64 {
+	free, err := sp.opts.FS.Free(sp.opts.Dir)
+	if err != nil {
+		free = 0
+	}
+	return free - sp.liveBytes()
+}
+
 // checkRoom refuses new data that would not fit.
 func (sp *space) checkRoom(fresh int64) error {
 	if sp.low.Load() {
