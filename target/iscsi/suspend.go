@@ -15,7 +15,8 @@ import (
 // of its sessions, and their connections.
 type Suspended struct {
 	State *handover.State
-	// Conns are the connections; handover.Connection.Socket is the index.
+	// Conns are the connections; handover.Connection.Socket is the index. They must stay
+	// nonblocking, for which a duplicate is passed without os.File.Fd.
 	Conns []net.Conn
 }
 
