@@ -175,7 +175,10 @@ func (m *mover) place(good []moving, data []byte) error {
 		for i := range half {
 			bytes += int(good[i].x.Blocks) * BlockLength
 		}
-		return cmp.Or(m.place(good[:half], data[:bytes]), m.place(good[half:], data[bytes:]))
+		if err := m.place(good[:half], data[:bytes]); err != nil {
+			return err
+		}
+		return m.place(good[half:], data[bytes:])
 	}
 	if err != nil {
 		return err

@@ -1,7 +1,6 @@
 package backstore
 
 import (
-	"cmp"
 	"errors"
 	"path/filepath"
 
@@ -27,7 +26,10 @@ func (s *Store) create() error {
 	if err := s.found(&first); err != nil {
 		return err
 	}
-	return cmp.Or(s.parts.sb.Write(fsys, filepath.Join(dir, layout.CheckpointDir)), s.parts.sb.Write(fsys, dir))
+	if err := s.parts.sb.Write(fsys, filepath.Join(dir, layout.CheckpointDir)); err != nil {
+		return err
+	}
+	return s.parts.sb.Write(fsys, dir)
 }
 
 // found makes the first checkpoint of a store, and its journal. There is none as

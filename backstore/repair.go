@@ -1,7 +1,6 @@
 package backstore
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -246,7 +245,10 @@ func (m *repair) run(ctx context.Context) error {
 	}
 	dir := m.to.opts.Dir
 	if m.o.To != "" {
-		return cmp.Or(m.to.parts.sb.WriteBoth(m.to.opts.FS, dir), m.to.opts.dir().Unmark(layout.UnfinishedName))
+		if err := m.to.parts.sb.WriteBoth(m.to.opts.FS, dir); err != nil {
+			return err
+		}
+		return m.to.opts.dir().Unmark(layout.UnfinishedName)
 	}
 	if m.to.parts.sb.Place, err = m.fsys.Place(m.o.Dir); err != nil {
 		return err

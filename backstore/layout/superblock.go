@@ -1,11 +1,13 @@
 package layout
 
 import (
-	"cmp"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
+	"io/fs"
 	"path/filepath"
 
 	"odx/backstore/extent"
@@ -155,10 +157,42 @@ func (sb *Superblock) Write(fsys vfs.FS, dir string) error {
 	})
 }
 
-// WriteBoth writes both copies of the superblock of the store in dir: at any
-// time one is whole.
+// WriteBoth writes both copies of the superblock of the store in dir: at any time one is
+// whole. If the second cannot be written, the first becomes again what it was: the copy
+// with the higher generation would take precedence, and the change has failed.
 func (sb *Superblock) WriteBoth(fsys vfs.FS, dir string) error {
-	return cmp.Or(sb.Write(fsys, dir), sb.Write(fsys, filepath.Join(dir, CheckpointDir)))
+	before, unread := readSuperblock(fsys, filepath.Join(dir, SuperblockName))
+	if err := sb.Write(fsys, dir); err != nil {
+		return err
+	}
+	err := sb.Write(fsys, filepath.Join(dir, CheckpointDir))
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(unread, fs.ErrNotExist):
+		return errors.Join(err, fsys.Remove(filepath.Join(dir, SuperblockName)))
+	case unread != nil:
+		return errors.Join(err, unread)
+	}
+	return errors.Join(err, vfs.ReplaceFile(fsys, dir, SuperblockName, func(f vfs.File) error {
+		_, err := f.WriteAt(before, 0)
+		return err
+	}))
+}
+
+// readSuperblock reads as much of a file as a superblock can have.
+func readSuperblock(fsys vfs.FS, name string) ([]byte, error) {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b := make([]byte, len((&Superblock{}).Encode(FormatVersion)))
+	n, err := f.ReadAt(b, 0)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return b[:n], err
 }
 
 // Encode returns the content of the file in a version of the format.

@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"io/fs"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/must"
 )
 
 // wantLayout compares bytes with hexadecimal digits; spaces are for the reader.
@@ -59,4 +63,40 @@ func FuzzSuperblock(f *testing.F) {
 			t.Errorf("%x decodes and encodes to %x", b, again)
 		}
 	})
+}
+
+// TestSuperblock_WriteBoth: where either copy cannot be written, both stay as they are.
+func TestSuperblock_WriteBoth(t *testing.T) {
+	const dir = "/store"
+	copies := []string{dir, filepath.Join(dir, CheckpointDir)}
+	for _, refused := range copies {
+		for _, existing := range []bool{true, false} {
+			m := vfs.NewMem()
+			must.Succeed(t, m.MkdirAll(copies[1]))
+			sb := Superblock{Unit: 1, Generation: 1}
+			if existing {
+				must.Succeed(t, sb.WriteBoth(m, dir))
+			}
+			before := [2][]byte{}
+			for i, c := range copies {
+				before[i], _ = readSuperblock(m, filepath.Join(c, SuperblockName))
+			}
+			m.SetHook(func(kind vfs.OpKind, name string) error {
+				if kind == vfs.OpRename && filepath.Dir(name) == refused {
+					return syscall.EPERM
+				}
+				return nil
+			})
+			sb.Generation, sb.Identity = 2, [16]byte{7}
+			if err := sb.WriteBoth(m, dir); !errors.Is(err, syscall.EPERM) {
+				t.Errorf("refused in %s: %v", refused, err)
+			}
+			for i, c := range copies {
+				b, err := readSuperblock(m, filepath.Join(c, SuperblockName))
+				if !bytes.Equal(b, before[i]) || !existing && !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("refused in %s: the copy in %s has changed, or exists: %v", refused, c, err)
+				}
+			}
+		}
+	}
 }
