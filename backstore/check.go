@@ -37,6 +37,13 @@ func (s *Store) Check(ctx context.Context) (findings []string, err error) {
 	if s.opts.ReadOnly {
 		more = s.reportDamage(report)
 	}
+	removed, err := s.removedSegments()
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range removed {
+		report(s.removedText(id) + ": odx store scrub moves it to another segment")
+	}
 	err = s.viewCheckpoint(ctx, func(kv meta.Reader) error { return s.audit(ctx, kv, report) })
 	if more > 0 {
 		findings = append(findings, fmt.Sprintf("and %d more", more))

@@ -81,6 +81,9 @@ func (x *placed) bytes() int { return int(x.Blocks) * BlockLength }
 // written together stand together in the table, so most of it is read in order.
 func (c *scrubber) run(ctx context.Context) error {
 	c.report()
+	if err := c.removedFiles(ctx); err != nil {
+		return err
+	}
 	if err := c.metadata(ctx); err != nil {
 		return err
 	}
@@ -122,7 +125,7 @@ func (c *scrubber) metadata(ctx context.Context) error {
 		c.result.Metadata = append(c.result.Metadata, strings.Split(err.Error(), "\n")...)
 		err = nil
 	}
-	if err != nil {
+	if err := c.note(ctx, "metadata", err); err != nil {
 		return err
 	}
 	return c.superblocksAndJournal(ctx)

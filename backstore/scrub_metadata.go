@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 
 	"odx/backstore/journal"
@@ -13,37 +12,49 @@ import (
 
 // superblocksAndJournal scrubs what is neither rows nor data.
 func (c *scrubber) superblocksAndJournal(ctx context.Context) error {
-	mended, err := c.store.scrubSuperblocks()
-	c.result.MendedBytes += mended
-	if err != nil || c.store.opts.ReadOnly {
-		return err // what is damaged of the journal is known then
+	for _, in := range layout.Superblocks(c.store.opts.Dir) {
+		mended, err := c.store.scrubSuperblock(in)
+		c.result.MendedBytes += mended
+		if err := c.note(ctx, filepath.Join(in, layout.SuperblockName), err); err != nil {
+			return err
+		}
+	}
+	if c.store.opts.ReadOnly {
+		return nil // what is damaged of the journal is known then
 	}
 	lost, err := c.store.scrubJournal(ctx)
 	c.result.Metadata = append(c.result.Metadata, lost...)
-	return err
+	return c.note(ctx, filepath.Join(c.store.opts.Dir, layout.JournalDir), err)
 }
 
-// scrubSuperblocks compares the copies of the superblock, and mends them.
-func (s *Store) scrubSuperblocks() (mended int64, err error) {
-	for _, in := range layout.Superblocks(s.opts.Dir) {
-		name := filepath.Join(in, layout.SuperblockName)
-		sb, err := layout.ReadSuperblock(s.opts.FS, name)
-		if err == nil && sb == s.parts.sb {
-			continue
-		}
-		if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, fs.ErrNotExist) {
-			return mended, err
-		}
-		if err == nil {
-			err = fmt.Errorf("%s is not the superblock of this store", name)
-		}
-		if err := s.parts.sb.Write(s.opts.FS, in); err != nil {
-			return mended, err
-		}
-		s.damage.NoteMended(name, err)
-		mended += layout.SuperblockLength
+// note adds an error to the result, so that the scrub goes on: the data is verified
+// whatever is wrong with the metadata. It returns the error of a scrub that has to end.
+func (c *scrubber) note(ctx context.Context, what string, err error) error {
+	if end := errors.Join(ctx.Err(), c.store.life.usable()); end != nil || err == nil {
+		return end
 	}
-	return mended, nil
+	c.store.damage.Note(what, err)
+	c.result.Metadata = append(c.result.Metadata, fmt.Sprintf("%s: %v", what, err))
+	return nil
+}
+
+// scrubSuperblock verifies a copy of the superblock, and writes one that cannot be read or
+// is another one again: the store has it in memory.
+func (s *Store) scrubSuperblock(in string) (mended int64, err error) {
+	name := filepath.Join(in, layout.SuperblockName)
+	sb, why := layout.ReadSuperblock(s.opts.FS, name)
+	if why == nil && sb == s.parts.sb {
+		return 0, nil
+	}
+	if why == nil {
+		why = fmt.Errorf("%s is not the superblock of this store", name)
+	}
+	if err := s.parts.sb.Write(s.opts.FS, in); err != nil {
+		return 0, fmt.Errorf("%w; this copy of the superblock cannot be mended: %w", why, accessError(err))
+	}
+	s.damage.Settle(name)
+	s.damage.NoteMended(name, why)
+	return layout.SuperblockLength, nil
 }
 
 // scrubJournal reads the records that a start would need. What is damaged of them

@@ -15,8 +15,8 @@ type ScrubResult struct {
 	ScrubProgress
 	// Damages describes the damaged extents, the first 1000 of them.
 	Damages []Damage
-	// Metadata says what of the metadata is lost, in all of its copies. What one
-	// copy still had was mended.
+	// Metadata says what is wrong with the files of the store and was not mended: what is
+	// lost in all copies, a copy that cannot be written, a file that was removed.
 	Metadata []string
 	// MendedBytes is how much of the metadata was mended by the scrub itself.
 	MendedBytes int64

@@ -28,8 +28,8 @@ func newStoreScrub() *cobra.Command {
 			"checksums and fingerprints. What is damaged in one copy is restored from the other. The store\n" +
 			"can be in use; --mib-per-s leaves it more of the disk. Ctrl-C stops the scrub and loses\n" +
 			"nothing. On a terminal it shows its progress.\n\n" +
-			"Every damaged extent is printed with the volumes and snapshots that contain it, and the exit\n" +
-			"status is 1 if there is one.",
+			"Every damaged extent is printed with the volumes and snapshots that contain it, and whatever\n" +
+			"is wrong with files of the store and was not mended. The exit status is 1 if there is either.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.mibPerSecond < 0 {
@@ -66,10 +66,27 @@ func scrub(ctx context.Context, a admin.Administrator, o *scrubOptions, stdout, 
 	} else {
 		err = printScrub(stdout, r, time.Since(start))
 	}
-	if err == nil && (r.Damaged > 0 || len(r.Metadata) > 0) {
-		err = fmt.Errorf("%s; rewrite the ranges from a copy, or delete the volumes", damagedText(r.Damaged))
+	if err != nil {
+		return err
 	}
-	return err
+	switch {
+	case r.Damaged > 0:
+		return fmt.Errorf("%s; rewrite the ranges from a copy, or delete the volumes", foundText(r))
+	case len(r.Metadata) > 0:
+		return fmt.Errorf("%s; see the lines above, and odx store repair", foundText(r))
+	}
+	return nil
+}
+
+// foundText says what of a store is damaged.
+func foundText(r backstore.ScrubResult) string {
+	switch {
+	case len(r.Metadata) == 0:
+		return damagedText(r.Damaged)
+	case r.Damaged == 0:
+		return "files of the store are damaged, and all data is right"
+	}
+	return damagedText(r.Damaged) + ", and files of the store are"
 }
 
 func damagedText(extents int) string {
@@ -85,8 +102,8 @@ func damagedText(extents int) string {
 
 func printScrub(w io.Writer, r backstore.ScrubResult, took time.Duration) error {
 	rate := float64(r.ReadBytes) / max(took.Seconds(), 1e-3)
-	found := damagedText(r.Damaged)
-	if r.Damaged == 0 && len(r.Mended) > 0 {
+	found := foundText(r)
+	if r.Damaged == 0 && len(r.Metadata) == 0 && len(r.Mended) > 0 {
 		found += " any more"
 	}
 	if _, err := fmt.Fprintf(w, "%s read and verified in %v, %s/s: %s\n", bytesText(r.ReadBytes), took.Round(10*time.Millisecond), bytesText(int64(rate)), found); err != nil {
@@ -103,7 +120,7 @@ func printScrub(w io.Writer, r backstore.ScrubResult, took time.Duration) error 
 		}
 	}
 	for _, lost := range r.Metadata {
-		if _, err := fmt.Fprintf(w, "metadata lost: %s\n", lost); err != nil {
+		if _, err := fmt.Fprintf(w, "not mended: %s\n", lost); err != nil {
 			return err
 		}
 	}
