@@ -74,7 +74,10 @@ func TestWriteDefault(t *testing.T) {
 		},
 		Log: Log{Level: "info", Format: "text"},
 	}
-	if !reflect.DeepEqual(cfg, want) {
+	if text, err := os.ReadFile(path); err != nil || string(cfg.Text()) != string(text) {
+		t.Errorf("the text is %q (%v)", cfg.Text(), err)
+	}
+	if cfg.text = nil; !reflect.DeepEqual(cfg, want) {
 		t.Errorf("got  %+v\nwant %+v", cfg, want)
 	}
 }
