@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"odx/backstore/vfs"
+	"odx/owner"
 )
 
 const (
@@ -51,6 +52,7 @@ type file struct {
 	header fileHeader
 	start  int64 // cursor.encoded of the first record
 	bytes  int64 // length of the file, as far as it is preallocated
+	lost   bool  // it was removed: nothing can be done with its name
 
 	// For a file read by Open: the first LSN of the next file (0: none), and in the
 	// last file the ends of the durable and of the valid records.
@@ -145,8 +147,11 @@ func (j *Journal) createFile(length int64) error {
 	empty := j.cutEmpty(h.first)
 	j.files = append(j.files, file{name: name, header: h, start: j.written.encoded, bytes: bytes})
 	err = j.dropEmpty(empty, h.first)
-	if n := len(j.files); n > 1 && err == nil {
+	if n := len(j.files); n > 1 && err == nil && !j.files[n-2].lost {
 		err = j.seal(j.files[n-2], h.first)
+		// Its absence says that records are missing, as a seal would. The next attempt
+		// goes on without it: the records are needed only until the next checkpoint.
+		j.files[n-2].lost = missing(err)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("seal journal file: %w", err), handle.Close())
@@ -187,6 +192,11 @@ func (j *Journal) dropEmpty(empty []file, first LSN) error {
 		_ = j.discard(f) // a file that cannot be removed is harmless
 	}
 	return nil
+}
+
+// missing reports whether err says that there is no file by the name.
+func missing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, owner.ErrNotFile) || errors.Is(err, syscall.EISDIR)
 }
 
 // seal writes the first LSN of the next file to a file.
@@ -304,6 +314,9 @@ func (j *Journal) discardBelow(below LSN) error {
 // discard keeps a file for reuse, or removes it if there are enough spares or newer
 // files are much longer.
 func (j *Journal) discard(f file) error {
+	if f.lost {
+		return nil // what else may have its name stays
+	}
 	if len(j.spares) < readySpares && f.bytes >= 2*headerBlock || len(j.spares) < maxSpares && f.bytes >= j.nextBytes/2 {
 		j.spares = append(j.spares, spare{name: f.name, bytes: f.bytes})
 		return nil

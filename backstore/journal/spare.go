@@ -23,21 +23,42 @@ func (j *Journal) useSpare(name string, need int64) (vfs.File, int64, error) {
 	if len(j.spares) == 0 && j.preparing != nil {
 		j.addSpare(<-j.preparing)
 	}
-	i := slices.IndexFunc(j.spares, func(s spare) bool { return s.bytes >= need })
-	if i < 0 {
-		return nil, 0, nil
+	for {
+		i := slices.IndexFunc(j.spares, func(s spare) bool { return s.bytes >= need })
+		if i < 0 {
+			return nil, 0, nil
+		}
+		s := j.spares[i]
+		// After an error the next attempt does not use the spare.
+		j.spares = slices.Delete(j.spares, i, i+1)
+		if !whole(j.o.FS, s) {
+			if err := removeIfThere(j.o.FS, s.name); err != nil {
+				j.taken[s.name] = true
+				j.o.left(s.name, err)
+			}
+			continue
+		}
+		if err := j.o.FS.Rename(s.name, name); err != nil {
+			return nil, 0, err
+		}
+		handle, err := j.o.FS.Open(name)
+		if err != nil {
+			return nil, 0, err
+		}
+		return handle, s.bytes, nil
 	}
-	s := j.spares[i]
-	// After an error the next attempt does not use the spare.
-	j.spares = slices.Delete(j.spares, i, i+1)
-	if err := j.o.FS.Rename(s.name, name); err != nil {
-		return nil, 0, err
-	}
-	handle, err := j.o.FS.Open(name)
+}
+
+// whole reports whether a spare file still has the blocks that it had: it may have been
+// removed or truncated.
+func whole(fsys vfs.FS, s spare) bool {
+	f, err := fsys.Open(s.name)
 	if err != nil {
-		return nil, 0, err
+		return false
 	}
-	return handle, s.bytes, nil
+	defer f.Close()
+	size, err := f.Size()
+	return err == nil && size >= s.bytes && f.Allocate(s.bytes) == nil
 }
 
 // prepareSpare starts the creation of a spare file, if one is missing.
