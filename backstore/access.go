@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"odx/backstore/layout"
+	"odx/backstore/segment"
 	"odx/backstore/vfs"
 )
 
@@ -74,7 +75,7 @@ func (s *Store) checkAccess() error {
 	return nil
 }
 
-// lookAtSegments notes the segments that cannot be opened: reads of data in them
+// lookAtSegments notes the segments that cannot be opened and have data: reads of it
 // fail until that changes.
 func (s *Store) lookAtSegments(ctx context.Context) {
 	var first string
@@ -84,19 +85,18 @@ func (s *Store) lookAtSegments(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		name := s.opts.segmentFile(id)
-		f, err := s.opts.FS.Open(name)
-		if r, ok := s.opts.FS.(vfs.Reader); ok && errors.Is(err, fs.ErrPermission) {
-			if f, err = r.OpenToRead(name); err == nil {
-				locked++
-			}
+		if s.parts.usage.Live(id) == 0 {
+			continue // whatever has this name is not needed
+		}
+		toRead, err := s.tryOpen(id)
+		if toRead {
+			locked++
 		}
 		switch {
 		case err == nil:
-			_ = f.Close()
 		case errors.Is(err, fs.ErrNotExist): // it was removed concurrently, or is noted
 		case why == nil:
-			first, why = name, err
+			first, why = s.opts.segmentFile(id), err
 		default:
 			more++
 		}
@@ -111,6 +111,38 @@ func (s *Store) lookAtSegments(ctx context.Context) {
 		first = fmt.Sprintf("%s and %d segments more", first, more)
 	}
 	s.damage.Note(first, fmt.Errorf("data that lies there cannot be read: %w", accessError(why)))
+}
+
+// tryOpen returns why a segment cannot be opened, and whether it may be opened for reading
+// alone.
+func (s *Store) tryOpen(id segment.ID) (toRead bool, err error) {
+	name := s.opts.segmentFile(id)
+	f, err := s.opts.FS.Open(name)
+	if r, ok := s.opts.FS.(vfs.Reader); ok && errors.Is(err, fs.ErrPermission) {
+		f, err = r.OpenToRead(name)
+		toRead = err == nil
+	}
+	if err == nil {
+		_ = f.Close() // nothing was written
+	}
+	return toRead, err
+}
+
+// maySee returns an error where a segment with data may not be read: nothing can be proved
+// of the store then, and nothing is known to be wrong.
+func (s *Store) maySee(ctx context.Context) error {
+	for _, id := range s.parts.segments.List() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if s.parts.usage.Live(id) == 0 {
+			continue
+		}
+		if _, err := s.tryOpen(id); errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("the store cannot be checked, and nothing is known to be wrong with it: %w", accessError(err))
+		}
+	}
+	return nil
 }
 
 // refuseFormat refuses a store of another format before it is claimed: a claim changes

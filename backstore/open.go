@@ -274,12 +274,12 @@ func (s *Store) openJournal(ctx context.Context, first journal.LSN) (err error) 
 		redo = (&salvage{replay: replay{s}}).redo
 	}
 	s.parts.journal, err = journal.Open(ctx, o, redo)
+	if errors.Is(err, fs.ErrPermission) {
+		return err // nothing is lost, and what is there without it is not what was written last
+	}
 	var damage *journal.DamageError
 	if s.opts.ReadOnly && errors.As(err, &damage) {
 		return s.replayUndamaged(ctx, o)
-	}
-	if errors.Is(err, fs.ErrPermission) {
-		return err // it is there
 	}
 	if errors.As(err, &damage) {
 		return fmt.Errorf("%w: %w%s", ErrCorrupt, err, s.changesAfter(ctx, o))

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
@@ -37,6 +38,9 @@ func (s *Store) salvageState() (st rows.Checkpoint, err error) {
 	st.NextSegment = segment.ID(last[extent.UsagePrefix] + 1)
 	st.LastVolume, st.LastSnapshot = last[rows.VolumePrefix], last[rows.SnapshotPrefix]
 	found, err := journal.Read(context.Background(), s.journalOptions(1), func(journal.Record) error { return nil })
+	if denied := error(&journal.DamageError{Damages: found.Damages}); errors.Is(denied, fs.ErrPermission) {
+		return st, denied
+	}
 	if err = s.life.tolerate("journal", err); err != nil {
 		return st, err
 	}

@@ -7,13 +7,14 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"strings"
 
 	"odx/backstore/layout"
 	"odx/backstore/vfs"
 )
 
 // mayRead returns an error where files are there that this user may not read: what
-// is in them is not lost.
+// is in them is not lost. Nothing is in spare files.
 func (m *repair) mayRead() error {
 	for _, dir := range []string{m.o.Dir, filepath.Join(m.o.Dir, layout.CheckpointDir), filepath.Join(m.o.Dir, layout.JournalDir), m.o.segmentPath()} {
 		names, err := m.fsys.List(dir)
@@ -21,6 +22,9 @@ func (m *repair) mayRead() error {
 			return accessError(err)
 		}
 		for _, base := range names {
+			if dir != m.o.Dir && (strings.HasPrefix(base, "spare") || strings.HasSuffix(base, ".spare")) {
+				continue
+			}
 			if err := m.mayReadFile(filepath.Join(dir, base)); err != nil {
 				return err
 			}
@@ -61,6 +65,9 @@ func (m *repair) copySegments(ctx context.Context) error {
 	buf := make([]byte, 1<<20)
 	for _, id := range ids {
 		from := m.from.opts.segmentFile(id)
+		if _, err := m.from.tryOpen(id); err != nil && m.from.parts.usage.Live(id) == 0 {
+			continue // whatever has this name is not needed
+		}
 		n, err := m.copyFile(ctx, from, filepath.Join(to, filepath.Base(from)), buf)
 		if err != nil {
 			return err
