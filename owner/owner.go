@@ -157,7 +157,7 @@ func (o *Owner) renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// What came late extends nothing: somebody may have asked Check meanwhile, and others
+	// What came late extends nothing: Check may have been called since, and other code
 	// may have acted on what it said.
 	if err := o.Check(); err != nil {
 		return err

@@ -22,7 +22,7 @@ import (
 //
 // A row of format 2 stores, per extent, index and blocks (a byte each), segment and
 // block (4 bytes each), fingerprint and CRCs. The index is below 128, so packedRow
-// tells the formats apart.
+// distinguishes the formats.
 const packedRow = 0x81
 
 // Encode returns the row, nil for a page without extents.

@@ -71,7 +71,7 @@ func (f *finder) rejectForeign() error {
 		}
 	}
 	if known == 0 || len(votes) == 0 {
-		return nil // nothing to choose, or nothing that tells
+		return nil // nothing to choose, or nothing to choose by
 	}
 	var foreign []error
 	for i := range f.copies {

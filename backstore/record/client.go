@@ -6,7 +6,7 @@ import (
 	"odx/backstore/codec"
 )
 
-// Client is a small value that a client of the store keeps beside its volumes, in one
+// Client is a small value that a client of the store keeps in addition to its volumes, in one
 // order with them; a nil Value deletes the key. Clients own the key space (first bytes
 // of a key say whose it is).
 type Client struct {

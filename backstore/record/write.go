@@ -294,7 +294,7 @@ func (r *Map) Describe() map[string]any {
 	return map[string]any{"kind": "map", "volume": r.Volume, "block": r.To, "snapshot": r.Snapshot, "from": r.From, "blocks": r.Count}
 }
 
-// Scribble makes what is left of a write wrong, in builds with invariants: nobody may use
+// Scribble makes what is left of a write wrong, in builds with invariants: no code may use
 // it any more.
 func (r *Write) Scribble() {
 	if !invariant.Enabled {

@@ -63,7 +63,7 @@ func load(ctx context.Context, d *initiator.Disk, part int) (commands int, longe
 	return commands, longest, nil
 }
 
-// systemd returns what a service tells systemd, and the socket for it (sd_notify(3)).
+// systemd returns what a service reports to systemd, and the socket for it (sd_notify(3)).
 func systemd(t *testing.T) (states <-chan string, socket string) {
 	t.Helper()
 	socket = filepath.Join(t.TempDir(), "notify")

@@ -70,7 +70,7 @@ func (r *running) open(stdout io.Writer) (err error) {
 	return nil
 }
 
-// endGuard ends what open has begun beside the API.
+// endGuard ends what open has begun in addition to the API.
 func (r *running) endGuard() {
 	r.unguard()
 	r.guarding.Wait()
