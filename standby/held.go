@@ -59,7 +59,7 @@ func (h *Held) follow(ctx context.Context, dir string, log *logrus.Entry) {
 			return
 		}
 		if why := fmt.Sprint(err); err != nil && why != last {
-			log.WithError(err).Warn("not attached to the server of the store; retrying")
+			log.WithError(err).Info("not attached to the server of the store; retrying")
 			last = why
 		}
 		select {
