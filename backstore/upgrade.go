@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"odx/backstore/extent"
+	"odx/backstore/journal"
 	"odx/backstore/layout"
 	"odx/backstore/meta"
 	"odx/backstore/rows"
@@ -146,7 +147,9 @@ func (s *Store) proveUpgrade(ctx context.Context) (err error) {
 	p := newStore(o)
 	p.parts.sb, p.life.owner = s.parts.sb, s.life.owner
 	defer func() { err = errors.Join(err, p.parts.close()) }()
-	if err := p.openParts(ctx); err != nil {
+	if err := p.openParts(ctx); errors.As(err, new(*journal.DamageError)) {
+		return fmt.Errorf("%w; after a power cut, start and stop it once with the version that it is of; otherwise restore it from a copy, or run odx store repair", err)
+	} else if err != nil {
 		return err
 	}
 	findings, err := p.Check(ctx)

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/sirupsen/logrus"
@@ -208,6 +209,10 @@ func TestUpgrade_Damage(t *testing.T) {
 			}
 			return rows
 		},
+		"a damaged record of the journal": func(t *testing.T, d *disk, rows memRows) memRows {
+			damageRecord(t, d)
+			return rows
+		},
 		"a missing segment": func(t *testing.T, d *disk, rows memRows) memRows {
 			if err := d.fs.Remove("/store/segments/00000004.seg"); err != nil {
 				t.Fatal(err)
@@ -239,6 +244,9 @@ func TestUpgrade_Damage(t *testing.T) {
 			if _, err := Open(context.Background(), d.upgradeOptions(rows)); !errors.As(err, new(*layout.FormatError)) {
 				t.Errorf("opened again: %v, want a FormatError", err)
 			}
+			if name == "a damaged record of the journal" {
+				wantDamaged(t, d.upgradeOptions(rows))
+			}
 			// What can be read of it becomes a store of this format all the same.
 			o := d.upgradeOptions(rows)
 			r, err := Repair(context.Background(), RepairOptions{Options: o, To: "/new"})
@@ -260,6 +268,43 @@ func TestUpgrade_Damage(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// damageRecord changes a byte of a record in the last file of the journal, in front of
+// other records.
+func damageRecord(t *testing.T, d *disk) {
+	t.Helper()
+	last := ""
+	all := files(t, d.fs, "/store")
+	for name := range all {
+		if filepath.Dir(name) == "/store/journal" && !strings.Contains(name, "spare") {
+			last = max(last, name)
+		}
+	}
+	const header, first = 4096, 16 // bytes: of the file, and of a record
+	f, err := d.fs.Open(last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt([]byte{all[last][header+first] ^ 1}, header+first)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantDamaged checks that a check of the store finds something.
+func wantDamaged(t *testing.T, o Options) {
+	t.Helper()
+	s, err := Open(context.Background(), readOnly(o))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if findings, err := s.Check(context.Background()); err != nil || len(findings) == 0 {
+		t.Errorf("check: %v, %v", findings, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

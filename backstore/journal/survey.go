@@ -237,14 +237,19 @@ func (s *survey) inside(f file, gaps []Damage, limit LSN) {
 }
 
 // tail distinguishes damage in the last file, up to the mark, from the effects of a
-// power cut after it: the journal ends at the first of those. end is the last record
-// found.
+// power cut after it: the journal ends at the first of those. Version 1 has no marks, so
+// there each gap is taken for damage. end is the last record found.
 func (s *survey) tail(f file, gaps []Damage, end LSN) {
 	if f.header.version > 1 && end < s.mark {
 		gaps = append(gaps, Damage{File: f.name, First: end + 1, Last: s.mark, Cause: "damaged"})
 	}
 	for _, g := range gaps {
-		if g.First > s.mark || f.header.version == 1 {
+		if f.header.version == 1 {
+			g.Cause += ", or lost in a power cut, which a file of version 1 does not tell"
+			s.damage = append(s.damage, g)
+			continue
+		}
+		if g.First > s.mark {
 			end, s.torn = g.First-1, g.First
 			break
 		}
