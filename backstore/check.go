@@ -1,7 +1,6 @@
 package backstore
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -24,7 +23,10 @@ const maxFindings = 1000
 // It does not read the data. Of a store that is open for reading alone it also
 // returns the damage that was met.
 func (s *Store) Check(ctx context.Context) (findings []string, err error) {
-	if err := cmp.Or(s.life.usable(), s.maySee(ctx)); err != nil {
+	if err := s.life.usable(); err != nil {
+		return nil, err
+	}
+	if err := s.maySee(ctx); err != nil {
 		return nil, err
 	}
 	more := 0

@@ -93,8 +93,14 @@ func (m *repair) undo() string {
 		}
 		return fmt.Sprintf("; the store has not changed, and what was made so far is in %s, which is no store", m.o.To)
 	}
-	if m.to == nil {
+	if m.from == nil {
 		return "" // nothing was made
+	}
+	if err := m.removeProbes(); err != nil {
+		m.o.Log.WithError(err).Warn("what tested whether the store can be repaired in place is not needed, and cannot be removed")
+	}
+	if m.to == nil {
+		return ""
 	}
 	if err := errors.Join(m.removeMade(), m.removeSegments()); err != nil {
 		return fmt.Sprintf("; the store has not changed but for %s, which is not needed and cannot be removed: %v", filepath.Join(m.o.Dir, layout.RepairDir), err)
@@ -127,31 +133,40 @@ func (m *repair) open(ctx context.Context) (err error) {
 		return err
 	}
 	m.fsys = vfs.Fenced(m.fsys, m.from.Owned)
-	if m.o.To == "" && m.from.recovery.stateless && len(m.from.catalog.volumes) == 0 && len(m.from.catalog.snapshots) == 0 {
-		// An empty store would be made, and all segments removed from it.
-		return fmt.Errorf("%w: no volume, file or snapshot can be read from %s, so a repair in place would give up all data: restore that directory from a copy",
-			ErrCorrupt, filepath.Join(o.Dir, layout.CheckpointDir))
-	}
-	if m.o.To == "" && m.from.recovery.guessed {
-		return fmt.Errorf("%w: the rows of volumes are lost, so a repair in place would give up their data, which may still be restored: restore %s from a copy, or repair with --to",
-			ErrCorrupt, filepath.Join(o.Dir, layout.CheckpointDir))
-	}
 	if err := m.mayRead(); err != nil {
 		return err
 	}
-	if m.o.To == "" {
-		if err := m.prepareSwap(); err != nil {
-			return err
-		}
-	}
-	o = m.o.Options
-	o.FS = m.fsys
-	o.rebuilding = filepath.Join(o.Dir, layout.SegmentDir)
-	o.Dir = filepath.Join(o.Dir, layout.RepairDir)
 	if m.o.To != "" {
-		o.Dir, o.rebuilding = m.o.To, filepath.Join(m.o.To, layout.SegmentDir)
+		return m.openMade(ctx, m.o.To, m.o.To)
 	}
-	if err := m.emptyTarget(o.Dir); err != nil {
+	if err := m.refuseInPlace(); err != nil {
+		return err
+	}
+	if err := m.prepareSwap(); err != nil {
+		return err
+	}
+	return m.openMade(ctx, filepath.Join(m.o.Dir, layout.RepairDir), m.o.Dir)
+}
+
+// refuseInPlace refuses to replace a store of which too little is left: what a repair does
+// not find is removed.
+func (m *repair) refuseInPlace() error {
+	rows := filepath.Join(m.o.Dir, layout.CheckpointDir)
+	if m.from.recovery.stateless && len(m.from.catalog.volumes) == 0 && len(m.from.catalog.snapshots) == 0 {
+		// An empty store would be made, and all segments removed from it.
+		return fmt.Errorf("%w: no volume, file or snapshot can be read from %s, so a repair in place would give up all data: restore that directory from a copy", ErrCorrupt, rows)
+	}
+	if m.from.recovery.guessed {
+		return fmt.Errorf("%w: the rows of volumes are lost, so a repair in place would give up their data, which may still be restored: restore %s from a copy, or repair with --to", ErrCorrupt, rows)
+	}
+	return nil
+}
+
+// openMade makes an empty store in dir, whose segments are those below data, and opens it.
+func (m *repair) openMade(ctx context.Context, dir, data string) error {
+	o := m.o.Options
+	o.FS, o.Dir, o.rebuilding = m.fsys, dir, filepath.Join(data, layout.SegmentDir)
+	if err := m.emptyTarget(dir); err != nil {
 		return err
 	}
 	m.to = newStore(o)

@@ -8,10 +8,22 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"odx/backstore/layout"
 	"odx/backstore/vfs"
 )
+
+// probeName is the file that proves that files can be made in a directory.
+const probeName = "repair-probe"
+
+// changedDirs returns the directories that a repair in place changes.
+func (m *repair) changedDirs() (dirs []string) {
+	for _, name := range []string{".", layout.CheckpointDir, layout.JournalDir, layout.DamagedDir} {
+		dirs = append(dirs, filepath.Join(m.o.Dir, name))
+	}
+	return append(dirs, m.o.segmentPath())
+}
 
 // prepareSwap proves, before a repair in place does its work, that what it makes can
 // be put where it belongs.
@@ -24,7 +36,55 @@ func (m *repair) prepareSwap() error {
 	if _, err := m.fsys.List(name); err == nil {
 		return fmt.Errorf("%w: %s is a directory, in whose place the superblock cannot be put: remove it; nothing was changed", ErrCorrupt, name)
 	}
+	if err := m.tryOpen(name); errors.Is(err, syscall.EPERM) { // a file that may only not be written can be replaced
+		return fmt.Errorf("the superblock cannot be replaced: %w; nothing was changed", accessError(err))
+	}
+	if err := m.tryOpen(filepath.Join(m.o.Dir, layout.LockName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the store cannot be locked for the repair: %w; nothing was changed", accessError(err))
+	}
+	for _, dir := range m.changedDirs() {
+		if err := m.probe(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("a repair in place creates and removes files in %s: %w; nothing was changed", dir, accessError(err))
+		}
+	}
 	return nil
+}
+
+// tryOpen returns why a file cannot be opened.
+func (m *repair) tryOpen(name string) error {
+	f, err := m.fsys.Open(name)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// probe creates and removes a file in a directory.
+func (m *repair) probe(dir string) error {
+	name := filepath.Join(dir, probeName)
+	if err := m.fsys.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := m.fsys.Create(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), m.fsys.Remove(name))
+}
+
+// removeProbes removes what prepareSwap has left where it failed, and the directory for
+// what the repair replaces where there is nothing in it.
+func (m *repair) removeProbes() error {
+	for _, dir := range m.changedDirs() {
+		if err := m.fsys.Remove(filepath.Join(dir, probeName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	kept := filepath.Join(m.o.Dir, layout.DamagedDir)
+	if names, err := m.fsys.List(kept); err != nil || len(names) > 0 {
+		return nil // there is none, or it is of an earlier repair
+	}
+	return errors.Join(m.fsys.Remove(kept), m.fsys.SyncDir(m.o.Dir))
 }
 
 // noteRepaired marks what was made as complete, with the result in it: from here on
