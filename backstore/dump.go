@@ -49,7 +49,13 @@ func Dump(ctx context.Context, o Options, parts []string, emit func(DumpItem) er
 		return err
 	}
 	defer func() { err = errors.Join(err, d.s.closeFiles()) }()
-	first, err := d.rows(ctx)
+	if err := d.superblocks(); err != nil {
+		return err
+	}
+	if err := d.openRows(ctx); err != nil {
+		return err
+	}
+	first, err := d.rows()
 	if err != nil {
 		return err
 	}
@@ -62,13 +68,11 @@ type dumper struct {
 	emit  func(DumpItem) error
 }
 
-// rows shows superblocks and rows, and returns the first record that the journal
-// has to have.
-func (d *dumper) rows(ctx context.Context) (first journal.LSN, err error) {
-	s := d.s
-	for _, in := range layout.Superblocks(s.opts.Dir) {
+// superblocks shows both copies of the superblock.
+func (d *dumper) superblocks() error {
+	for _, in := range layout.Superblocks(d.s.opts.Dir) {
 		name := filepath.Join(in, layout.SuperblockName)
-		sb, err := layout.ReadSuperblock(s.opts.FS, name)
+		sb, err := layout.ReadSuperblock(d.s.opts.FS, name)
 		item := DumpItem{Part: "superblock", Key: name}
 		var other *layout.FormatError
 		if err != nil && !errors.As(err, &other) {
@@ -77,9 +81,15 @@ func (d *dumper) rows(ctx context.Context) (first journal.LSN, err error) {
 			item.Value = sb.Describe(other)
 		}
 		if err := d.emit(item); err != nil {
-			return 0, err
+			return err
 		}
 	}
+	return nil
+}
+
+// openRows opens the metadata, of an earlier format, too.
+func (d *dumper) openRows(ctx context.Context) error {
+	s := d.s
 	sb, _, found, err := s.opts.dir().FindSuperblock()
 	if lost, ok := errors.AsType[*layout.LostError](err); ok {
 		sb, err = s.rebuildSuperblock(lost)
@@ -96,16 +106,19 @@ func (d *dumper) rows(ctx context.Context) (first journal.LSN, err error) {
 	if err == nil && s.parts.sb.Unit == 0 {
 		s.parts.sb.Unit, err = s.recovery.findUnit(ctx)
 	}
-	if err != nil {
-		return 0, err
-	}
-	if why := s.parts.kv.Unneeded(); why != nil {
+	return err
+}
+
+// rows shows the rows, and returns the first record that the journal has to have.
+func (d *dumper) rows() (first journal.LSN, err error) {
+	kv := d.s.parts.kv
+	if why := kv.Unneeded(); why != nil {
 		if err := d.emit(DumpItem{Part: "checkpoint", Error: fmt.Sprintf("not needed, since the journal has every change: %v", why)}); err != nil {
 			return 0, err
 		}
 	}
 	first = 1
-	err = s.parts.kv.Scan(nil, func(key, value []byte) error {
+	err = kv.Scan(nil, func(key, value []byte) error {
 		if string(key) == rows.CheckpointKey {
 			if st, err := rows.DecodeCheckpoint(value); err == nil {
 				first = st.FirstLSN
@@ -116,7 +129,7 @@ func (d *dumper) rows(ctx context.Context) (first journal.LSN, err error) {
 				d.names.Rename(row.Number, row.Key())
 			}
 		}
-		return d.emit(rowItem(key, value, s.parts.sb.Unit))
+		return d.emit(rowItem(key, value, d.s.parts.sb.Unit))
 	})
 	if metadataDamage(err) {
 		err = d.emit(DumpItem{Part: "checkpoint", Error: err.Error()})
