@@ -26,40 +26,46 @@ func TestCleaner_BacksOff(t *testing.T) {
 	}
 	reaped(t, s)
 	s.parts.segments.Seal()
-	synctest.Test(t, func(t *testing.T) {
-		log, logged := test.NewNullLogger()
-		ctx, cancel := context.WithCancel(t.Context())
-		tries := 0
-		full := space{parts: &s.parts, opts: &s.opts, cleanNow: make(chan struct{}, 1)}
-		full.low.Store(true)
-		c := cleaner{
-			parts: &s.parts, opts: &s.opts, log: logrus.NewEntry(log), life: &s.life, damage: s.damage, space: &full, writer: &s.writer, opMu: &s.opMu,
-			checkpoint: func(context.Context) error { tries++; return syscall.EIO },
+	for name, failure := range map[string]error{"checkpoint fails": syscall.EIO, "segment stays": nil} {
+		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { cleanInVain(t, s, failure) }) })
+	}
+}
+
+// cleanInVain cleans a store that is full and stays so: its checkpoints return failure, and
+// remove no segment.
+func cleanInVain(t *testing.T, s *Store, failure error) {
+	log, logged := test.NewNullLogger()
+	ctx, cancel := context.WithCancel(t.Context())
+	tries := 0
+	full := space{parts: &s.parts, opts: &s.opts, cleanNow: make(chan struct{}, 1)}
+	full.low.Store(true)
+	c := cleaner{
+		parts: &s.parts, opts: &s.opts, log: logrus.NewEntry(log), life: &s.life, damage: s.damage, space: &full, writer: &s.writer, opMu: &s.opMu,
+		checkpoint: func(context.Context) error { tries++; return failure },
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); c.loop(ctx) }()
+	hurry := func(d time.Duration) {
+		for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			full.hurryCleaning()
 		}
-		done := make(chan struct{})
-		go func() { defer close(done); c.loop(ctx) }()
-		hurry := func(d time.Duration) {
-			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-				full.hurryCleaning()
-			}
-			synctest.Wait()
+		synctest.Wait()
+	}
+	hurry(10 * time.Minute)
+	if tries < 10 || tries > 20 {
+		t.Errorf("%d attempts in ten minutes", tries)
+	}
+	n := 0
+	for _, e := range logged.AllEntries() {
+		if strings.Contains(e.Message, "cleaning on a full disk stopped") {
+			n++
 		}
-		hurry(10 * time.Minute)
-		if tries < 10 || tries > 20 {
-			t.Errorf("%d attempts in ten minutes", tries)
-		}
-		n := 0
-		for _, e := range logged.AllEntries() {
-			if strings.Contains(e.Message, "cleaning on a full disk stopped") {
-				n++
-			}
-		}
-		if n != 1 {
-			t.Errorf("logged %d times", n)
-		}
-		cancel()
-		<-done
-	})
+	}
+	if n != 1 {
+		t.Errorf("logged %d times", n)
+	}
+	cancel()
+	<-done
 }
 
 // TestAttempts_Room: more room than the last attempt had is worth another one, once a

@@ -3,6 +3,7 @@ package backstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"golang.org/x/time/rate"
@@ -16,6 +17,9 @@ import (
 // much dead data as lets writes continue, wherever that is: with less it would move data
 // for nothing.
 
+// errStays: a checkpoint does not remove a segment without live data.
+var errStays = errors.New("it holds nothing that is needed, and is being read or cannot be removed")
+
 // cleanScarce frees segments that have dead data, those with the most first, and
 // those without live data, and reports whether to continue. damaged are left out, and
 // get those of which not all could be read.
@@ -23,8 +27,13 @@ func (c *cleaner) cleanScarce(ctx context.Context, damaged map[segment.ID]bool) 
 	sealed, _, _ := c.sealedSegments()
 	empty := func(sp segmentSpace) bool { return sp.live == 0 }
 	if i := slices.IndexFunc(sealed, empty); i >= 0 {
-		err := c.checkpoint(ctx)
-		return err == nil && !slices.Contains(c.parts.segments.List(), sealed[i].id), err
+		if err := c.checkpoint(ctx); err != nil {
+			return false, err
+		}
+		if slices.Contains(c.parts.segments.List(), sealed[i].id) {
+			return false, fmt.Errorf("segment %08x: %w", uint32(sealed[i].id), errStays)
+		}
+		return true, nil
 	}
 	sealed = slices.DeleteFunc(sealed, func(sp segmentSpace) bool { return sp.dead == 0 || damaged[sp.id] })
 	dead := int64(0)
