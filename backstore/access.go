@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"odx/backstore/journal"
 	"odx/backstore/layout"
 	"odx/backstore/segment"
 	"odx/backstore/vfs"
@@ -141,6 +142,23 @@ func (s *Store) maySee(ctx context.Context) error {
 		if _, err := s.tryOpen(id); errors.Is(err, fs.ErrPermission) {
 			return fmt.Errorf("the store cannot be checked, and nothing is known to be wrong with it: %w", accessError(err))
 		}
+	}
+	return nil
+}
+
+// deniedJournal returns why a file of the journal that is needed may not be opened, nil for
+// another error. Nothing is lost then, and what is there without the file is not what was
+// written last, so the store is not shown either.
+func deniedJournal(err error) error {
+	if damage, ok := errors.AsType[*journal.DamageError](err); ok {
+		for _, d := range damage.Damages {
+			if errors.Is(d.Err, fs.ErrPermission) {
+				return fmt.Errorf("the journal is needed from record %d on, and nothing of it is known to be lost: %w", d.First, d.Err)
+			}
+		}
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return err
 	}
 	return nil
 }

@@ -69,7 +69,7 @@ func TestRescue_Permission(t *testing.T) {
 		s.Close()
 		t.Fatal("a store opens without its journal")
 	}
-	if text := err.Error(); !strings.Contains(text, ".journal") || !strings.Contains(text, whoami()) || !strings.Contains(text, "chown") {
+	if text := err.Error(); !strings.Contains(text, ".journal") || !strings.Contains(text, whoami()) || !strings.Contains(text, "chown") || strings.Contains(text, "corrupt") {
 		t.Errorf("the journal: %v", err)
 	}
 	o.FS = denied{FS: d.fs, open: noAccess("00000001.seg")}

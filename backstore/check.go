@@ -45,7 +45,7 @@ func (s *Store) Check(ctx context.Context) (findings []string, err error) {
 		return nil, err
 	}
 	for _, id := range removed {
-		report(s.removedText(id) + ": odx store scrub moves it to another segment")
+		report(s.removedText(id) + "; before that, run odx store scrub, which moves it to another segment")
 	}
 	err = s.viewCheckpoint(ctx, func(kv meta.Reader) error { return s.audit(ctx, kv, report) })
 	if more > 0 {

@@ -274,8 +274,8 @@ func (s *Store) openJournal(ctx context.Context, first journal.LSN) (err error) 
 		redo = (&salvage{replay: replay{s}}).redo
 	}
 	s.parts.journal, err = journal.Open(ctx, o, redo)
-	if errors.Is(err, fs.ErrPermission) {
-		return err // nothing is lost, and what is there without it is not what was written last
+	if denied := deniedJournal(err); denied != nil {
+		return denied
 	}
 	var damage *journal.DamageError
 	if s.opts.ReadOnly && errors.As(err, &damage) {

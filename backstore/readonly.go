@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
@@ -38,7 +37,7 @@ func (s *Store) salvageState() (st rows.Checkpoint, err error) {
 	st.NextSegment = segment.ID(last[extent.UsagePrefix] + 1)
 	st.LastVolume, st.LastSnapshot = last[rows.VolumePrefix], last[rows.SnapshotPrefix]
 	found, err := journal.Read(context.Background(), s.journalOptions(1), func(journal.Record) error { return nil })
-	if denied := error(&journal.DamageError{Damages: found.Damages}); errors.Is(denied, fs.ErrPermission) {
+	if denied := deniedJournal(&journal.DamageError{Damages: found.Damages}); denied != nil {
 		return st, denied
 	}
 	if err = s.life.tolerate("journal", err); err != nil {

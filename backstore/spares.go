@@ -55,8 +55,8 @@ func (sp *space) noteLeft(name string, err error) {
 		sp.damage.Settle(name)
 		return
 	}
-	if sp.opts.ReadOnly { // nothing is removed, and it is no damage
-		sp.log.WithError(err).WithField("file", name).Warn("a file that has the name of one of the store and is not needed cannot be opened")
+	if sp.opts.ReadOnly { // nothing is removed, and what is needed of it is reported as damage
+		sp.log.WithError(err).WithField("file", name).Warn("a file with the name of one of the store cannot be opened; it is ignored where nothing needs it")
 		return
 	}
 	sp.damage.Note(name, fmt.Errorf("it holds nothing that is needed, and cannot be removed: %w; it is left where it is, and tried again", err))
