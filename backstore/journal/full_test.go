@@ -187,7 +187,8 @@ func TestJournal_Give_Close(t *testing.T) {
 func TestJournal_RotateOnFullDisk(t *testing.T) {
 	m := vfs.NewMem()
 	o := small(m)
-	j, last := openAt(t, o)
+	j, _ := openAt(t, o)
+	var last LSN
 	m.SetHook(func(kind vfs.OpKind, _ string) error {
 		if kind == vfs.OpWrite {
 			return syscall.ENOSPC
