@@ -283,8 +283,11 @@ func (db *DB) readTable(r *run, at int) ([]row, error) {
 	return rows, nil
 }
 
-// close closes the files of a run without readers.
+// close closes the files of a run without readers. A checkpoint that began before may
+// still look at which of them there are.
 func (r *run) close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var errs []error
 	for i := range r.copies {
 		if f := r.copies[i].file; f != nil {

@@ -76,5 +76,7 @@ func (t *Target) Handover(ctx context.Context) error {
 	if err := t.BeginHandover(); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, readyLimit)
+	defer cancel()
 	return t.proc.waitFor(ctx, t.handed)
 }
