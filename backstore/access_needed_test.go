@@ -20,7 +20,10 @@ func TestHarmlessNames(t *testing.T) {
 		"directory": func(name string) error { return os.MkdirAll(filepath.Join(name, "sub"), 0o700) },
 		"pipe":      func(name string) error { return syscall.Mkfifo(name, 0o600) },
 	} {
-		for _, base := range []string{"journal/spare-1.journal", "journal/3fffffffffffffff.journal", "segments/00000050.seg", "segments/00000050.spare"} {
+		for i, base := range []string{"journal/spare-1.journal", "journal/3fffffffffffffff.journal", "segments/00000050.seg", "segments/00000050.spare"} {
+			if (i+len(what))%min(*sample, 2) > 0 {
+				continue
+			}
 			t.Run(what+" "+base, func(t *testing.T) {
 				ctx := t.Context()
 				o := repairOptions

@@ -56,8 +56,11 @@ func TestOpen_NameIsNoProof(t *testing.T) {
 		}
 	}
 	contents := map[string][]byte{"empty": {}, "random": randomBytes(1, 40000), "a run": run}
-	for _, name := range junkNames() {
+	for i, name := range junkNames() {
 		for what, data := range contents {
+			if (i+len(what))%*sample > 0 {
+				continue
+			}
 			t.Run(strings.TrimPrefix(name, "/store/")+" "+what, func(t *testing.T) {
 				files := maps.Clone(m.files)
 				files[name] = data

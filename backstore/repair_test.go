@@ -161,7 +161,7 @@ func TestRepair_Whole(t *testing.T) {
 	if r.LostBytes != 0 || len(r.Lost) > 0 || r.Volumes != 3 || r.Snapshots != 1 || r.Records != 1 {
 		t.Errorf("%+v", r)
 	}
-	if after := files(t, d.fs, "/store"); fmt.Sprint(after) != fmt.Sprint(before) {
+	if after := files(t, d.fs, "/store"); !maps.EqualFunc(after, before, bytes.Equal) {
 		t.Error("the old store has changed")
 	}
 	s := d.openAt(t, "/new")

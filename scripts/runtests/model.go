@@ -25,7 +25,7 @@ func model(out io.Writer) counts {
 			checked("-run=^(TestEachFault|TestHostErrors|TestUpgrade_PowerCut)$", "./backstore", "-everyfault=1", "-histories=16"),
 			checked("-run=^TestDamage$", "./backstore", "-damage.full"),
 			checked("-run=^(TestRepair_PowerCuts|TestRepair_PowerCutsToDirectory|TestRepair_SwapFails|TestRepair_NothingOlder|"+
-				"TestJournalFileThatCannotBeOpened|TestFullDisk_EachBlockTaken)$", "./backstore", "-sample=1"),
+				"TestJournalFileThatCannotBeOpened|TestFullDisk_EachBlockTaken|TestOpen_NameIsNoProof|TestHarmlessNames)$", "./backstore", "-sample=1"),
 			checked("-run=^TestHistories$", "./vhd", "-rapid.checks=200"),
 			checked("-run=^(TestKilledProcess|TestLinearizable)$", "./backstore", fmt.Sprint("-for=", *modelTime/4)),
 		))
