@@ -33,9 +33,11 @@ func TestHandover(t *testing.T) {
 	workers := mixedWorkersOf(16)
 	var gaps []time.Duration
 	for round := range *handovers {
+		// A worker that logs in after the kill finds the standby, which is not killed.
+		working, end := context.WithCancel(t.Context())
 		var all sync.WaitGroup
 		for _, w := range workers {
-			all.Go(func() { w.work(t, target.URL(0)) })
+			all.Go(func() { w.work(working, t, target.URL(0)) })
 		}
 		watched := watchGap(t, target.URL(1))
 		time.Sleep(time.Duration(r.Int64N(int64(longestMixed)))) // the load, not a wait
@@ -50,6 +52,7 @@ func TestHandover(t *testing.T) {
 			gaps = append(gaps, watched.stop())
 		}
 		harness.Must(t, target.Kill())
+		end()
 		all.Wait()
 		if err := target.Restart(context.Background()); err != nil {
 			t.Fatalf("round %d: %v", round, err)

@@ -51,7 +51,7 @@ func TestKilledUnderMixedLoad(t *testing.T) {
 		})
 		var all sync.WaitGroup
 		for _, w := range workers {
-			all.Go(func() { w.work(t, target.URL(0)) })
+			all.Go(func() { w.work(t.Context(), t, target.URL(0)) })
 		}
 		all.Go(func() { settings.work(t, target.URL(1)) })
 		all.Wait()
@@ -136,14 +136,14 @@ func login(url string, name string) *connection {
 	return &connection{d, s}
 }
 
-// work does commands until the target has ended.
-func (w *mixedWorker) work(t *testing.T, url string) {
+// work does commands until the target or ctx has ended.
+func (w *mixedWorker) work(ctx context.Context, t *testing.T, url string) {
 	d := login(url, fmt.Sprint("worker", w.number))
 	if d == nil {
 		return
 	}
 	defer d.Close()
-	for {
+	for ctx.Err() == nil {
 		err := w.step(d)
 		if err == nil {
 			w.acknowledged.Add(1)

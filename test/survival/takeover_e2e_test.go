@@ -32,17 +32,20 @@ func TestTakeover(t *testing.T) {
 	workers := mixedWorkersOf(15)
 	var gaps []time.Duration
 	for round := range *takeovers {
+		// A worker that logs in after the kill finds the standby, which is not killed.
+		working, end := context.WithCancel(t.Context())
 		done := make(chan time.Time, 1)
 		time.AfterFunc(time.Duration(r.Int64N(int64(longestMixed))), func() {
 			at := time.Now()
 			if err := target.Kill(); err != nil {
 				t.Error(err)
 			}
+			end()
 			done <- at
 		})
 		var all sync.WaitGroup
 		for _, w := range workers {
-			all.Go(func() { w.work(t, target.URL(0)) })
+			all.Go(func() { w.work(working, t, target.URL(0)) })
 		}
 		all.Wait()
 		killed := <-done
