@@ -53,38 +53,67 @@ func loadKeyPair(a *conf.API) (pair tls.Certificate, warning string, err error) 
 	return pair, warning, err
 }
 
-// ListenTCP listens as the configuration says, with listen for the socket. It also returns the secret that requests
-// need, and warnings for the log. Errors are conf.Problems.
-func ListenTCP(cfg *conf.Config, listen func(network, address string) (net.Listener, error)) (l net.Listener, secret []byte, warnings []string, err error) {
+// guard is what protects the API over TCP.
+type guard struct {
+	secret   []byte
+	pair     tls.Certificate // if the configuration names one
+	warnings []string
+}
+
+// readGuard reads the files that the configuration names. Errors are conf.Problems.
+func readGuard(cfg *conf.Config) (*guard, error) {
 	a := &cfg.API
 	secret, warning, err := a.Secret.Read()
 	if err != nil {
-		return nil, nil, nil, cfg.Problem(a.Secret.Key, "%v", err)
+		return nil, cfg.Problem(a.Secret.Key, "%v", err)
 	}
 	if len(secret) < MinSecret {
-		return nil, nil, nil, cfg.Problem(a.Secret.Key, "the secret has %d bytes; give at least %d, for example what openssl rand -base64 24 prints", len(secret), MinSecret)
+		return nil, cfg.Problem(a.Secret.Key, "the secret has %d bytes; give at least %d, for example what openssl rand -base64 24 prints", len(secret), MinSecret)
 	}
+	g := &guard{secret: secret}
+	g.warn(warning)
+	if a.Certificate == "" {
+		return g, nil
+	}
+	if g.pair, warning, err = loadKeyPair(a); err != nil {
+		return nil, cfg.Problem("api.certificate", "%v", err)
+	}
+	g.warn(warning)
+	return g, nil
+}
+
+// warn adds a warning unless it is empty.
+func (g *guard) warn(warning string) {
 	if warning != "" {
-		warnings = append(warnings, warning)
+		g.warnings = append(g.warnings, warning)
 	}
-	var pair tls.Certificate
-	if a.Certificate != "" {
-		pair, warning, err = loadKeyPair(a)
-		if err != nil {
-			return nil, nil, nil, cfg.Problem("api.certificate", "%v", err)
-		}
-		if warning != "" {
-			warnings = append(warnings, warning)
-		}
+}
+
+// CheckTCP returns why the API cannot be served over TCP, as far as that is known without
+// listening; nil if the configuration does not ask for it.
+func CheckTCP(cfg *conf.Config) error {
+	if cfg.API.Listen == "" {
+		return nil
 	}
-	if l, err = listen("tcp", a.Listen); err != nil {
+	_, err := readGuard(cfg)
+	return err
+}
+
+// ListenTCP listens as the configuration says, with listen for the socket. It also returns
+// the secret that requests need, and warnings for the log. Errors are conf.Problems.
+func ListenTCP(cfg *conf.Config, listen func(network, address string) (net.Listener, error)) (l net.Listener, secret []byte, warnings []string, err error) {
+	g, err := readGuard(cfg)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if l, err = listen("tcp", cfg.API.Listen); err != nil {
 		return nil, nil, nil, cfg.Problem("api.listen", "%v", err)
 	}
-	if a.Certificate != "" {
-		return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}), secret, warnings, nil
+	if cfg.API.Certificate != "" {
+		return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{g.pair}}), g.secret, g.warnings, nil
 	}
 	if !l.Addr().(*net.TCPAddr).IP.IsLoopback() {
-		warnings = append(warnings, fmt.Sprintf("the API listens on %v without TLS: a listener on the way learns its secret", l.Addr()))
+		g.warn(fmt.Sprintf("the API listens on %v without TLS: a listener on the way learns its secret", l.Addr()))
 	}
-	return l, secret, warnings, nil
+	return l, g.secret, g.warnings, nil
 }

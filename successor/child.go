@@ -133,5 +133,8 @@ func (c *Child) Kill() error {
 	return errors.Join(err, c.conn.Close())
 }
 
+// Stop asks a child that serves to end, as SIGTERM does.
+func (c *Child) Stop() error { return c.cmd.Process.Signal(unix.SIGTERM) }
+
 // Leave ends the connection to a child that serves.
 func (c *Child) Leave() error { return c.conn.Close() }

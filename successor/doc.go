@@ -74,7 +74,7 @@ var ErrServed = errors.New("the other process had begun to serve")
 // File is an open file that is passed, with the caller's name for it.
 type File struct {
 	Name string
-	*os.File
+	File *os.File
 }
 
 // Estate is what a process passes on. The files belong to the holder of the Estate.
@@ -87,7 +87,7 @@ type Estate struct {
 func (e *Estate) Close() error {
 	var errs []error
 	for _, f := range e.Files {
-		errs = append(errs, f.Close())
+		errs = append(errs, f.File.Close())
 	}
 	e.Files = nil
 	return errors.Join(errs...)

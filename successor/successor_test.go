@@ -54,13 +54,13 @@ func be(how string) error {
 	}
 	out := e.Files[len(e.Files)-1]
 	for _, f := range e.Files[:len(e.Files)-1] {
-		data, err := io.ReadAll(f)
+		data, err := io.ReadAll(f.File)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "%s %s;", f.Name, data)
+		fmt.Fprintf(out.File, "%s %s;", f.Name, data)
 	}
-	fmt.Fprintf(out, "%d bytes", len(e.State))
+	fmt.Fprintf(out.File, "%d bytes", len(e.State))
 	return e.Close()
 }
 
@@ -101,7 +101,7 @@ func TestChild_Pass(t *testing.T) {
 }
 
 // A successor that ends, or refuses, leaves what is passed as it was. One that may have
-// served is told from one that has not.
+// served is distinguished from one that has not.
 func TestChild_Fails(t *testing.T) {
 	for how, want := range map[string]string{"dead": "has ended", "unwilling": "no: a.yaml, text, 7"} {
 		if _, err := start(t, how); err == nil || !strings.Contains(err.Error(), want) {
@@ -122,7 +122,7 @@ func TestChild_Fails(t *testing.T) {
 			t.Errorf("%s: %v, want served %v", how, err, served)
 		}
 		for _, f := range e.Files[:2] {
-			if _, err := f.Stat(); err != nil {
+			if _, err := f.File.Stat(); err != nil {
 				t.Error(err)
 			}
 		}

@@ -50,8 +50,13 @@ func (h *Handed) Pass(child *successor.Child) error {
 	if err != nil {
 		return err
 	}
-	// While a duplicate is open, no connection ends.
-	return errors.Join(child.Pass(e), closeConnections(e))
+	// While a duplicate is open, no connection ends. That one is not closed is no reason to
+	// doubt a child that serves.
+	err = child.Pass(e)
+	if closing := closeConnections(e); err != nil {
+		err = errors.Join(err, closing)
+	}
+	return err
 }
 
 // DropSessions closes the connections: their initiators log in again.
@@ -100,7 +105,7 @@ func closeConnections(e *successor.Estate) error {
 	var errs []error
 	for _, f := range e.Files {
 		if f.Name == connectionFile {
-			errs = append(errs, f.Close())
+			errs = append(errs, f.File.Close())
 		}
 	}
 	return errors.Join(errs...)
@@ -129,13 +134,13 @@ func HandedOf(e *successor.Estate) (*Handed, error) {
 			h.Claim = append(h.Claim, f.File)
 		case f.Name == connectionFile:
 			c, failed := net.FileConn(f.File)
-			if err = errors.Join(err, failed, f.Close()); failed == nil {
+			if err = errors.Join(err, failed, f.File.Close()); failed == nil {
 				h.Sessions.Conns = append(h.Sessions.Conns, c)
 			}
 		case strings.HasPrefix(f.Name, listenFile) && listens:
 			h.Sockets = append(h.Sockets, Socket{Network: network, Address: address, File: f.File})
 		default:
-			err = errors.Join(err, fmt.Errorf("a file %q was passed that this program does not know", f.Name), f.Close())
+			err = errors.Join(err, fmt.Errorf("a file %q was passed that this program does not know", f.Name), f.File.Close())
 		}
 	}
 	if err != nil {

@@ -51,26 +51,23 @@ type Inheritance struct {
 	Ready func() error
 }
 
-// Suspend ends the service and returns what another service needs to continue in its
-// place: initiators see a pause. It serves until the first checkpoint is taken, which makes
-// the next start short. ErrNotSuspended: the service continues. After any other error it has
-// ended, and only the store is left.
-func (s *Service) Suspend(ctx context.Context) (h *Handed, err error) {
+// PrepareHandover returns the beginning of what Suspend hands over, or why this service
+// cannot be handed over. The service continues to serve. The checkpoint that it takes makes
+// the next start short.
+func (s *Service) PrepareHandover(ctx context.Context) (*Handed, error) {
 	if s.rescue {
-		return nil, fmt.Errorf("%w: a store that is only read is not handed over", ErrNotSuspended)
+		return nil, errors.New("a store that is only read is not handed over")
 	}
 	if err := s.store.Checkpoint(ctx); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotSuspended, err)
+		return nil, err
 	}
-	h = &Handed{}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, h.Close())
-		}
-	}()
-	if h.Claim, err = s.store.ShareClaim(); err != nil {
-		return h, fmt.Errorf("%w: %w", ErrNotSuspended, err)
-	}
+	claim, err := s.store.ShareClaim()
+	return &Handed{Claim: claim}, err
+}
+
+// Suspend ends the service and adds to h, of PrepareHandover, what another service needs to
+// continue in its place: initiators see a pause. After an error only the store is left.
+func (s *Service) Suspend(ctx context.Context, h *Handed) error {
 	s.stopOnce.Do(func() {
 		h.Sockets = s.listening.take()
 		limited, cancel := context.WithTimeout(ctx, suspendLimit)
@@ -86,11 +83,8 @@ func (s *Service) Suspend(ctx context.Context) (h *Handed, err error) {
 		s.stopCopies(limited)
 		s.stopErr = errors.Join(s.stopErr, s.standbys.Close(), s.release())
 	})
-	return h, s.stopErr
+	return s.stopErr
 }
-
-// ErrNotSuspended: the service continues to serve.
-var ErrNotSuspended = errors.New("not suspended")
 
 // listening are duplicates of the listening sockets, which outlive those that accept.
 type listening struct {

@@ -12,6 +12,15 @@ import (
 	"odx/internal/kit/must"
 )
 
+// suspend ends a service, and returns what it hands over.
+func suspend(t *testing.T, s *Service) *Handed {
+	t.Helper()
+	h, err := s.PrepareHandover(t.Context())
+	must.Succeed(t, err)
+	must.Succeed(t, s.Suspend(t.Context(), h))
+	return h
+}
+
 // TestService_Suspend: a suspended service continues with its sessions, its sockets and the
 // lock of the store under the next epoch, also in the same process, which is the case when
 // another one could not take over. This is neither a stop nor the end of an era.
@@ -27,8 +36,7 @@ func TestService_Suspend(t *testing.T) {
 	must.Succeed(t, run(t, c, write, block))
 	for range 3 {
 		era, epoch := s.era.id, s.store.Epoch()
-		h, err := s.Suspend(t.Context())
-		must.Succeed(t, err)
+		h := suspend(t, s)
 		// No process accepts, and no connection is refused.
 		waiting, err := net.Dial("tcp", portal)
 		must.Succeed(t, err)
@@ -51,8 +59,7 @@ func TestService_Suspend(t *testing.T) {
 
 	// A successor that is not ready ends its start; what was handed over is then there no
 	// more than once.
-	h, err := s.Suspend(t.Context())
-	must.Succeed(t, err)
+	h := suspend(t, s)
 	broken := errors.New("not ready")
 	if _, _, err := Inherit(t.Context(), cfg, logs.Discard(), h, func() error { return broken }); !errors.Is(err, broken) {
 		t.Errorf("got %v, want %v", err, broken)

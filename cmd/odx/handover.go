@@ -11,6 +11,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"odx/api"
 	"odx/conf"
 	"odx/successor"
 	"odx/target"
@@ -22,10 +23,15 @@ const successorFlag = "successor"
 // queriesLimit is how long requests of the API may go on before a handover.
 const queriesLimit = time.Second
 
+// handover is one that both sides have agreed to.
+type handover struct {
+	child  *successor.Child
+	handed *target.Handed
+}
+
 // untilHandover serves until ctx ends or the service fails, whose error it returns, or until
-// another process is ready to take over, which it returns. A program that cannot take over
-// changes nothing.
-func (r *running) untilHandover(ctx context.Context, handovers <-chan os.Signal) (*successor.Child, error) {
+// a handover can begin, which it returns. One that cannot changes nothing.
+func (r *running) untilHandover(ctx context.Context, handovers <-chan os.Signal) (*handover, error) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -35,13 +41,26 @@ func (r *running) untilHandover(ctx context.Context, handovers <-chan os.Signal)
 			return nil, err
 		case <-handovers:
 		}
-		child, err := r.startSuccessor(ctx)
+		h, err := r.prepareHandover(ctx)
 		if err == nil {
-			return child, nil
+			return h, nil
 		}
-		r.log.WithError(err).Error("not handed over: this process goes on")
+		r.log.WithError(err).Error("not handed over: this process continues")
 		r.service.HandoverFailed(err)
 	}
+}
+
+// prepareHandover does what can fail while this process serves.
+func (r *running) prepareHandover(ctx context.Context) (*handover, error) {
+	child, err := r.startSuccessor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	handed, err := r.service.PrepareHandover(ctx)
+	if err != nil {
+		return nil, errors.Join(err, child.Kill())
+	}
+	return &handover{child, handed}, nil
 }
 
 // startSuccessor starts the program by its path: it may be another one by now.
@@ -58,38 +77,42 @@ func (r *running) startSuccessor(ctx context.Context) (*successor.Child, error) 
 		successor.Plan{Path: r.cfg.File, Configuration: r.cfg.Text(), StateVersion: target.StateVersion})
 }
 
-// handOver passes the service to child. It returns the service that goes on in this process
-// if child cannot: nil after a handover, and with an error if nothing goes on.
-func (r *running) handOver(ctx context.Context, child *successor.Child) (*running, error) {
-	r.log.WithField("process", child.PID()).Info("handing over")
-	limited, cancel := context.WithTimeout(ctx, queriesLimit)
+// handOver passes the service to another process. It returns the service that continues in
+// this process if the other one cannot: nil after a handover, and with an error if none does.
+//
+// A signal that ends this process while it hands over ends the one that serves after that: as
+// long as it is not known which one that is, nothing is given up.
+func (r *running) handOver(ctx context.Context, h *handover) (*running, error) {
+	r.log.WithField("process", h.child.PID()).Info("handing over")
+	unended := context.WithoutCancel(ctx)
+	limited, cancel := context.WithTimeout(unended, queriesLimit)
 	defer cancel()
 	if err := r.closeAPI(limited); err != nil {
 		r.log.WithError(err).Warn("requests of the API ended for the handover")
 	}
 	r.endGuard()
-	handed, err := r.service.Suspend(ctx)
-	if errors.Is(err, target.ErrNotSuspended) {
-		err = errors.Join(err, child.Kill())
-		r.log.WithError(err).Error("not handed over: this process goes on")
-		r.service.HandoverFailed(err)
-		return r, nil
+	if err := r.service.Suspend(unended, h.handed); err != nil {
+		return nil, errors.Join(err, h.child.Kill(), h.handed.Close())
+	}
+	err := ctx.Err()
+	if err == nil {
+		err = h.handed.Pass(h.child)
 	}
 	if err != nil {
-		return nil, errors.Join(err, child.Kill())
+		return r.resume(unended, h.handed, errors.Join(err, h.child.Kill()))
 	}
-	err = handed.Pass(child)
-	if err == nil {
-		r.log.WithField("process", child.PID()).Info("handed over")
-		notify(r.log, fmt.Sprintf("MAINPID=%d", child.PID()))
-		return nil, errors.Join(child.Leave(), handed.Close())
+	r.log.WithField("process", h.child.PID()).Info("handed over")
+	notify(r.log, fmt.Sprintf("MAINPID=%d", h.child.PID()))
+	err = errors.Join(h.child.Leave(), h.handed.Close())
+	if ctx.Err() != nil { // the child does not know of the signal
+		err = errors.Join(err, h.child.Stop())
 	}
-	return r.resume(ctx, handed, errors.Join(err, child.Kill()))
+	return nil, err
 }
 
 // resume serves in this process what another one could not take over because of why.
 func (r *running) resume(ctx context.Context, handed *target.Handed, why error) (*running, error) {
-	r.log.WithError(why).Error("not handed over: this process goes on")
+	r.log.WithError(why).Error("not handed over: this process continues")
 	if errors.Is(why, successor.ErrServed) {
 		// What the other process has read or answered is not known.
 		r.log.Warn("the other process had begun to serve: initiators have to log in again")
@@ -154,5 +177,5 @@ func check(plan *successor.Plan, stderr io.Writer) (*conf.Config, *logrus.Entry,
 	if err != nil {
 		return nil, nil, err
 	}
-	return cfg, log, target.Check(cfg, log)
+	return cfg, log, errors.Join(target.Check(cfg, log), api.CheckTCP(cfg))
 }

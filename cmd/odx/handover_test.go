@@ -137,27 +137,62 @@ func TestServe_Handover(t *testing.T) {
 	}
 }
 
-// TestServe_HandoverRefused: a program that cannot take over, here because the file of
-// a secret was removed, changes nothing for initiators.
+// TestServe_HandoverRefused: a program that cannot take over, here because a file that the
+// configuration names was removed, changes nothing for initiators nor for the API.
 func TestServe_HandoverRefused(t *testing.T) {
-	path := writeConfig(t, strings.Replace(config, "    luns:", "    authentication: {users: [{name: a, secret_file: secret}]}\n    luns:", 1))
-	secret := filepath.Join(filepath.Dir(path), "secret")
-	must.Succeed(t, os.WriteFile(secret, []byte("0123456789abcdef"), 0o600))
-	s := startServer(t, odx("serve", "--config", path))
-	before := served(t, path)
-	must.Succeed(t, os.Remove(secret))
-	for n := 1; n <= 2; n++ {
-		_, complaint, status := output(t, "handover", "--config", path)
-		if status != 1 || !strings.Contains(complaint, fmt.Sprintf("process %d goes on: ", before)) || !strings.Contains(complaint, "secret") {
-			t.Fatalf("status %d: %s", status, complaint)
-		}
-		if out, _, _ := output(t, "status", "--config", path); !strings.Contains(out, fmt.Sprintf("%d failed", n)) {
-			t.Errorf("status does not say so:\n%s", out)
-		}
+	for name, text := range map[string]string{
+		"CHAP": strings.Replace(config, "    luns:", "    authentication: {users: [{name: a, secret_file: secret}]}\n    luns:", 1),
+		"API":  config + "api: {listen: \"127.0.0.1:0\", secret_file: secret}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "odx.yaml")
+			secret := filepath.Join(filepath.Dir(path), "secret")
+			must.Succeed(t, os.WriteFile(path, []byte(text), 0o644), os.WriteFile(secret, []byte("0123456789abcdef0123456789abcdef"), 0o600))
+			s := startServer(t, odx("serve", "--config", path))
+			before := served(t, path)
+			must.Succeed(t, os.Remove(secret))
+			for n := 1; n <= 2; n++ {
+				_, complaint, status := output(t, "handover", "--config", path)
+				if status != 1 || !strings.Contains(complaint, fmt.Sprintf("process %d goes on: ", before)) || !strings.Contains(complaint, "secret") {
+					t.Fatalf("status %d: %s", status, complaint)
+				}
+				if out, _, _ := output(t, "status", "--config", path); !strings.Contains(out, fmt.Sprintf("%d failed", n)) {
+					t.Errorf("status does not say so:\n%s", out)
+				}
+			}
+			logIn(t, s.portal).Close()
+			s.cmd.Process.Signal(syscall.SIGTERM)
+			if err := s.end(t); err != nil {
+				t.Errorf("%v; standard error:\n%s", err, s.stderr)
+			}
+		})
 	}
-	logIn(t, s.portal).Close()
-	s.cmd.Process.Signal(syscall.SIGTERM)
-	if err := s.end(t); err != nil {
-		t.Errorf("%v; standard error:\n%s", err, s.stderr)
+}
+
+// TestServe_HandoverStopped: a signal that ends the server at any time of a handover leaves
+// one process that serves, or none, and never a store that is in use by both or damaged.
+func TestServe_HandoverStopped(t *testing.T) {
+	path := writeConfig(t, config)
+	for delay := time.Duration(0); delay <= 100*time.Millisecond; delay += 10 * time.Millisecond {
+		s := startServer(t, odx("serve", "--config", path))
+		s.cmd.Process.Signal(syscall.SIGUSR2)
+		<-time.After(delay) // when the signal comes is what varies
+		s.cmd.Process.Signal(syscall.SIGTERM)
+		if state, err := s.cmd.Process.Wait(); err != nil || !state.Success() {
+			t.Errorf("after %v: the first process ended with %v, %v; standard error:\n%s", delay, state, err, s.stderr)
+		}
+		// A successor that was to end with the first one ends soon.
+		if strings.Contains(s.stderr.String(), `"msg":"handed over"`) {
+			out, _, status := output(t, "status", "--json", "--config", path)
+			if m := regexp.MustCompile(`"pid": (\d+)`).FindStringSubmatch(out); status == 0 && m != nil {
+				pid, _ := strconv.Atoi(m[1])
+				_ = syscall.Kill(pid, syscall.SIGTERM) // it may have ended
+			}
+		}
+		awaitOutput(t, s.stderr, `"msg":"stopped"`)
+		s.stdout.WriteTo(new(bytes.Buffer)) // until none has it open
+		if _, complaint, status := output(t, "store", "check", "--config", path); status != 0 {
+			t.Errorf("after %v: status %d: %s", delay, status, complaint)
+		}
 	}
 }

@@ -42,11 +42,11 @@ func (r *running) untilEnd(ctx context.Context, handovers <-chan os.Signal, stdo
 		if err := r.open(stdout); err != nil {
 			return nil, errors.Join(err, r.service.Stop(ctx))
 		}
-		child, err := r.untilHandover(ctx, handovers)
-		if child == nil {
+		h, err := r.untilHandover(ctx, handovers)
+		if h == nil {
 			return r, err
 		}
-		if r, err = r.handOver(ctx, child); r == nil {
+		if r, err = r.handOver(ctx, h); r == nil {
 			return nil, err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/sirupsen/logrus"
 
+	"odx/api"
 	"odx/conf"
 	"odx/standby"
 	"odx/target"
@@ -19,7 +20,7 @@ import (
 // the configuration as it is then: the file may have changed while this process waited,
 // which can be long. If it has an error, the one that was checked at the start is used.
 func takeOver(ctx context.Context, cfg *conf.Config, o serveOptions, stdout io.Writer, log *logrus.Entry) (*running, error) {
-	if err := target.CheckStandby(cfg, log); err != nil {
+	if err := errors.Join(target.CheckStandby(cfg, log), api.CheckTCP(cfg)); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
@@ -51,7 +52,7 @@ func current(cfg *conf.Config, o serveOptions, log *logrus.Entry) *conf.Config {
 		err = errors.New("data_dir is another one")
 	}
 	if err == nil {
-		err = target.CheckStandby(now, log)
+		err = errors.Join(target.CheckStandby(now, log), api.CheckTCP(now))
 	}
 	if err != nil {
 		log.WithError(err).Warn("configuration changed since the start of this standby and cannot be used: using that of the start")
