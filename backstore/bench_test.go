@@ -251,7 +251,7 @@ func BenchmarkCleanSegment(b *testing.B) {
 	benchFill(b, v, size)
 	ctx := context.Background()
 	unlimited := rate.NewLimiter(rate.Inf, 0)
-	s.cleaner.mu.Lock() // nobody else cleans
+	s.cleaner.mu.Lock() // no other cleaning
 	defer s.cleaner.mu.Unlock()
 	b.SetBytes(size)
 	b.ReportAllocs()

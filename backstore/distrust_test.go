@@ -68,7 +68,7 @@ func TestDamagedDataIsStoredAgain(t *testing.T) {
 	}
 }
 
-// TestBlocksThatTheHostCannotRead: the first one of them is told, and those
+// TestBlocksThatTheHostCannotRead: the first one of them is reported, and those
 // before and behind it can be read.
 func TestBlocksThatTheHostCannotRead(t *testing.T) {
 	ctx := context.Background()

@@ -227,7 +227,7 @@ func (c *client) found(p []byte) []uint32 {
 	out := make([]uint32, len(p)/sector)
 	for i, v := range values(p) {
 		if v < 0 {
-			c.t.Errorf("client %d: a sector holds what nobody wrote", c.id)
+			c.t.Errorf("client %d: a sector holds what was never written", c.id)
 		}
 		out[i] = uint32(v)
 	}

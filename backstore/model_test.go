@@ -146,7 +146,7 @@ func readSectors(readAt func(context.Context, []byte, int64) error, length int64
 	out := make([]uint32, length/sector)
 	for i, v := range values(p) {
 		if v < 0 {
-			return nil, fmt.Errorf("sector %d holds what nobody wrote", i)
+			return nil, fmt.Errorf("sector %d holds what was never written", i)
 		}
 		out[i] = uint32(v)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
@@ -157,18 +156,6 @@ func (h *Held) take(n name) net.Listener {
 	l := h.sockets[n]
 	delete(h.sockets, n)
 	return l
-}
-
-// Addresses returns the addresses of the sockets that are held, sorted.
-func (h *Held) Addresses() []string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	var list []string
-	for n := range h.sockets {
-		list = append(list, n.address)
-	}
-	slices.Sort(list)
-	return list
 }
 
 // Close closes the sockets that are still held.

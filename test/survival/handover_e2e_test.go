@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -30,15 +29,12 @@ const longestHandover = 150 * time.Millisecond
 func TestHandover(t *testing.T) {
 	target := harness.ServeWith(t, kit.Settings{Standby: true}, kit.LUN{Size: mixedWorkers * mixedPart * blockLength}, kit.LUN{Size: 1 << 20})
 	r := rand.New(rand.NewPCG(11, uint64(*handovers)))
-	workers := mixedWorkersOf(16)
+	workers := newMixedLoad(16)
 	var gaps []time.Duration
 	for round := range *handovers {
 		// A worker that logs in after the kill finds the standby, which is not killed.
 		working, end := context.WithCancel(t.Context())
-		var all sync.WaitGroup
-		for _, w := range workers {
-			all.Go(func() { w.work(working, t, target.URL(0)) })
-		}
+		wait := workers.start(working, t, target.URL(0))
 		watched := watchGap(t, target.URL(1))
 		time.Sleep(time.Duration(r.Int64N(int64(longestMixed)))) // the load, not a wait
 		if r.IntN(2) == 0 {
@@ -53,24 +49,10 @@ func TestHandover(t *testing.T) {
 		}
 		harness.Must(t, target.Kill())
 		end()
-		all.Wait()
-		if err := target.Restart(context.Background()); err != nil {
-			t.Fatalf("round %d: %v", round, err)
-		}
-		for _, w := range workers {
-			if err := w.check(target.URL(0)); err != nil {
-				t.Fatalf("round %d: blocks from %d on: %v", round, w.first, err)
-			}
-		}
-		if t.Failed() {
-			t.Fatalf("round %d", round)
-		}
+		wait()
+		workers.restart(t, target, round)
 	}
-	var total int64
-	for _, w := range workers {
-		total += w.acknowledged.Load()
-	}
-	t.Logf("%d handovers or what a kill made of them, %d commands were acknowledged without a flush, none is lost", *handovers, total)
+	t.Logf("%d handovers or what a kill made of them, %d commands were acknowledged without a flush, none is lost", *handovers, workers.proves(t, *handovers))
 	if slices.Sort(gaps); len(gaps) > 0 {
 		t.Logf("pause of an initiator: median %v, longest %v of %d", gaps[len(gaps)/2].Round(time.Millisecond), gaps[len(gaps)-1].Round(time.Millisecond), len(gaps))
 	}

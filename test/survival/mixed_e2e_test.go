@@ -39,7 +39,7 @@ func TestKilledUnderMixedLoad(t *testing.T) {
 	harness.RequireODX(t)
 	target := harness.Serve(t, kit.LUN{Size: mixedWorkers * mixedPart * blockLength}, kit.LUN{Size: 1 << 20})
 	r := rand.New(rand.NewPCG(9, uint64(*kills)))
-	workers := mixedWorkersOf(13)
+	workers := newMixedLoad(13)
 	settings := &mixedSettings{rng: rand.New(rand.NewPCG(1, 14))}
 	for round := range *kills {
 		done := make(chan struct{})
@@ -49,36 +49,16 @@ func TestKilledUnderMixedLoad(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		var all sync.WaitGroup
-		for _, w := range workers {
-			all.Go(func() { w.work(t.Context(), t, target.URL(0)) })
-		}
-		all.Go(func() { settings.work(t, target.URL(1)) })
-		all.Wait()
+		wait := workers.start(t.Context(), t, target.URL(0))
+		settings.work(t, target.URL(1))
+		wait()
 		<-done
-		if err := target.Restart(context.Background()); err != nil {
-			t.Fatalf("round %d: %v", round, err)
-		}
-		for _, w := range workers {
-			if err := w.check(target.URL(0)); err != nil {
-				t.Fatalf("round %d: blocks from %d on: %v", round, w.first, err)
-			}
-		}
+		workers.restart(t, target, round)
 		if err := settings.check(target.URL(1)); err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
-		if t.Failed() {
-			t.Fatalf("round %d", round)
-		}
 	}
-	total := settings.acknowledged.Load()
-	for _, w := range workers {
-		total += w.acknowledged.Load()
-	}
-	t.Logf("%d kills, %d commands were acknowledged without a flush, none is lost", *kills, total)
-	if total < int64(5**kills) {
-		t.Error("too few commands to prove anything")
-	}
+	t.Logf("%d kills, %d commands were acknowledged without a flush, none is lost", *kills, settings.acknowledged.Load()+workers.proves(t, *kills))
 }
 
 // mixedWorker is an initiator with a part of the disk to itself, one command at a
@@ -91,15 +71,54 @@ type mixedWorker struct {
 	acknowledged atomic.Int64
 }
 
-// mixedWorkersOf returns the workers of a disk.
-func mixedWorkersOf(seed uint64) []*mixedWorker {
-	var workers []*mixedWorker
+// mixedLoad are the workers of a disk.
+type mixedLoad []*mixedWorker
+
+func newMixedLoad(seed uint64) mixedLoad {
+	var workers mixedLoad
 	for i := range mixedWorkers {
 		workers = append(workers, &mixedWorker{
 			rng: rand.New(rand.NewPCG(uint64(i), seed)), first: uint64(i) * mixedPart, m: newModel(mixedPart), number: i,
 		})
 	}
 	return workers
+}
+
+// start has the workers work until the target or ctx has ended, for which the result waits.
+func (l mixedLoad) start(ctx context.Context, t *testing.T, url string) (wait func()) {
+	var all sync.WaitGroup
+	for _, w := range l {
+		all.Go(func() { w.work(ctx, t, url) })
+	}
+	return all.Wait
+}
+
+// restart restarts a target that was killed in a round, and compares what it has.
+func (l mixedLoad) restart(t *testing.T, target *kit.Target, round int) {
+	t.Helper()
+	if err := target.Restart(context.Background()); err != nil {
+		t.Fatalf("round %d: %v", round, err)
+	}
+	for _, w := range l {
+		if err := w.check(target.URL(0)); err != nil {
+			t.Fatalf("round %d: blocks from %d on: %v", round, w.first, err)
+		}
+	}
+	if t.Failed() {
+		t.Fatalf("round %d", round)
+	}
+}
+
+// proves returns how many commands were acknowledged, which has to be enough for rounds.
+func (l mixedLoad) proves(t *testing.T, rounds int) (acknowledged int64) {
+	t.Helper()
+	for _, w := range l {
+		acknowledged += w.acknowledged.Load()
+	}
+	if acknowledged < int64(5*rounds) {
+		t.Error("too few commands to prove anything")
+	}
+	return acknowledged
 }
 
 // connection is a disk, and a session with it for commands that the disk has no
