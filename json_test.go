@@ -19,6 +19,7 @@ const wirePackage = "api/v1"
 // durable are the files whose structs are records of stores in JSON, and what of
 // docs/formats.md they are; and those that one process of odx sends to another.
 var durable = map[string]string{
+	"audit/record.go":                "a change, in the audit file",
 	"backstore/repair_record.go":     "a repair in place that was interrupted",
 	"backstore/scrubplan/record.go":  "the last scrub",
 	"offload/view/mirror.go":         "a mirror",
