@@ -6,6 +6,8 @@ type Failure struct {
 	Kind  string `json:"kind"`
 	Error string `json:"error"`
 	Bytes int64  `json:"bytes,omitempty"`
+	// Problems are those of a configuration, all of them.
+	Problems []Problem `json:"problems,omitempty"`
 }
 
 // Line is a line of a response with progress: it has one of the three.

@@ -16,6 +16,10 @@ type Status struct {
 	Sessions   []Session   `json:"sessions"`
 	Damage     []Damaged   `json:"damage,omitempty"`
 	MoreDamage int         `json:"more_damage,omitempty"`
+	// AuditProblem is why the audit file is not written; AuditLost is how many lines are
+	// in the log only.
+	AuditProblem string `json:"audit_problem,omitempty"`
+	AuditLost    uint64 `json:"audit_lost,omitempty"`
 }
 
 // MissingPortal is a portal that could not be bound.
@@ -47,6 +51,14 @@ type Session struct {
 	Since     time.Time    `json:"since"`
 	Commands  int          `json:"commands"`
 	LUNs      []SessionLUN `json:"luns"`
+	// Portal is the address that the session was opened at, PortalGroup the tag of its
+	// group; User is the name of CHAP.
+	Portal      string `json:"portal,omitempty"`
+	PortalGroup uint16 `json:"portal_group,omitempty"`
+	User        string `json:"user,omitempty"`
+	// Negotiated has the keys of RFC 7143 that both sides agreed on.
+	Negotiated map[string]string `json:"negotiated,omitempty"`
+	LastMinute *Minute           `json:"last_minute,omitempty"`
 }
 
 // SessionLUN is a LUN of a session.

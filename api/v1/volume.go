@@ -29,6 +29,11 @@ type NewName struct {
 	Name string `json:"name"`
 }
 
+// Revert is the request that makes a volume what one of its snapshots is.
+type Revert struct {
+	Snapshot string `json:"snapshot"`
+}
+
 // FinishVolume is the request that names the volume Scratch.
 type FinishVolume struct {
 	Scratch string `json:"scratch"`
