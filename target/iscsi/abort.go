@@ -49,7 +49,7 @@ func (a *abortSet) abortMatching(s *session, by *scsi.Nexus, match func(t *task)
 // await waits until the aborted tasks have ended, for at most AbortTimeout, and detaches
 // those that are still running. s is the requesting session.
 func (a *abortSet) await(s *session) {
-	timer := time.NewTimer(s.srv.opts.AbortTimeout)
+	timer := time.NewTimer(s.srv.options().AbortTimeout)
 	defer timer.Stop()
 	for i, r := range a.running {
 		select {
@@ -90,4 +90,23 @@ func (s *session) AbortTasks(match func(lun [8]byte) bool, except *scsi.Task) {
 	}
 	a.await(s)
 	s.sendWindow()
+}
+
+// AbortTasks aborts the commands of all sessions at a logical unit that has left its
+// target. It waits until they have ended, for at most AbortTimeout; after that their results
+// are dropped.
+func (srv *Server) AbortTasks(lu *scsi.LogicalUnit) {
+	srv.mu.Lock()
+	sessions := srv.appendSessions(nil)
+	srv.mu.Unlock()
+	for _, s := range sessions {
+		var a abortSet
+		s.mu.Lock()
+		any := a.abortMatching(s, nil, func(t *task) bool { return t.state != taskWithReader && t.st.LU == lu })
+		s.mu.Unlock()
+		if any {
+			a.await(s)
+			s.sendWindow()
+		}
+	}
 }

@@ -19,7 +19,7 @@ func TestSession_AbortTasks(t *testing.T) {
 				hang(ctx, t)
 				return
 			}
-			for _, s := range b.srv.sessionsOf(b.srv.targets[0]) {
+			for _, s := range b.srv.sessionsOf(b.srv.conf.Load().targets[0].DeviceServer) {
 				s.AbortTasks(func(lun [8]byte) bool { return lun == [8]byte{} }, t)
 			}
 		}

@@ -25,15 +25,22 @@ type predecessor struct {
 // which the login replaces (RFC 7143 6.3.4, 6.3.5). It sets the connection's sess as
 // soon as the login belongs to a session.
 func (srv *Server) admit(l *login) error {
-	timeout := time.NewTimer(srv.opts.LoginTimeout)
+	timeout := time.NewTimer(l.conf.options.LoginTimeout)
 	defer timeout.Stop()
 	for {
+		if err := l.catchUp(); err != nil {
+			return err
+		}
 		var old *predecessor
 		var err error
 		if l.tsih() == 0 {
 			old, err = srv.register(l)
 		} else {
+			srv.readmitFor(l)
 			old, err = srv.join(l)
+		}
+		if err == errReconfigured {
+			continue
 		}
 		if old == nil || err != nil {
 			return err
@@ -55,6 +62,10 @@ func (srv *Server) register(l *login) (*predecessor, error) {
 	id := l.nexusID()
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
+	o := &l.conf.options
+	if srv.conf.Load() != l.conf {
+		return nil, errReconfigured
+	}
 	same := 0 // sessions of the initiator
 	for s := range srv.sessions {
 		if s.kind == sessionNormal && l.kind == sessionNormal && s.id == id {
@@ -67,7 +78,7 @@ func (srv *Server) register(l *login) (*predecessor, error) {
 			same++
 		}
 	}
-	if len(srv.sessions) >= srv.opts.MaxSessions || srv.loggedIn >= srv.opts.MaxConnections {
+	if len(srv.sessions) >= o.MaxSessions || srv.loggedIn >= o.MaxConnections {
 		if idle := srv.discoveryCandidate(l); idle != nil && !srv.closing {
 			return &predecessor{func() { idle.evict(l) }, idle.gone}, nil
 		}
@@ -76,9 +87,9 @@ func (srv *Server) register(l *login) (*predecessor, error) {
 		return nil, err
 	}
 	switch {
-	case len(srv.sessions) >= srv.opts.MaxSessions:
+	case len(srv.sessions) >= o.MaxSessions:
 		return nil, refuse(loginOutOfResources, "session limit of %d reached", len(srv.sessions))
-	case same >= srv.opts.MaxSessionsPerInitiator:
+	case same >= o.MaxSessionsPerInitiator:
 		return nil, refuse(loginOutOfResources, "%s: limit of %d sessions per initiator reached", l.initiator, same)
 	}
 	s := srv.newSession(l, id, srv.newTSIH())
@@ -101,7 +112,7 @@ func (srv *Server) discoveryCandidate(l *login) *session {
 	var oldest *session
 	for s := range srv.sessions {
 		switch {
-		case s.kind != sessionDiscovery, counts[s.origin] <= counts[originOf(l.c.nc.RemoteAddr())]+1, time.Since(s.since) < srv.opts.LoginPatience:
+		case s.kind != sessionDiscovery, counts[s.origin] <= counts[originOf(l.c.nc.RemoteAddr())]+1, time.Since(s.since) < srv.options().LoginPatience:
 		case oldest == nil, counts[s.origin] > counts[oldest.origin],
 			counts[s.origin] == counts[oldest.origin] && s.since.Before(oldest.since):
 			oldest = s
@@ -121,6 +132,9 @@ func (s *session) evict(l *login) {
 func (srv *Server) join(l *login) (*predecessor, error) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
+	if srv.conf.Load() != l.conf {
+		return nil, errReconfigured
+	}
 	s := srv.sessionOf(l)
 	if s == nil {
 		return nil, refuse(loginNoSuchSession, "%s: no session with TSIH %d", l.initiator, l.tsih())
@@ -136,7 +150,9 @@ func (srv *Server) join(l *login) (*predecessor, error) {
 		n--
 	}
 	switch {
-	case s.closed || !s.open:
+	case s.conf != l.conf:
+		return nil, errReconfigured
+	case s.closed || !s.open || s.leaving():
 		return nil, refuse(loginNoSuchSession, "%s: session %d is starting or ending", l.initiator, s.tsih)
 	case s.kind != sessionNormal || l.kind != sessionNormal || s.id != l.nexusID():
 		return nil, refuse(loginCannotInclude, "%s: session %d belongs to another I_T nexus", l.initiator, s.tsih)
@@ -187,7 +203,7 @@ func (srv *Server) checkCapacity() error {
 	switch {
 	case srv.closing:
 		return refuse(loginServiceUnavailable, "server is shutting down")
-	case srv.loggedIn >= srv.opts.MaxConnections:
+	case srv.loggedIn >= srv.options().MaxConnections:
 		return refuse(loginOutOfResources, "connection limit of %d reached", srv.loggedIn)
 	}
 	return nil
@@ -214,10 +230,13 @@ func (srv *Server) sessionOf(l *login) *session {
 
 // newSession returns the session of a login. The caller holds mu.
 func (srv *Server) newSession(l *login, id scsi.NexusID, tsih uint16) *session {
+	from, _ := addrPort(l.c.nc.RemoteAddr())
 	s := &session{
-		srv: srv, target: l.target, kind: l.kind, id: id, tsih: tsih, view: l.security.view,
-		user:   l.security.user(),
+		srv: srv, kind: l.kind, id: id, tsih: tsih,
+		conf: l.conf, view: l.security.view, admitted: readmission{conf: l.conf},
+		user: l.security.user(), from: from.Addr(),
 		origin: originOf(l.c.nc.RemoteAddr()),
+		depth:  l.conf.options.QueueDepth,
 		params: l.params,
 		shared: l.params.maxConnections > 1,
 		since:  time.Now(),
@@ -228,13 +247,14 @@ func (srv *Server) newSession(l *login, id scsi.NexusID, tsih uint16) *session {
 	}
 	s.share = srv.budget.join(id.InitiatorName)
 	s.wake.L = &s.mu
-	s.log = srv.opts.Log.WithFields(logrus.Fields{"initiator": id.InitiatorName, "tsih": s.tsih})
+	s.log = srv.log.WithFields(logrus.Fields{"initiator": id.InitiatorName, "tsih": s.tsih})
 	if l.target != nil {
+		s.device, s.rights = l.target.DeviceServer, l.rights()
 		s.log = s.log.WithField("target", l.target.Name)
 	}
 	first := l.first.cmdSN()
 	s.exp.Store(first)
-	s.limit.Store(first + uint32(srv.opts.QueueDepth) - 1)
+	s.limit.Store(first + uint32(s.depth) - 1)
 	return s
 }
 
@@ -274,12 +294,12 @@ func (srv *Server) remove(s *session) {
 }
 
 // sessionsOf returns the sessions of a target.
-func (srv *Server) sessionsOf(t *target) []*session {
+func (srv *Server) sessionsOf(d DeviceServer) []*session {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	var list []*session
 	for s := range srv.sessions {
-		if s.target == t {
+		if s.device == d {
 			list = append(list, s)
 		}
 	}

@@ -46,7 +46,7 @@ type budget struct {
 // part is a part of a budget in bytes.
 type part struct {
 	index int
-	limit int64
+	limit atomic.Int64
 	// whole lets a command that is larger than the part use all of it.
 	whole   bool
 	held    atomic.Int64
@@ -88,19 +88,21 @@ const (
 
 func newBudget(limit int64) *budget {
 	b := &budget{kick: make(chan struct{}, 1), stop: make(chan struct{}), shares: make(map[string]*share)}
-	for i, p := range []struct {
-		*part
-		limit int64
-		whole bool
-	}{
-		{&b.unsolicited, limit / 4, true},
-		{&b.small, limit / 8, false},
-		{&b.medium, limit / 4, true},
-		{&b.large, limit - limit/4 - limit/8 - limit/4, true},
-	} {
-		p.part.index, p.part.limit, p.part.whole = i, p.limit, p.whole
+	for i, p := range []*part{&b.unsolicited, &b.small, &b.medium, &b.large} {
+		p.index, p.whole = i, p != &b.small
 	}
+	b.setLimit(limit)
 	return b
+}
+
+// setLimit divides limit bytes between the parts. Where more is held than a new limit, nothing
+// is granted until enough is released.
+func (b *budget) setLimit(limit int64) {
+	b.unsolicited.limit.Store(limit / 4)
+	b.small.limit.Store(limit / 8)
+	b.medium.limit.Store(limit / 4)
+	b.large.limit.Store(limit - limit/4 - limit/8 - limit/4)
+	b.recheck() // claims may fit now
 }
 
 // join returns the share of an initiator and counts a session.
@@ -152,8 +154,8 @@ func (b *budget) takeSmall(sh *share, n int64) (charge, bool) {
 // take takes n bytes if they are free, and if the share then holds no more than remains
 // free, or nothing else.
 func (p *part) take(sh *share, n int64) bool {
-	total, own := p.held.Add(n), sh.held[p.index].Add(n)
-	if total <= p.limit && (own == n || own <= p.limit-total) || p.whole && total == n {
+	total, own, limit := p.held.Add(n), sh.held[p.index].Add(n), p.limit.Load()
+	if total <= limit && (own == n || own <= limit-total) || p.whole && total == n {
 		return true
 	}
 	p.release(sh, n)
@@ -280,7 +282,7 @@ func (b *budget) grantOf(p *part) *claim {
 			b.dequeue(first)
 			return c
 		}
-		if p.held.Load()+c.n > p.limit {
+		if p.held.Load()+c.n > p.limit.Load() {
 			return nil // later claims must not overtake it
 		}
 		tried[c.share] = true
@@ -309,7 +311,7 @@ func (b *budget) short() bool {
 	return b.contended() || b.large.aboveQuarter() || b.medium.aboveQuarter() || b.small.aboveQuarter() || b.unsolicited.aboveQuarter()
 }
 
-func (p *part) aboveQuarter() bool { return p.held.Load() > p.limit/4 }
+func (p *part) aboveQuarter() bool { return p.held.Load() > p.limit.Load()/4 }
 
 // bufferCharge returns the memory of a buffer for n bytes.
 func bufferCharge(n int) int64 {

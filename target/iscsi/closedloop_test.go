@@ -13,7 +13,7 @@ import (
 func TestConn_RunOnReader(t *testing.T) {
 	b := newBench(t, nil, nil)
 	i := b.login()
-	s := b.srv.sessionsOf(b.srv.targets[0])[0]
+	s := b.srv.sessionsOf(b.srv.conf.Load().targets[0].DeviceServer)[0]
 	onReader := make(chan bool, 1)
 	concurrent := func() {}
 	b.disk.execute = func(context.Context, *scsi.Task) {

@@ -76,14 +76,14 @@ func (c *conn) collect(t *task, p *pdu) error {
 // decode makes the device server decode the command.
 func (c *conn) decode(t *task, info ahsInfo) {
 	switch {
-	case c.sess.refuses():
+	case c.sess.refuses() || c.leaving.Load():
 		t.st.Result, t.early = statusBusy, true
 		return
 	case t.read && t.write || info.bidirectional:
 		t.fail(&senseInvalidIU) // bidirectional commands are not supported
 		return
 	}
-	if t.early = c.sess.target.DeviceServer.Prepare(t.st); t.early {
+	if t.early = c.sess.device.Prepare(t.st); t.early {
 		return
 	}
 	if !t.dataOutTotal() {
@@ -155,7 +155,7 @@ func (c *conn) runOnReader(t *task) error {
 		c.settle()
 	}
 	t.execute()
-	waits := t.st.MayChange() && c.srv.opts.Settler.Unsettled()
+	waits := t.st.MayChange() && c.srv.settler.Unsettled()
 	if waits {
 		c.unsettled.add(t)
 	}

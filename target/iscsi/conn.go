@@ -53,6 +53,10 @@ type conn struct {
 	dataOuts atomic.Uint32
 	// fullFeature is set when the login is complete.
 	fullFeature atomic.Bool
+	// leaving is set when the initiator is to log out: new commands are refused.
+	leaving atomic.Bool
+	// askedToLogOut is set when that was sent.
+	askedToLogOut atomic.Bool
 	// notReading is set while the reader waits for the peer to receive.
 	notReading atomic.Bool
 
@@ -309,6 +313,10 @@ func (c *conn) terminate(err error) {
 	case errors.Is(err, errTargetReset):
 		log.Warn(err)
 		c.linger()
+	case errors.Is(err, errNotLoggedOut):
+		log.Warn(err)
+		c.announceDrop()
+		c.linger()
 	case errors.As(err, &v):
 		log.WithError(err).Warn("connection closed")
 		c.reject(&c.pdu, v.reason)
@@ -337,7 +345,7 @@ func isDisconnect(err error) bool {
 // linger waits until the initiator has received the last PDUs: closing a socket with
 // unread input discards them.
 func (c *conn) linger() {
-	timeout := c.srv.opts.LogoutTimeout
+	timeout := c.srv.options().LogoutTimeout
 	if !c.out.waitBelow(0, timeout) {
 		return
 	}

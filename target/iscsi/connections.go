@@ -276,7 +276,7 @@ func (c *conn) awaitAcknowledgement() {
 	s.mu.Lock()
 	conns := append([]*conn(nil), s.conns...)
 	s.mu.Unlock()
-	timer := time.NewTimer(s.srv.opts.AbortTimeout)
+	timer := time.NewTimer(s.srv.options().AbortTimeout)
 	defer timer.Stop()
 	for _, o := range conns {
 		if o == c || !o.fullFeature.Load() {

@@ -119,7 +119,7 @@ func (t *task) allocDataOut(unsolicited bool) bool {
 		return false
 	}
 	o.charge = charge{&b.unsolicited, n}
-	o.first = t.conn.srv.opts.Pool.Get(int(first))
+	o.first = t.conn.srv.pool.Get(int(first))
 	o.buf = o.first.Bytes
 	return true
 }

@@ -67,7 +67,10 @@ func refuse(status uint16, format string, args ...any) error {
 
 // login is the state of a login.
 type login struct {
-	c     *conn
+	c *conn
+	// conf is the configuration that decides the login: that of its first request, until
+	// catchUp.
+	conf  *configuration
 	first bhs // header of the first request, which later ones must match
 	stage int
 	// negotiated is set once the first complete text was answered.
@@ -89,11 +92,11 @@ type login struct {
 // login brings the connection to full feature phase. If it returns an error, the
 // initiator has received it.
 func (c *conn) login() error {
-	if err := c.nc.SetDeadline(time.Now().Add(c.srv.opts.LoginTimeout)); err != nil {
+	l := &login{c: c, conf: c.srv.conf.Load(), stage: -1, params: defaultParams(), seen: make(map[string]string), declared: make(map[string]bool)}
+	defer l.security.end()
+	if err := c.nc.SetDeadline(time.Now().Add(l.conf.options.LoginTimeout)); err != nil {
 		return err
 	}
-	l := &login{c: c, stage: -1, params: defaultParams(), seen: make(map[string]string), declared: make(map[string]bool)}
-	defer l.security.end()
 	c.out.statSN = initialStatSN
 	for range maxLoginPDUs {
 		p := &c.pdu
@@ -102,6 +105,7 @@ func (c *conn) login() error {
 		}
 		over, err := l.handle(p)
 		if err != nil {
+			err = l.unlessChanged(err)
 			var refused *loginError
 			if errors.As(err, &refused) {
 				l.refuse(p, refused.status, refused.text)
@@ -161,7 +165,7 @@ func (l *login) check(p *pdu) error {
 	stage, next := int(flags>>2&3), int(flags&3)
 	transit := flags&bitTransit != 0
 	if l.stage < 0 {
-		l.first, l.stage = p.bhs, stage
+		l.first, l.stage, l.conf = p.bhs, stage, l.c.srv.conf.Load()
 	}
 	switch {
 	case p.bhs[3] > 0: // Version-min; only version 0 is supported
@@ -280,16 +284,24 @@ func (l *login) identify(pairs []pair) error {
 	if l.targetName == "" {
 		return refuse(loginMissingParameter, "missing TargetName from %s", l.initiator)
 	}
-	if l.target = l.c.srv.target(l.targetName); l.target == nil || !l.target.inGroup(l.c.group) {
-		return refuse(loginNotFound, "%s: unknown target %.230q in portal group %d", l.initiator, l.targetName, l.c.group)
-	}
-	if r := l.target.Redirect; r != nil {
-		return r.refusal(l)
+	if err := l.find(); err != nil {
+		return err
 	}
 	// RFC 7143 13.9: in the first response.
 	l.declare("TargetPortalGroupTag", strconv.Itoa(int(l.c.group)))
 	if l.target.Alias != "" {
 		l.declare("TargetAlias", l.target.Alias)
+	}
+	return nil
+}
+
+// find sets the target of the login, or returns why it cannot be used here.
+func (l *login) find() error {
+	if l.target = l.conf.target(l.targetName); l.target == nil || !l.target.inGroup(l.c.group) {
+		return refuse(loginNotFound, "%s: unknown target %.230q in portal group %d", l.initiator, l.targetName, l.c.group)
+	}
+	if r := l.target.Redirect; r != nil {
+		return r.refusal(l)
 	}
 	return nil
 }
@@ -333,7 +345,7 @@ func (l *login) negotiateKey(k pair) error {
 	if l.declared[k.key] {
 		return nil // the target has already declared it
 	}
-	if answer, answered := l.params.negotiate(&l.c.srv.opts, k, l.kind); answered {
+	if answer, answered := l.params.negotiate(&l.conf.options, k, l.kind); answered {
 		l.response = appendPair(l.response, k.key, answer)
 		l.declared[k.key] = true
 	}
@@ -345,7 +357,7 @@ func (l *login) negotiateKey(k pair) error {
 func (l *login) answer(p *pdu) (over bool, err error) {
 	const length = "MaxRecvDataSegmentLength"
 	if l.stage == stageOperational && !l.declared[length] { // otherwise the default applies
-		l.params.maxRecv = uint32(l.c.srv.opts.MaxRecvDataSegmentLength)
+		l.params.maxRecv = uint32(l.conf.options.MaxRecvDataSegmentLength)
 		l.declare(length, strconv.Itoa(int(l.params.maxRecv)))
 	}
 	next := int(p.bhs[1] & 3)
@@ -374,16 +386,12 @@ func (l *login) enterFullFeature(p *pdu) error {
 		return err
 	}
 	s := c.sess
-	if l.tsih() != 0 {
+	switch {
+	case l.tsih() != 0:
 		l.params = s.params.joined(&l.params)
-		if l.rights().Proof != s.proof {
-			s.nexus.DropProof() // the nexus now has two identities or addresses
-		}
-	} else if s.kind == sessionNormal {
-		rights := l.rights()
-		s.proof = rights.Proof
-		s.nexus = s.target.DeviceServer.AttachWith(s.id, rights)
-		s.nexus.SetTaskAborter(s)
+		s.addProof(l.rights().Proof)
+	case s.kind == sessionNormal:
+		s.attach(func(r scsi.Rights) *scsi.Nexus { return s.device.AttachWith(s.id, r) })
 	}
 	c.params = l.params
 	s.setOpen()
@@ -391,6 +399,9 @@ func (l *login) enterFullFeature(p *pdu) error {
 		return err
 	}
 	c.beginFullFeature()
+	if c.leaving.Load() {
+		c.requestLogout() // the request could not precede the response
+	}
 	s.log.WithField("from", c.nc.RemoteAddr()).WithFields(l.security.proof()).Info("initiator logged in")
 	return nil
 }
@@ -447,7 +458,7 @@ func (l *login) header(p *pdu) *bhs {
 	r.put32(24, l.c.out.statSN)
 	l.c.out.statSN++
 	exp := l.first.cmdSN()
-	limit := exp + uint32(l.c.srv.opts.QueueDepth) - 1
+	limit := exp + uint32(l.conf.options.QueueDepth) - 1
 	if s := l.c.sess; s != nil {
 		exp, limit = s.window()
 	}
@@ -458,7 +469,7 @@ func (l *login) header(p *pdu) *bhs {
 
 // write writes a PDU and blocks. It is used during login, when no writer runs.
 func (c *conn) write(h *bhs, data []byte) error {
-	if err := c.srv.opts.Owned(); err != nil {
+	if err := c.srv.owned(); err != nil {
 		return err
 	}
 	bufs := net.Buffers{h[:], data, zeroPad[:padding(len(data))]}

@@ -26,6 +26,8 @@ type memDisk struct {
 	rights   map[string]scsi.Rights // by initiator name, of its last nexus
 	resets   int
 	cleared  int
+	// readmitted counts the calls of Readmit.
+	readmitted int
 	// suspended is in the state of nexuses from Suspend; continued has those of Continue.
 	suspended bool
 	continued []handover.Nexus
@@ -43,6 +45,17 @@ func (d *memDisk) AttachWith(id scsi.NexusID, r scsi.Rights) *scsi.Nexus {
 	defer d.mu.Unlock()
 	d.attached[n], d.rights[id.InitiatorName] = true, r
 	return n
+}
+
+// Readmit implements DeviceServer.
+func (d *memDisk) Readmit(n *scsi.Nexus, r scsi.Rights) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.attached[n] {
+		panic("readmitted a nexus that is not attached")
+	}
+	d.rights[n.ID.InitiatorName] = r
+	d.readmitted++
 }
 
 // Suspend implements DeviceServer.

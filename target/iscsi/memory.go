@@ -178,7 +178,7 @@ func (t *task) growDataOut(got charge) {
 	buf := t.st.AllocDataOut(int(o.want))
 	if o.first != nil {
 		copy(buf, o.first.Bytes[:o.next])
-		srv.opts.Pool.Put(o.first)
+		srv.pool.Put(o.first)
 	}
 	srv.budget.release(t.sess.share, o.charge)
 	o.first, o.buf, o.charge, o.partial = nil, buf, got, false

@@ -52,13 +52,15 @@ func (s *sink) SetWriteDeadline(time.Time) error { return nil }
 // sinkConn returns a connection in full feature phase that writes to a sink.
 func sinkConn(digests bool) (*conn, *sink) {
 	out := &sink{}
-	srv := &Server{opts: DefaultOptions(), budget: newBudget(1 << 20)}
+	o := DefaultOptions()
+	o.BufferBytes = 1 << 20
+	srv := newServer(&configuration{options: o})
 	c := &conn{srv: srv, nc: out, params: defaultParams()}
 	c.sess = &session{srv: srv, share: &share{}, tasks: map[uint32]*task{}, nexus: &scsi.Nexus{}}
 	c.sess.exp.Store(0x11)
 	c.sess.limit.Store(0x90)
 	c.out = sender{
-		nc: out, pool: srv.opts.Pool, budget: srv.budget, pdus: &srv.pdus, owned: srv.opts.Owned, window: c.sess.window,
+		nc: out, pool: srv.pool, budget: srv.budget, pdus: &srv.pdus, owned: srv.owned, window: c.sess.window,
 		headerDigest: digests, dataDigest: digests, statSN: 0x51,
 	}
 	return c, out

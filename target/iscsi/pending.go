@@ -162,15 +162,25 @@ func (p *pendingLogins) removeAt(i int) {
 
 // expire removes and returns the connections that were queued before t.
 func (p *pendingLogins) expire(t time.Time) (expired []net.Conn) {
+	return p.removeQueued(func(l *pendingLogin) bool { return l.since.Before(t) })
+}
+
+// removeAtPortal removes and returns the queued connections of a portal.
+func (p *pendingLogins) removeAtPortal(l net.Listener) (removed []net.Conn) {
+	return p.removeQueued(func(q *pendingLogin) bool { return q.at.Listener == l })
+}
+
+// removeQueued removes and returns the queued connections that match.
+func (p *pendingLogins) removeQueued(match func(l *pendingLogin) bool) (removed []net.Conn) {
 	for i := 0; i < len(p.list); {
-		if l := p.list[i]; l.c == nil && l.since.Before(t) {
-			expired = append(expired, l.nc)
+		if l := p.list[i]; l.c == nil && match(l) {
+			removed = append(removed, l.nc)
 			p.removeAt(i)
 			continue
 		}
 		i++
 	}
-	return expired
+	return removed
 }
 
 // mayWarn reports whether warnEvery has passed since the last log line.

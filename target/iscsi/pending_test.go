@@ -211,7 +211,7 @@ func TestServer_Flood(t *testing.T) {
 	b.demand(Authentication{CHAP: newCHAP(t)})
 	goroutines, before := runtime.NumGoroutine(), heap()
 	request := encode((&initiator{cmdSN: 1}).loginRequest(0, 0), nil, text(name, wantTarget, offerCHAP), false, false)
-	o := &b.srv.opts
+	o := b.srv.options()
 	most := 0
 	for n := range flood {
 		i := b.dialFrom([]string{"127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6"}[n%5])

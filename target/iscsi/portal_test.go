@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,9 +25,8 @@ func (b *bench) portals(addresses map[uint16]string) map[uint16]string {
 		ctx, stop := context.WithCancel(context.Background())
 		go func() { served <- b.srv.Serve(ctx, Portal{Listener: l, Group: group}) }()
 		eventually(b.tb, "the portal is there", func() bool {
-			b.srv.mu.Lock()
-			defer b.srv.mu.Unlock()
-			return slices.ContainsFunc(b.srv.portals, func(p Portal) bool { return p.Listener == l })
+			_, ok := b.srv.conf.Load().portal(l)
+			return ok
 		})
 		b.tb.Cleanup(func() {
 			stop()
@@ -53,8 +51,8 @@ func (b *bench) dialAt(address string) *initiator {
 func TestServer_PortalGroups(t *testing.T) {
 	b := newBench(t, nil, nil) // group 7
 	at := b.portals(map[uint16]string{8: "127.0.0.1:0", 9: "[::1]:0"})
-	b.srv.targets[0].PortalGroups = []uint16{7, 9}
-	b.srv.targets[1].PortalGroups = []uint16{8}
+	b.srv.conf.Load().targets[0].PortalGroups = []uint16{7, 9}
+	b.srv.conf.Load().targets[1].PortalGroups = []uint16{8}
 
 	i := b.dialAt(at[8])
 	i.login(name, "SessionType=Discovery")
@@ -110,8 +108,8 @@ func TestLogin_JoinOtherGroup(t *testing.T) {
 // A login is redirected, in either initial stage.
 func TestLogin_Redirect(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
-		b.srv.targets[0].Redirect = &Redirect{Address: "192.0.2.7:3260"}
-		b.srv.targets[1].Redirect = &Redirect{Address: "[2001:db8::7]:3260", Permanent: true}
+		b.srv.conf.Load().targets[0].Redirect = &Redirect{Address: "192.0.2.7:3260"}
+		b.srv.conf.Load().targets[1].Redirect = &Redirect{Address: "[2001:db8::7]:3260", Permanent: true}
 		for _, c := range []struct {
 			target  string
 			stage   int

@@ -23,7 +23,7 @@ func (srv *Server) Resume(s *Suspended) (closed int) {
 		n := len(s.State.Sessions[i].Connections) - len(conns)
 		if closed += n; n > 0 {
 			h := &s.State.Sessions[i]
-			srv.opts.Log.WithError(err).WithFields(logrus.Fields{"initiator": h.Initiator, "target": h.Target, "tsih": h.TSIH, "connections": n}).
+			srv.log.WithError(err).WithFields(logrus.Fields{"initiator": h.Initiator, "target": h.Target, "tsih": h.TSIH, "connections": n}).
 				Warn("connections that were handed over closed")
 		}
 	}
@@ -68,8 +68,8 @@ func (srv *Server) resume(h *handover.Session, sockets []net.Conn) (conns []*con
 // before.
 func (srv *Server) resumedLogin(h *handover.Session, hc *handover.Connection, nc net.Conn) *login {
 	l := &login{
-		c: srv.newConn(nc, Portal{Group: h.PortalGroup}), stage: stageFullFeature, kind: sessionNormal,
-		initiator: h.Initiator, targetName: h.Target, target: srv.target(h.Target),
+		c: srv.newConn(nc, Portal{Group: h.PortalGroup}), conf: srv.conf.Load(), stage: stageFullFeature, kind: sessionNormal,
+		initiator: h.Initiator, targetName: h.Target,
 		params: params{
 			headerDigest: hc.HeaderDigest, dataDigest: hc.DataDigest,
 			maxConnections: h.Keys.MaxConnections, initialR2T: h.Keys.InitialR2T, immediateData: h.Keys.ImmediateData,
@@ -85,22 +85,13 @@ func (srv *Server) resumedLogin(h *handover.Session, hc *handover.Connection, nc
 	return l
 }
 
-// entitle checks, as a login does, whether the initiator may use the target now.
-func (l *login) entitle(h *handover.Session) error {
-	if l.target == nil || !l.target.inGroup(h.PortalGroup) {
-		return fmt.Errorf("iscsi: no target %s in portal group %d", h.Target, h.PortalGroup)
+// entitle checks, as for a session when the configuration changes, whether the initiator may
+// use the target now.
+func (l *login) entitle(h *handover.Session) (err error) {
+	if l.target, err = l.conf.entitled(h.Target, h.PortalGroup, h.User, h.Initiator); err != nil {
+		return err
 	}
-	if l.target.Redirect != nil {
-		return fmt.Errorf("iscsi: target %s is redirected", h.Target)
-	}
-	a := l.target.Authentication
-	l.security.Authentication = a
-	if h.User != "" && a.CHAP != nil && a.CHAP.Allows(h.User, h.Initiator) {
-		l.security.proven = h.User
-	}
-	if !l.security.authenticated() {
-		return fmt.Errorf("iscsi: target %s requires authentication that initiator %s has not proven", h.Target, h.Initiator)
-	}
+	l.security.Authentication, l.security.proven = l.target.Authentication, h.User
 	return l.authorize()
 }
 
@@ -126,10 +117,10 @@ func (srv *Server) continueSession(s *session, l *login, h *handover.Session) (*
 	srv.conns[l.c] = struct{}{}
 	srv.enter(l.c, s)
 	srv.mu.Unlock()
-	if rights := l.rights(); added {
-		s.attach(rights, h, l.c)
-	} else if rights.Proof != s.proof {
-		s.nexus.DropProof()
+	if added {
+		s.resume(h, l.c)
+	} else {
+		s.addProof(l.rights().Proof)
 	}
 	return s, nil
 }
@@ -146,7 +137,7 @@ func (srv *Server) mayContinue(s *session, l *login, h *handover.Session) error 
 		}
 		return nil
 	}
-	if len(srv.sessions) >= srv.opts.MaxSessions {
+	if len(srv.sessions) >= l.conf.options.MaxSessions {
 		return fmt.Errorf("iscsi: session limit of %d reached", len(srv.sessions))
 	}
 	id := l.nexusID()
@@ -158,11 +149,9 @@ func (srv *Server) mayContinue(s *session, l *login, h *handover.Session) error 
 	return nil
 }
 
-// attach attaches the nexus of a session that continues. c is its first connection.
-func (s *session) attach(rights scsi.Rights, h *handover.Session, c *conn) {
-	s.proof = rights.Proof
-	s.nexus = s.target.DeviceServer.Continue(s.id, rights, &h.Nexus)
-	s.nexus.SetTaskAborter(s)
+// resume attaches the nexus of a session that continues. c is its first connection.
+func (s *session) resume(h *handover.Session, c *conn) {
+	s.attach(func(r scsi.Rights) *scsi.Nexus { return s.device.Continue(s.id, r, &h.Nexus) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, sn := range h.Aborted {

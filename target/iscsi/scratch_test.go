@@ -78,7 +78,7 @@ func TestServer_MaxWorkers(t *testing.T) {
 	var all []*initiator
 	for _, name := range names {
 		i := b.loginAs(name)
-		for _, s := range b.srv.sessionsOf(b.srv.targets[0]) {
+		for _, s := range b.srv.sessionsOf(b.srv.conf.Load().targets[0].DeviceServer) {
 			s.cost[0x35].Store(int32(time.Second)) // not on the reader
 		}
 		for range 10 {

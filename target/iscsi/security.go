@@ -94,24 +94,34 @@ func (s *security) proof() logrus.Fields {
 	return logrus.Fields{"user": s.exchange.User(), "chap": s.exchange.Algorithm()}
 }
 
-// rights returns the rights of the login's nexus. Its proof is the authenticated identity
-// and address, if the target requires either.
+// rights returns the rights of the login's nexus.
 func (l *login) rights() scsi.Rights {
-	r := scsi.Rights{View: l.security.view}
-	if l.target.Admit == nil && l.security.offers(valueNone) && l.security.user() == "" {
+	from, _ := addrPort(l.c.nc.RemoteAddr())
+	return l.target.rights(l.initiator, l.security.user(), from.Addr(), l.security.view)
+}
+
+// rights returns the rights of a nexus whose initiator has authenticated as user ("" if it
+// has not). Its proof is the authenticated identity and the address, if the target requires
+// either.
+func (t *target) rights(initiatorName, user string, from netip.Addr, view scsi.View) scsi.Rights {
+	a := &t.Authentication
+	if a.CHAP == nil {
+		user = ""
+	}
+	r := scsi.Rights{View: view}
+	if t.Admit == nil && a.offers(valueNone) && user == "" {
 		return r
 	}
-	from, _ := addrPort(l.c.nc.RemoteAddr())
-	r.Proof = from.Addr().String()
-	if user := l.security.user(); user != "" {
-		r.Proof += " " + l.security.CHAP.Identity(user, l.initiator)
+	r.Proof = from.String()
+	if user != "" {
+		r.Proof += " " + a.CHAP.Identity(user, initiatorName)
 	}
 	return r
 }
 
 // requireSecurity refuses a login that skips required authentication.
 func (l *login) requireSecurity() error {
-	if l.security.Authentication = l.c.srv.opts.DiscoveryAuthentication; l.target != nil {
+	if l.security.Authentication = l.conf.options.DiscoveryAuthentication; l.target != nil {
 		l.security.Authentication = l.target.Authentication
 	}
 	if l.stage != stageSecurity && !l.security.offers(valueNone) {

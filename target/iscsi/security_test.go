@@ -37,7 +37,7 @@ func newCHAP(tb testing.TB) *chap.Authenticator {
 
 // demand makes the test target require authentication. It must be called before any
 // connection.
-func (b *bench) demand(a Authentication) { b.srv.target(testTarget).Authentication = a }
+func (b *bench) demand(a Authentication) { b.srv.conf.Load().target(testTarget).Authentication = a }
 
 // step sends a login request and returns the response.
 func (i *initiator) step(flags byte, keys ...string) (*bhs, []byte) {
@@ -281,10 +281,10 @@ func TestLogin_Admit(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		view := scsi.View{3: {LUN: 0, ReadOnly: true}}
 		local := netip.MustParseAddr("127.0.0.1")
-		b.srv.target(testTarget).Admit = func(initiator string, from netip.Addr) (scsi.View, bool) {
+		b.srv.conf.Load().target(testTarget).Admit = func(initiator string, from netip.Addr) (scsi.View, bool) {
 			return view, initiator == testInitiator && from == local
 		}
-		b.srv.target(testTarget + "2").Admit = func(initiator string, _ netip.Addr) (scsi.View, bool) { return nil, initiator != testInitiator }
+		b.srv.conf.Load().target(testTarget + "2").Admit = func(initiator string, _ netip.Addr) (scsi.View, bool) { return nil, initiator != testInitiator }
 		b.login().alive()
 		if got := b.disk.rightsOf(testInitiator).View; !sameView(got, view) {
 			t.Errorf("the nexus sees %v", got)
@@ -324,7 +324,7 @@ func TestLogin_Proof(t *testing.T) {
 		everyone := func(string, netip.Addr) (scsi.View, bool) { return nil, true }
 		switch demand {
 		case "address":
-			b.srv.target(testTarget).Admit = everyone
+			b.srv.conf.Load().target(testTarget).Admit = everyone
 		case "secret":
 			b.demand(Authentication{CHAP: a})
 		case "perhaps a secret":
@@ -359,7 +359,7 @@ func TestLogin_Proof(t *testing.T) {
 func TestLogin_AdmitAfterAuthentication(t *testing.T) {
 	b := newBench(t, nil, nil)
 	b.demand(Authentication{CHAP: newCHAP(t)})
-	b.srv.target(testTarget).Admit = func(string, netip.Addr) (scsi.View, bool) { return nil, false }
+	b.srv.conf.Load().target(testTarget).Admit = func(string, netip.Addr) (scsi.View, bool) { return nil, false }
 	for secret, want := range map[string]uint16{chapSecret: loginAuthorizationFailed, "some other secret": loginAuthenticationFailed} {
 		i := b.dial()
 		i.wantStep(csgSecurity, []string{name, wantTarget, offerCHAP}, csgSecurity, agreedCHAP)

@@ -25,7 +25,7 @@ func (r *recorder) Prepare(t *scsi.Task) bool {
 // record makes the bench's target record the order of its commands.
 func (b *bench) record() chan uint64 {
 	r := &recorder{b.disk, make(chan uint64, 1000)}
-	b.srv.targets[0].DeviceServer = r
+	b.srv.conf.Load().targets[0].DeviceServer = r
 	return r.order
 }
 
@@ -333,7 +333,7 @@ func TestPinger_SlowReceiver(t *testing.T) {
 	const silence = 100 * time.Second
 	b := newBench(t, func(o *Options) { o.PingInterval, o.PingTimeout = silence, silence }, nil)
 	i := b.login()
-	s := b.srv.sessionsOf(b.srv.targets[0])[0]
+	s := b.srv.sessionsOf(b.srv.conf.Load().targets[0].DeviceServer)[0]
 	s.mu.Lock()
 	c := s.conns[0]
 	s.mu.Unlock()
@@ -343,7 +343,7 @@ func TestPinger_SlowReceiver(t *testing.T) {
 			if moves {
 				c.out.moved.Add(1)
 			}
-			g.tick(c)
+			g.tick(c, b.srv.checkInterval())
 		}
 	}
 	if b.srv.checkInterval()*ticks < 2*silence {

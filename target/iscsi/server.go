@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+
+	"odx/target/bufpool"
 )
 
 // TargetConfig configures a target.
@@ -60,8 +62,14 @@ type Portal struct {
 
 // Server serves targets on any number of portals.
 type Server struct {
-	opts     Options
-	targets  []*target
+	// Services of Options, which do not change.
+	log     *logrus.Entry
+	pool    *bufpool.Pool
+	settler Settler
+	owned   func() error
+	// conf is everything else that is configured. It is replaced with mu held.
+	conf atomic.Pointer[configuration]
+
 	watchdog watchdog
 	budget   *budget
 
@@ -73,8 +81,10 @@ type Server struct {
 	wg, workers sync.WaitGroup
 	working     atomic.Int32 // workers of sessions
 
+	// changing excludes reconfigurations, suspension and shutdown from each other.
+	changing sync.Mutex
+
 	mu       sync.Mutex // guards the fields below
-	portals  []Portal
 	conns    map[*conn]struct{}
 	sessions map[*session]struct{}
 	pending  pendingLogins
@@ -99,45 +109,34 @@ var (
 // NewServer returns a server for the given targets, or an error if an option or a
 // target is invalid.
 func NewServer(o Options, targets []TargetConfig) (*Server, error) {
-	if err := o.check(); err != nil {
+	conf, err := newConfiguration(o, targets)
+	if err != nil {
 		return nil, err
 	}
-	srv := &Server{
-		opts:     o,
-		budget:   newBudget(o.BufferBytes),
-		conns:    make(map[*conn]struct{}),
-		sessions: make(map[*session]struct{}),
-	}
-	for _, t := range targets {
-		switch {
-		case !validName(t.Name) || t.Name != normalName(t.Name):
-			return nil, fmt.Errorf("iscsi: target %q: not an iSCSI name in lower case", t.Name)
-		case srv.target(t.Name) != nil:
-			return nil, fmt.Errorf("iscsi: duplicate target %s", t.Name)
-		case t.DeviceServer == nil:
-			return nil, fmt.Errorf("iscsi: target %s: no device server", t.Name)
-		}
-		srv.targets = append(srv.targets, &target{t})
-	}
-	srv.watchdog = watchdog{srv: srv, wake: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{})}
+	srv := newServer(conf)
+	srv.watchdog = watchdog{srv: srv, wake: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{}), adjusted: make(chan struct{}, 1)}
 	srv.wg.Go(srv.watchdog.run)
 	srv.wg.Go(srv.budget.serve)
 	return srv, nil
 }
 
-func (srv *Server) target(name string) *target {
-	for _, t := range srv.targets {
-		if t.Name == name {
-			return t
-		}
+// newServer returns a server without goroutines.
+func newServer(conf *configuration) *Server {
+	o := &conf.options
+	srv := &Server{
+		log: o.Log, pool: o.Pool, settler: o.Settler, owned: o.Owned,
+		budget:   newBudget(o.BufferBytes),
+		conns:    make(map[*conn]struct{}),
+		sessions: make(map[*session]struct{}),
 	}
-	return nil
+	srv.conf.Store(conf)
+	return srv
 }
 
 // Serve accepts connections on a portal until ctx ends (it then returns nil), the listener
-// fails, or the server is shut down (ErrClosed) or suspended (ErrSuspended). It closes the
-// listener, unless the server was suspended. Accepted connections continue until Shutdown
-// or Suspend.
+// fails, the portal is closed (ErrPortalClosed), or the server is shut down (ErrClosed) or
+// suspended (ErrSuspended). It closes the listener, unless the server was suspended.
+// Accepted connections continue until Shutdown or Suspend.
 func (srv *Server) Serve(ctx context.Context, p Portal) error {
 	srv.mu.Lock()
 	if srv.closing {
@@ -148,7 +147,7 @@ func (srv *Server) Serve(ctx context.Context, p Portal) error {
 		p.Close()
 		return ErrClosed
 	}
-	srv.portals = append(srv.portals, p)
+	srv.addPortal(p)
 	srv.wg.Add(1)
 	srv.mu.Unlock()
 	defer srv.wg.Done()
@@ -161,7 +160,7 @@ func (srv *Server) Serve(ctx context.Context, p Portal) error {
 	}
 
 	srv.mu.Lock()
-	srv.portals = slices.DeleteFunc(srv.portals, func(other Portal) bool { return other.Listener == p.Listener })
+	served := srv.removePortal(p.Listener)
 	closing := srv.closing
 	srv.mu.Unlock()
 	switch {
@@ -169,6 +168,8 @@ func (srv *Server) Serve(ctx context.Context, p Portal) error {
 		return err
 	case closing:
 		return ErrClosed
+	case !served:
+		return ErrPortalClosed
 	case ctx.Err() != nil:
 		return nil
 	}
@@ -190,7 +191,7 @@ func (srv *Server) accept(ctx context.Context, l Portal) error {
 			return fmt.Errorf("iscsi: portal %s: %w", l.Addr(), err)
 		}
 		// For example, out of file descriptors, or the peer has already disconnected.
-		srv.opts.Log.WithError(err).Warn("accept connection")
+		srv.log.WithError(err).Warn("accept connection")
 		pause := time.NewTimer(50 * time.Millisecond)
 		select {
 		case <-ctx.Done():
@@ -204,18 +205,19 @@ func (srv *Server) accept(ctx context.Context, l Portal) error {
 // open adds a connection, or closes it if too many are pending.
 func (srv *Server) open(nc net.Conn, at Portal) {
 	srv.mu.Lock()
-	ok := !srv.closing && srv.pending.add(nc, at, &srv.opts)
+	at, served := srv.conf.Load().portal(at.Listener) // its group may have changed
+	ok := served && !srv.closing && srv.pending.add(nc, at, srv.options())
 	if ok {
 		srv.startLogins()
 	}
-	warn := !ok && !srv.closing && srv.pending.mayWarn()
+	warn := !ok && served && !srv.closing && srv.pending.mayWarn()
 	pending := srv.pending.all
 	srv.mu.Unlock()
 	if ok {
 		return
 	}
 	if warn {
-		srv.opts.Log.WithFields(logrus.Fields{"from": nc.RemoteAddr(), "logins": pending.active, "waiting": pending.queued}).
+		srv.log.WithFields(logrus.Fields{"from": nc.RemoteAddr(), "logins": pending.active, "waiting": pending.queued}).
 			Warn("connection refused: limit of unauthenticated connections of its address reached")
 	}
 	nc.Close()
@@ -224,7 +226,7 @@ func (srv *Server) open(nc net.Conn, at Portal) {
 // startLogins starts the pending logins that may become active. The caller holds mu.
 func (srv *Server) startLogins() {
 	for !srv.closing {
-		l, evicted := srv.pending.next(&srv.opts)
+		l, evicted := srv.pending.next(srv.options())
 		if l == nil {
 			return
 		}
@@ -243,7 +245,7 @@ func (srv *Server) startLogins() {
 // that make no progress.
 func (srv *Server) checkPendingLogins() {
 	srv.mu.Lock()
-	expired := srv.pending.expire(time.Now().Add(-srv.opts.LoginTimeout))
+	expired := srv.pending.expire(time.Now().Add(-srv.options().LoginTimeout))
 	srv.startLogins()
 	srv.mu.Unlock()
 	for _, nc := range expired {
@@ -253,14 +255,14 @@ func (srv *Server) checkPendingLogins() {
 
 func (srv *Server) newConn(nc net.Conn, at Portal) *conn {
 	c := &conn{
-		srv: srv, nc: nc, at: at, group: at.Group, log: srv.opts.Log.WithField("from", nc.RemoteAddr()), params: defaultParams(),
+		srv: srv, nc: nc, at: at, group: at.Group, log: srv.log.WithField("from", nc.RemoteAddr()), params: defaultParams(),
 		left: make(chan struct{}), wrote: make(chan struct{}), suspended: suspendedConn{parked: make(chan struct{})},
 	}
 	c.text.ttt = reservedTag
-	c.in = newReader(nc, srv.opts.Pool)
+	c.in = newReader(nc, srv.pool)
 	c.in.readOn = c.readOn
 	c.out = sender{
-		nc: nc, now: newNonblockingWriter(nc), owned: srv.opts.Owned, pool: srv.opts.Pool, budget: srv.budget, pdus: &srv.pdus,
+		nc: nc, now: newNonblockingWriter(nc), owned: srv.owned, pool: srv.pool, budget: srv.budget, pdus: &srv.pdus,
 		window: func() (uint32, uint32) { return 0, 0 },
 		failed: c.sendFailed,
 		kick:   make(chan struct{}, 1), done: make(chan struct{}),
@@ -306,17 +308,10 @@ func (srv *Server) appendConns(list []*conn) []*conn {
 // checkInterval returns the interval of the checks for silent, stalled and pending
 // initiators.
 func (srv *Server) checkInterval() time.Duration {
-	o := &srv.opts
+	o := srv.options()
 	tick := min(o.StallTimeout, o.PingTimeout, o.LoginTimeout, o.LoginPatience)
 	if o.PingInterval > 0 {
 		tick = min(tick, o.PingInterval)
 	}
 	return max(min(tick/4, time.Second), time.Millisecond)
-}
-
-// portalsOf returns the portals of a target.
-func (srv *Server) portalsOf(t *target) []Portal {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(srv.portals), func(p Portal) bool { return !t.inGroup(p.Group) })
 }

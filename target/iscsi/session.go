@@ -28,16 +28,17 @@ const maxImmediate = 32
 // share, and its tasks.
 type session struct {
 	srv    *Server
-	target *target // nil in a discovery session
+	device DeviceServer // nil in a discovery session
 	kind   sessionType
 	id     scsi.NexusID
 	tsih   uint16
-	origin netip.Prefix // of its first connection
-	user   string       // authenticated CHAP name, or ""
-	proof  string       // of the login that created the nexus (scsi.Rights)
+	// from is the address of the first connection, origin its prefix.
+	from   netip.Addr
+	origin netip.Prefix
+	user   string // authenticated CHAP name, or ""
 	nexus  *scsi.Nexus
-	view   scsi.View
 	params params
+	depth  int // Options.QueueDepth when the session began
 	// shared is set if the session may have several connections. order then precedes
 	// all other locks: see connections.go.
 	shared bool
@@ -46,6 +47,12 @@ type session struct {
 	barriers []barrier
 	since    time.Time
 	log      *logrus.Entry
+
+	// admitting serializes what creates the nexus and changes its rights. It precedes all
+	// other locks but Server.changing, and guards rights and admitted.
+	admitting sync.Mutex
+	rights    scsi.Rights
+	admitted  readmission // the last one
 
 	// exp and limit are ExpCmdSN and MaxCmdSN (RFC 7143 4.2.2.1). limit grows when a place
 	// in the window becomes free. Both change only with mu held.
@@ -59,8 +66,11 @@ type session struct {
 	// gone is closed when the session has left the server.
 	gone chan struct{}
 
-	mu      sync.Mutex // guards the fields below
-	conns   []*conn    // in order of login
+	mu sync.Mutex // guards the fields below
+	// conf is the configuration by which the session was last admitted, view its view then.
+	conf    *configuration
+	view    scsi.View
+	conns   []*conn // in order of login
 	tasks   map[uint32]*task
 	ready   []*task
 	waiting []*task // wait for memory for Data-Out, first come, first served
@@ -106,7 +116,7 @@ func (s *session) addTask(t *task) (rejectReason byte) {
 func (s *session) refuses() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.draining || s.detached >= s.srv.opts.QueueDepth
+	return s.draining || s.detached >= s.depth
 }
 
 // removeTask removes t from the session and frees its tag and its place in the window, but
@@ -174,7 +184,7 @@ func (s *session) abort(t *task) (running bool) {
 // execute runs the command and records its duration.
 func (t *task) execute() {
 	cost, start := &t.sess.cost[t.st.OpCode], time.Now()
-	t.sess.target.DeviceServer.Execute(t.ctx, t.st)
+	t.sess.device.Execute(t.ctx, t.st)
 	recordCost(cost, time.Since(start))
 }
 
@@ -311,7 +321,7 @@ func (s *session) leave(c *conn) {
 // last task have ended.
 func (s *session) detachNexus() {
 	if s.nexus != nil {
-		s.target.DeviceServer.Detach(s.nexus)
+		s.device.Detach(s.nexus)
 	}
 }
 

@@ -62,7 +62,7 @@ func (c *conn) settle() (any bool) {
 	if len(tasks) == 0 {
 		return false
 	}
-	err := c.srv.opts.Settler.Settle()
+	err := c.srv.settler.Settle()
 	for _, t := range tasks {
 		if err != nil {
 			t.st.Unsettled(err)
@@ -99,7 +99,7 @@ func (c *conn) settleBeforeClose() {
 		defer close(done)
 		c.settle()
 	})
-	late := time.NewTimer(c.srv.opts.AbortTimeout)
+	late := time.NewTimer(c.srv.options().AbortTimeout)
 	defer late.Stop()
 	select {
 	case <-done:
@@ -110,7 +110,7 @@ func (c *conn) settleBeforeClose() {
 // settle settles a command that ran on a worker, together with those of others. Commands
 // that only read do not wait, so that they continue while the disk stalls.
 func (t *task) settle() {
-	settler := t.conn.srv.opts.Settler
+	settler := t.conn.srv.settler
 	if t.st.More() || !t.st.MayChange() || !settler.Unsettled() {
 		return
 	}

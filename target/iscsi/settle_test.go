@@ -164,7 +164,7 @@ func TestSettler_Abort(t *testing.T) {
 		sess.AbortTasks(func([8]byte) bool { return true }, task)
 		took <- time.Since(start)
 	}
-	sess.srv.opts.AbortTimeout = patience
+	sess.srv.options().AbortTimeout = patience
 	b.short(0x2a, 0x5f)
 	write, pr := i.command(bitWrite, memBlock, write10(0, 1)...), i.command(0, 0, 0x5f)
 	i.write(append(encode(write, nil, make([]byte, memBlock), false, false), encode(pr, nil, nil, false, false)...))

@@ -12,10 +12,6 @@ import (
 	"odx/target/scsi"
 )
 
-// asyncLogoutRequest is the event of an Asynchronous Message that requests a logout (RFC
-// 7143 11.9.1).
-const asyncLogoutRequest = 1
-
 // ErrCommandsRunning is returned by Shutdown if aborted commands have not returned from
 // their DeviceServer.
 var ErrCommandsRunning = errors.New("iscsi: aborted commands are still running")
@@ -26,12 +22,14 @@ var ErrCommandsRunning = errors.New("iscsi: aborted commands are still running")
 // goroutines of the server have ended, except (ErrCommandsRunning) those in a
 // DeviceServer.
 func (srv *Server) Shutdown(ctx context.Context) error {
+	srv.changing.Lock()
 	srv.mu.Lock()
 	already := srv.closing
 	srv.closing = true
-	portals := slices.Clone(srv.portals)
+	portals := srv.conf.Load().portals
 	waiting := srv.pending.expire(time.Now().Add(time.Hour)) // all
 	srv.mu.Unlock()
+	srv.changing.Unlock()
 	for _, nc := range waiting {
 		nc.Close()
 	}
@@ -50,7 +48,7 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	close(srv.watchdog.stop)
 	close(srv.budget.stop)
 	srv.wg.Wait()
-	return srv.awaitWorkers(srv.opts.AbortTimeout)
+	return srv.awaitWorkers(srv.options().AbortTimeout)
 }
 
 // CloseConnections closes every connection at once. Nothing that is ready is sent, and
@@ -72,18 +70,14 @@ func (srv *Server) requestLogout() {
 		s.mu.Lock()
 		s.draining = true
 		s.mu.Unlock()
-		p := c.out.get(opAsync, reservedTag)
-		p.bhs[36] = asyncLogoutRequest
-		p.put16(42, uint16(max(srv.opts.LogoutTimeout.Seconds(), 1))) // Parameter3: seconds
-		c.out.queue(p, statSNAdvance)
-		c.out.flush()
+		c.requestLogout()
 	}
 }
 
 // drain waits until all initiators have logged out or, after LogoutTimeout, until no
 // command runs; at most until ctx ends.
 func (srv *Server) drain(ctx context.Context) {
-	grace := time.NewTimer(srv.opts.LogoutTimeout)
+	grace := time.NewTimer(srv.options().LogoutTimeout)
 	defer grace.Stop()
 	look := time.NewTicker(10 * time.Millisecond)
 	defer look.Stop()

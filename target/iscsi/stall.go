@@ -10,14 +10,14 @@ type stall struct {
 	receiving, sending time.Duration
 }
 
-// tick is called every checkInterval. short reports that memory is short.
-func (g *stall) tick(c *conn, short bool) {
+// tick is called at intervals of every. short reports that memory is short.
+func (g *stall) tick(c *conn, every time.Duration, short bool) {
 	if !c.fullFeature.Load() {
 		return
 	}
 	moved, dataOuts := c.out.moved.Load(), c.dataOuts.Load()
-	g.receiving += c.srv.checkInterval()
-	g.sending += c.srv.checkInterval()
+	g.receiving += every
+	g.sending += every
 	if moved != g.moved || c.out.bytes.Load() == 0 {
 		g.moved, g.receiving = moved, 0
 	}
@@ -27,7 +27,7 @@ func (g *stall) tick(c *conn, short bool) {
 	if !short {
 		return
 	}
-	limit := c.srv.opts.StallTimeout
+	limit := c.srv.options().StallTimeout
 	switch {
 	case g.receiving >= limit:
 		c.sess.log.WithField("stalled", g.receiving).Warn("connection closed: initiator receives no Data-In while memory is short")

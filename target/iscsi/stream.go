@@ -112,7 +112,7 @@ func (t *task) dataOutTotal() bool {
 	o.total = min(t.st.Wanted, t.st.ExpectedOut)
 	o.want = o.total
 	if !t.st.Streamed() {
-		return int64(o.want) <= int64(t.conn.srv.opts.MaxTransferLength)
+		return int64(o.want) <= int64(t.conn.srv.options().MaxTransferLength)
 	}
 	unsolicited := (t.conn.params.firstBurst + scsi.StreamPiece - 1) / scsi.StreamPiece * scsi.StreamPiece
 	o.want = min(o.total, max(unsolicited, scsi.StreamPiece))

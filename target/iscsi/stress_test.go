@@ -18,7 +18,7 @@ func TestServer_Stress(t *testing.T) {
 	for _, wrapped := range []bool{false, true} {
 		b := newBench(t, func(o *Options) { o.QueueDepth, o.AbortTimeout = 16, 2*time.Second }, nil)
 		if wrapped {
-			b.srv.opts.Workers = 2
+			b.srv.options().Workers = 2
 		}
 		b.disk.execute = func(ctx context.Context, t *scsi.Task) {
 			switch n := rand.IntN(100); {

@@ -1,7 +1,6 @@
 package iscsi
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -40,8 +39,9 @@ const lingerLimit = 50 * time.Millisecond
 // Suspend ends the server and leaves its sessions to another one (Resume), which
 // initiators do not notice. Listeners stay open, and are not accepted from. Running
 // commands may continue until ctx ends, and their responses are sent. A connection is
-// closed, and its commands aborted, if that does not suffice, if it has not logged in, and
-// in a discovery session. When Suspend returns, all goroutines of the server have ended,
+// closed, and its commands aborted, if that does not suffice, if it has not logged in, if its
+// initiator was asked to log out, and in a discovery session. Suspend waits for a
+// reconfiguration in progress. When Suspend returns, all goroutines of the server have ended,
 // except (ErrCommandsRunning, with which the result is valid) those in a DeviceServer.
 // Nexuses of the sessions are not detached.
 func (srv *Server) Suspend(ctx context.Context) (*Suspended, error) {
@@ -79,13 +79,15 @@ func (srv *Server) Suspend(ctx context.Context) (*Suspended, error) {
 // beginSuspension stops the server from accepting connections, and interrupts readers. It
 // returns the connections that may be handed over.
 func (srv *Server) beginSuspension(by *suspension) ([]*conn, error) {
+	srv.changing.Lock()
+	defer srv.changing.Unlock()
 	srv.mu.Lock()
 	if srv.closing {
 		srv.mu.Unlock()
 		return nil, ErrClosed
 	}
 	srv.closing, srv.suspended = true, true
-	portals := slices.Clone(srv.portals)
+	portals := srv.conf.Load().portals
 	waiting := srv.pending.expire(time.Now().Add(time.Hour)) // all
 	srv.mu.Unlock()
 	for _, nc := range waiting {
@@ -101,9 +103,11 @@ func (srv *Server) beginSuspension(by *suspension) ([]*conn, error) {
 	return conns, nil
 }
 
-// beginSuspension makes the reader drain the connection, or closes it and returns false.
+// beginSuspension makes the reader drain the connection, or closes it and returns false. A
+// connection whose initiator was asked to log out ends here: the other server does not have
+// the request.
 func (c *conn) beginSuspension(by *suspension) bool {
-	if !c.fullFeature.Load() || c.sess.kind != sessionNormal {
+	if !c.fullFeature.Load() || c.sess.kind != sessionNormal || c.leaving.Load() {
 		c.close()
 		return false
 	}
@@ -248,15 +252,10 @@ func (srv *Server) take(ctx context.Context, parked []*conn) *Suspended {
 func (srv *Server) takeSessions() []*session {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	list := make([]*session, 0, len(srv.sessions))
-	for s := range srv.sessions {
-		list = append(list, s)
-	}
+	list := srv.appendSessions(nil)
 	clear(srv.sessions)
 	clear(srv.conns)
-	slices.SortFunc(list, func(a, b *session) int {
-		return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.tsih, b.tsih))
-	})
+	sortSessions(list)
 	return list
 }
 
@@ -273,7 +272,7 @@ func (s *session) suspend(ctx context.Context) handover.Session {
 			DefaultTime2Wait: p.time2Wait, DefaultTime2Retain: p.time2Retain,
 			ErrorRecoveryLevel: p.errorRecoveryLevel, ProtocolLevel: p.protocolLevel,
 		},
-		Nexus: s.target.DeviceServer.Suspend(ctx, s.nexus),
+		Nexus: s.device.Suspend(ctx, s.nexus),
 	}
 	for sn, e := range s.early {
 		if e.pdu == nil {

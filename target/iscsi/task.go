@@ -91,7 +91,7 @@ type task struct {
 func (c *conn) newTask(p *pdu, info ahsInfo) *task {
 	t, ok := c.srv.tasks.Get().(*task)
 	if !ok {
-		t = &task{st: scsi.NewTask(c.srv.opts.Pool), ctx: &taskContext{}}
+		t = &task{st: scsi.NewTask(c.srv.pool), ctx: &taskContext{}}
 	}
 	t.sess, t.conn = c.sess, c
 	t.itt, t.cmdSN, t.immediate, t.edtl = p.itt(), p.cmdSN(), p.immediate(), p.expectedDataTransferLength()
@@ -119,7 +119,7 @@ func (t *task) recycle() {
 	srv.budget.release(t.sess.share, t.chargeIn)
 	srv.budget.release(t.sess.share, t.out.charge)
 	t.st.Release()
-	srv.opts.Pool.Put(t.out.first)
+	srv.pool.Put(t.out.first)
 	t.ctx = t.ctx.next()
 	t.sess, t.conn = nil, nil
 	t.state, t.aborted, t.byOther, t.early, t.failure = taskWithReader, false, false, false, nil

@@ -138,7 +138,7 @@ func (c *conn) sendText(p *pdu, incomplete bool) {
 func (c *conn) chargeOut(r *outPDU, n int) (ok bool) {
 	r.share = c.sess.share
 	if r.charge, ok = c.srv.budget.take(r.share, int64(bufpool.Size(n))); ok {
-		r.buf = c.srv.opts.Pool.Get(n)
+		r.buf = c.srv.pool.Get(n)
 		r.data = r.buf.Bytes
 	}
 	return ok
@@ -167,7 +167,7 @@ func (c *conn) answerText(pairs []pair) []byte {
 			b = c.sendTargets(b, k.value)
 		case k.key == "MaxRecvDataSegmentLength":
 			c.sess.mu.Lock()
-			answer, answered := rule.decideNumber(&c.srv.opts, &c.params, k.value)
+			answer, answered := rule.decideNumber(c.srv.options(), &c.params, k.value)
 			c.sess.mu.Unlock()
 			if answered {
 				b = appendPair(b, k.key, answer)
@@ -186,17 +186,19 @@ func (c *conn) answerText(pairs []pair) []byte {
 // discovery session, the session's own in a normal one. It omits targets that the
 // initiator may not use.
 func (c *conn) sendTargets(b []byte, value string) []byte {
-	s := c.sess
+	s, conf := c.sess, c.srv.conf.Load()
 	var found []*target
 	switch {
 	case s.kind == sessionDiscovery && strings.EqualFold(value, "All"): // no target has that name
-		found = c.srv.targets
+		found = conf.targets
 	case s.kind == sessionDiscovery && value != "":
-		if t := c.srv.target(normalName(value)); t != nil {
+		if t := conf.target(normalName(value)); t != nil {
 			found = []*target{t}
 		}
-	case s.kind == sessionNormal && (value == "" || normalName(value) == s.target.Name):
-		found = []*target{s.target}
+	case s.kind == sessionNormal && (value == "" || normalName(value) == s.id.TargetName):
+		if t := conf.target(s.id.TargetName); t != nil {
+			found = []*target{t}
+		}
 	default:
 		return appendPair(b, "SendTargets", valueReject)
 	}
@@ -205,7 +207,7 @@ func (c *conn) sendTargets(b []byte, value string) []byte {
 			continue
 		}
 		b = appendPair(b, "TargetName", t.Name)
-		for _, address := range portalAddresses(c.srv.portalsOf(t), c.at, c.nc.LocalAddr()) {
+		for _, address := range portalAddresses(conf.portalsOf(t), c.at, c.nc.LocalAddr()) {
 			b = appendPair(b, "TargetAddress", address)
 		}
 	}

@@ -52,7 +52,7 @@ func (c *conn) handleTMF(p *pdu) error {
 		response := f.finish(earlier)
 		var ended []*session
 		if f.function == tmfTargetColdReset {
-			ended = c.srv.sessionsOf(s.target) // excludes sessions that start after the response
+			ended = c.srv.sessionsOf(s.device) // excludes sessions that start after the response
 		}
 		f.respond(response)
 		c.out.flush()
@@ -77,7 +77,7 @@ func (f *tmf) ofSet() bool {
 func (f *tmf) finish(earlier <-chan struct{}) (response byte) {
 	s := f.conn.sess
 	if earlier != nil {
-		timer := time.NewTimer(s.srv.opts.AbortTimeout)
+		timer := time.NewTimer(s.srv.options().AbortTimeout)
 		defer timer.Stop()
 		select {
 		case <-earlier:
@@ -146,7 +146,7 @@ func (f *tmf) respond(response byte) {
 // response is final and nothing remains to be done.
 func (f *tmf) abortAffected() (response byte, final bool) {
 	s := f.conn.sess
-	ds := s.target.DeviceServer
+	ds := s.device
 	switch f.function {
 	case tmfAbortTask:
 		return f.abortTask()
@@ -231,7 +231,7 @@ func (f *tmf) abortTasks(s *session, match func(lun [8]byte) bool) (any bool) {
 // abortEverywhere aborts the matching tasks of all sessions of the target.
 func (f *tmf) abortEverywhere(match func(lun [8]byte) bool) {
 	own := f.conn.sess
-	for _, s := range own.srv.sessionsOf(own.target) {
+	for _, s := range own.srv.sessionsOf(own.device) {
 		if f.abortTasks(s, match) && s != own {
 			f.cleared = append(f.cleared, s)
 		}
@@ -242,7 +242,7 @@ func (f *tmf) abortEverywhere(match func(lun [8]byte) bool) {
 // Initiators whose tasks were aborted receive the new MaxCmdSN.
 func (f *tmf) notifyDeviceServer() {
 	s := f.conn.sess
-	ds := s.target.DeviceServer
+	ds := s.device
 	switch f.function {
 	case tmfClearTaskSet:
 		if len(f.cleared) > 0 {

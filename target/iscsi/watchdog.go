@@ -58,6 +58,8 @@ type watchdog struct {
 	asleep atomic.Bool
 	wake   chan struct{}
 	stop   chan struct{}
+	// adjusted is signaled when the intervals of Options have changed.
+	adjusted chan struct{}
 	// stopped is closed when the goroutine has ended.
 	stopped chan struct{}
 	conns   []*conn // reused by each check
@@ -70,12 +72,21 @@ func (w *watchdog) rouse() {
 	}
 }
 
+// adjust makes the watchdog use the intervals of the current options.
+func (w *watchdog) adjust() {
+	select {
+	case w.adjusted <- struct{}{}:
+	default:
+	}
+}
+
 // run is the watchdog's goroutine.
 func (w *watchdog) run() {
 	defer close(w.stopped)
 	tick := time.NewTimer(readerTick)
 	defer tick.Stop()
-	ping := time.NewTicker(w.srv.checkInterval())
+	every := w.srv.checkInterval()
+	ping := time.NewTicker(every)
 	defer ping.Stop()
 	idle := 0
 	for {
@@ -83,15 +94,11 @@ func (w *watchdog) run() {
 		case <-w.stop:
 			return
 		case <-ping.C:
-			w.conns = w.srv.appendConns(w.conns[:0])
-			short := w.srv.budget.short()
-			for _, c := range w.conns {
-				c.pinger.tick(c)
-				c.stall.tick(c, short)
-			}
-			w.srv.budget.recheck()
-			w.srv.checkPendingLogins()
-			w.srv.retireSpare()
+			w.checkConns(every)
+			continue
+		case <-w.adjusted:
+			every = w.srv.checkInterval()
+			ping.Reset(every)
 			continue
 		case <-w.wake:
 			w.asleep.Store(false)
@@ -113,6 +120,19 @@ func (w *watchdog) run() {
 			w.rouse()
 		}
 	}
+}
+
+// checkConns is called every checkInterval, which every is.
+func (w *watchdog) checkConns(every time.Duration) {
+	w.conns = w.srv.appendConns(w.conns[:0])
+	short := w.srv.budget.short()
+	for _, c := range w.conns {
+		c.pinger.tick(c, every)
+		c.stall.tick(c, every, short)
+	}
+	w.srv.budget.recheck()
+	w.srv.checkPendingLogins()
+	w.srv.retireSpare()
 }
 
 // check replaces stuck readers, and reports whether any reader was busy.
@@ -141,9 +161,9 @@ type pinger struct {
 	asked        bool
 }
 
-// tick is called every checkInterval.
-func (g *pinger) tick(c *conn) {
-	o := &c.srv.opts
+// tick is called at intervals of every.
+func (g *pinger) tick(c *conn, every time.Duration) {
+	o := c.srv.options()
 	if !c.fullFeature.Load() || o.PingInterval == 0 {
 		return // logins have their own timeout
 	}
@@ -156,7 +176,7 @@ func (g *pinger) tick(c *conn) {
 		g.reads, g.silent, g.asked = reads, 0, false
 		return
 	}
-	g.silent += c.srv.checkInterval()
+	g.silent += every
 	switch {
 	case g.silent < o.PingInterval:
 	case !g.asked:

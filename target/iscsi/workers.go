@@ -20,7 +20,7 @@ type workerPool struct {
 
 // spawn starts or resumes a worker if there is work for it. The caller holds mu.
 func (s *session) spawn() {
-	if len(s.ready) == 0 || s.running >= s.srv.opts.Workers {
+	if len(s.ready) == 0 || s.running >= s.srv.options().Workers {
 		return
 	}
 	if s.idle == 0 {
@@ -41,7 +41,7 @@ func (s *session) spawn() {
 // takeWorker counts another worker of a session that has own. It returns false if others
 // may need it.
 func (srv *Server) takeWorker(own int) bool {
-	if n := int(srv.working.Add(1)); own == 0 || own <= srv.opts.MaxWorkers-n {
+	if n := int(srv.working.Add(1)); own == 0 || own <= srv.options().MaxWorkers-n {
 		return true
 	}
 	srv.working.Add(-1)

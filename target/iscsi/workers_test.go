@@ -26,7 +26,7 @@ func newBursts(t *testing.T) *bursts {
 		<-d.release
 	}
 	d.initiator = b.login()
-	d.s = b.srv.sessionsOf(b.srv.targets[0])[0]
+	d.s = b.srv.sessionsOf(b.srv.conf.Load().targets[0].DeviceServer)[0]
 	return d
 }
 
@@ -145,7 +145,7 @@ func TestWorkerPool_SessionEnd(t *testing.T) {
 func TestWorkerPool_Wakeups(t *testing.T) {
 	b := newBench(t, nil, nil)
 	for range 50 {
-		d := &bursts{initiator: b.login(), s: b.srv.sessionsOf(b.srv.targets[0])[0]}
+		d := &bursts{initiator: b.login(), s: b.srv.sessionsOf(b.srv.conf.Load().targets[0].DeviceServer)[0]}
 		for n := range 40 {
 			d.s.cost[0x35].Store(int32(time.Second))
 			d.send(d.command(0, 0, 0x35), nil, nil)
