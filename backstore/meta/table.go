@@ -26,38 +26,11 @@ type row struct {
 	sealed []byte
 }
 
-// tableWriter builds one table after the other.
-type tableWriter struct {
-	b     *table.Builder
-	bytes int
-}
-
-// add adds a row; keys ascend. The slices are copied.
-func (w *tableWriter) add(key, sealed []byte) {
-	if w.b == nil {
-		w.b = table.NewTableBuilder(tableOptions(tableBytes + len(sealed)))
-	}
-	value := y.ValueStruct{Value: sealed}
-	w.b.Add(y.KeyWithTs(key, rowVersion), value, 0)
-	w.bytes += len(key) + len(sealed)
-}
-
-// finish returns the table, or nil if it has no rows, and starts the next.
-func (w *tableWriter) finish() []byte {
-	if w.b == nil {
-		return nil
-	}
-	data := w.b.Finish()
-	w.b.Close()
-	w.b, w.bytes = nil, 0
-	return data
-}
-
 // tableOptions: blocks are not compressed, since fingerprints and addresses do
 // not compress, and Badger need not verify what is verified.
 func tableOptions(size int) table.Options {
 	return table.Options{
-		TableSize: uint64(size), BlockSize: 16 << 10,
+		TableSize: uint64(size), BlockSize: blockBytes,
 		Compression: options.None, ChkMode: options.NoVerification,
 	}
 }
