@@ -66,7 +66,10 @@ func (v served) Status() admin.Status {
 func (s *Service) session(i *iscsi.SessionInfo) admin.Session {
 	out := admin.Session{
 		Initiator: i.InitiatorName, Alias: i.InitiatorAlias, ISID: i.ISID, TSIH: i.TSIH, Target: i.TargetName,
-		Addresses: append([]string{}, i.Connections...), Since: i.Since.UTC(), Commands: i.Commands, LUNs: []admin.SessionLUN{},
+		Addresses: []string{}, Since: i.Since.UTC(), Commands: i.Commands, LUNs: []admin.SessionLUN{},
+	}
+	for _, c := range i.Connections {
+		out.Addresses = append(out.Addresses, c.Remote)
 	}
 	for _, t := range s.cfg.Targets {
 		if t.Name != i.TargetName {

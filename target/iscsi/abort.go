@@ -96,10 +96,7 @@ func (s *session) AbortTasks(match func(lun [8]byte) bool, except *scsi.Task) {
 // target. It waits until they have ended, for at most AbortTimeout; after that their results
 // are dropped.
 func (srv *Server) AbortTasks(lu *scsi.LogicalUnit) {
-	srv.mu.Lock()
-	sessions := srv.appendSessions(nil)
-	srv.mu.Unlock()
-	for _, s := range sessions {
+	for _, s := range srv.allSessions() {
 		var a abortSet
 		s.mu.Lock()
 		any := a.abortMatching(s, nil, func(t *task) bool { return t.state != taskWithReader && t.st.LU == lu })

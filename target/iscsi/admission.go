@@ -152,7 +152,7 @@ func (srv *Server) join(l *login) (*predecessor, error) {
 	switch {
 	case s.conf != l.conf:
 		return nil, errReconfigured
-	case s.closed || !s.open || s.leaving():
+	case s.closed || !s.opened || s.leaving():
 		return nil, refuse(loginNoSuchSession, "%s: session %d is starting or ending", l.initiator, s.tsih)
 	case s.kind != sessionNormal || l.kind != sessionNormal || s.id != l.nexusID():
 		return nil, refuse(loginCannotInclude, "%s: session %d belongs to another I_T nexus", l.initiator, s.tsih)
@@ -237,6 +237,8 @@ func (srv *Server) newSession(l *login, id scsi.NexusID, tsih uint16) *session {
 		user: l.security.user(), from: from.Addr(),
 		origin: originOf(l.c.nc.RemoteAddr()),
 		depth:  l.conf.options.QueueDepth,
+		group:  l.c.group,
+		meter:  meter{began: time.Now()},
 		params: l.params,
 		shared: l.params.maxConnections > 1,
 		since:  time.Now(),

@@ -141,6 +141,13 @@ func (srv *Server) appendSessions(list []*session) []*session {
 	return list
 }
 
+// allSessions returns all sessions.
+func (srv *Server) allSessions() []*session {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	return srv.appendSessions(nil)
+}
+
 // sortSessions sorts sessions, the oldest first.
 func sortSessions(list []*session) {
 	slices.SortFunc(list, func(a, b *session) int {

@@ -93,7 +93,7 @@ func (s *script) Close() error                     { close(s.closed); return nil
 // play serves a peer that sends wire, and waits for the end of the connection.
 func (b *bench) play(t *testing.T, wire []byte) {
 	s := &script{in: bytes.NewReader(wire), closed: make(chan struct{})}
-	b.srv.open(s, Portal{Group: 1})
+	b.srv.open(s, b.portal())
 	select {
 	case <-s.closed:
 	case <-time.After(patience):

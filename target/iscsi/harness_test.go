@@ -108,6 +108,7 @@ func newBench(tb testing.TB, change func(*Options), wrap func(net.Listener) net.
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(context.Background(), Portal{Listener: l, Group: 7}) }()
+	eventually(tb, "the portal is served", func() bool { return len(srv.conf.Load().portals) > 0 })
 	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -126,6 +127,9 @@ func newBench(tb testing.TB, change func(*Options), wrap func(net.Listener) net.
 	})
 	return b
 }
+
+// portal returns the portal.
+func (b *bench) portal() Portal { return b.srv.conf.Load().portals[0] }
 
 // overTransports runs a test over a normal connection and over one with short reads and
 // writes.

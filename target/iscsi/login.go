@@ -393,8 +393,7 @@ func (l *login) enterFullFeature(p *pdu) error {
 	case s.kind == sessionNormal:
 		s.attach(func(r scsi.Rights) *scsi.Nexus { return s.device.AttachWith(s.id, r) })
 	}
-	c.params = l.params
-	s.setOpen()
+	s.open(c, l.params)
 	if err := l.respond(p, stageFullFeature, s); err != nil {
 		return err
 	}

@@ -371,22 +371,6 @@ func TestServer_MaxConnections(t *testing.T) {
 	third.alive()
 }
 
-// Sessions lists the logged-in sessions.
-func TestServer_Sessions(t *testing.T) {
-	b := newBench(t, nil, nil)
-	i := b.login("InitiatorAlias=host", "HeaderDigest=CRC32C")
-	list := b.srv.Sessions()
-	if len(list) != 1 {
-		t.Fatalf("%d sessions", len(list))
-	}
-	got := list[0]
-	if got.InitiatorName != testInitiator || got.InitiatorAlias != "host" || got.TargetName != testTarget ||
-		got.ISID != "800102030405" || got.TSIH != i.tsih || !got.HeaderDigest || got.DataDigest ||
-		len(got.Connections) != 1 || got.Connections[0] != i.nc.LocalAddr().String() || got.Since.IsZero() {
-		t.Errorf("session %+v", got)
-	}
-}
-
 // fixedAddr is a listener with only an address.
 type fixedAddr struct {
 	net.Listener

@@ -55,7 +55,7 @@ func sinkConn(digests bool) (*conn, *sink) {
 	o := DefaultOptions()
 	o.BufferBytes = 1 << 20
 	srv := newServer(&configuration{options: o})
-	c := &conn{srv: srv, nc: out, params: defaultParams()}
+	c := &conn{srv: srv, nc: out, in: &reader{}, params: defaultParams()}
 	c.sess = &session{srv: srv, share: &share{}, tasks: map[uint32]*task{}, nexus: &scsi.Nexus{}}
 	c.sess.exp.Store(0x11)
 	c.sess.limit.Store(0x90)

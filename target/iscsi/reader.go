@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"odx/target/bufpool"
 )
@@ -46,6 +47,9 @@ type reader struct {
 
 	// reads counts the reads that returned data, for the pinger.
 	reads atomic.Uint32
+	// arrived is when what is buffered was read, in nanoseconds since clock.
+	arrived atomic.Int64
+	clock   time.Time
 
 	// inPDU is set from the header of a PDU to the next one.
 	inPDU bool
@@ -70,7 +74,7 @@ type pdu struct {
 }
 
 func newReader(src io.Reader, pool *bufpool.Pool) *reader {
-	return &reader{src: src, pool: pool, buf: pool.Get(loginBufferLength), maxData: defaultMaxRecv}
+	return &reader{src: src, pool: pool, buf: pool.Get(loginBufferLength), maxData: defaultMaxRecv, clock: time.Now()}
 }
 
 // grow switches to the buffer for full feature phase.
@@ -101,6 +105,7 @@ func (r *reader) fill(n int) error {
 		k, err := r.src.Read(b[r.w:])
 		if k > 0 {
 			r.reads.Add(1)
+			r.arrived.Store(int64(time.Since(r.clock)))
 		}
 		r.w += k
 		n -= k

@@ -29,7 +29,6 @@ func (srv *Server) Resume(s *Suspended) (closed int) {
 	}
 	// Only now: a command may affect other nexuses.
 	for _, c := range all {
-		c.sess.setOpen()
 		c.startWriter()
 		srv.wg.Add(1)
 		go srv.runReader(c.read)
@@ -162,7 +161,8 @@ func (s *session) resume(h *handover.Session, c *conn) {
 
 // resume sets the connection's state. Its reader continues with the unread bytes.
 func (c *conn) resume(l *login, hc *handover.Connection) {
-	c.cid, c.params, c.ttt = hc.CID, l.params, hc.TransferTag
+	c.cid, c.ttt = hc.CID, hc.TransferTag
+	c.sess.open(c, l.params)
 	c.out.statSN = hc.StatSN
 	c.fences.acked.Store(hc.ExpStatSN)
 	c.beginFullFeature()

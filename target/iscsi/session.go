@@ -38,7 +38,8 @@ type session struct {
 	user   string // authenticated CHAP name, or ""
 	nexus  *scsi.Nexus
 	params params
-	depth  int // Options.QueueDepth when the session began
+	depth  int    // Options.QueueDepth when the session began
+	group  uint16 // tag of the portal group
 	// shared is set if the session may have several connections. order then precedes
 	// all other locks: see connections.go.
 	shared bool
@@ -81,10 +82,11 @@ type session struct {
 	early      map[uint32]*earlyPDU
 	earlyBytes int // charged to the unsolicited part of the budget
 	immediate  int // outstanding immediate commands
+	meter      meter
 	workerPool
 	executing int // tasks in Execute and task management, which the nexus must outlive
 	detached  int
-	open      bool // connections may join
+	opened    bool // connections may join
 	draining  bool // refuse new commands: the server shuts down
 	closed    bool // all connections have ended
 	// suspended: readers wait until the session is quiet.
@@ -156,6 +158,7 @@ func (s *session) complete(t *task) {
 	if n := t.dataInCharge(len(t.st.DataIn())); n != t.chargeIn.n {
 		t.chargeIn = s.srv.budget.resize(s.share, t.chargeIn, n)
 	}
+	s.meter.count(t)
 	s.removeTask(t)
 	t.queueResponse()
 }
@@ -267,10 +270,11 @@ func (s *session) release() {
 	}
 }
 
-// setOpen allows connections to join, after the nexus was attached.
-func (s *session) setOpen() {
+// open sets the parameters of a connection, and allows others to join, after the nexus was
+// attached.
+func (s *session) open(c *conn, p params) {
 	s.mu.Lock()
-	s.open = true
+	c.params, s.opened = p, true
 	s.mu.Unlock()
 }
 

@@ -2,14 +2,10 @@ package iscsi
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"time"
-
-	"odx/target/scsi"
 )
 
 // ErrCommandsRunning is returned by Shutdown if aborted commands have not returned from
@@ -140,61 +136,4 @@ func waitFor(group *sync.WaitGroup, limit time.Duration) bool {
 	case <-timer.C:
 		return false
 	}
-}
-
-// SessionInfo describes a session for display.
-type SessionInfo struct {
-	InitiatorName  string
-	InitiatorAlias string
-	// ISID is in hexadecimal, as in open-iscsi.
-	ISID string
-	TSIH uint16
-	// TargetName is empty for a discovery session.
-	TargetName string
-	// View is the view of the session. If nil, it has all LUNs.
-	View scsi.View
-	// Connections has the remote addresses.
-	Connections []string
-	// Commands is the number of outstanding commands, Detached the number of aborted
-	// commands that have not returned from the store.
-	Commands, Detached       int
-	HeaderDigest, DataDigest bool
-	Since                    time.Time
-}
-
-// Sessions returns the sessions, the oldest first.
-func (srv *Server) Sessions() []SessionInfo {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	list := make([]SessionInfo, 0, len(srv.sessions))
-	for s := range srv.sessions {
-		list = append(list, s.info())
-	}
-	slices.SortFunc(list, func(a, b SessionInfo) int {
-		if c := a.Since.Compare(b.Since); c != 0 {
-			return c
-		}
-		return strings.Compare(a.InitiatorName, b.InitiatorName)
-	})
-	return list
-}
-
-func (s *session) info() SessionInfo {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i := SessionInfo{
-		InitiatorName:  s.id.InitiatorName,
-		InitiatorAlias: s.params.initiatorAlias,
-		ISID:           hex.EncodeToString(s.id.ISID[:]),
-		TSIH:           s.tsih,
-		TargetName:     s.id.TargetName,
-		View:           s.view,
-		Commands:       len(s.tasks),
-		Detached:       s.detached,
-		HeaderDigest:   s.params.headerDigest,
-		DataDigest:     s.params.dataDigest,
-		Since:          s.since,
-	}
-	i.Connections = s.remoteAddresses()
-	return i
 }

@@ -2,6 +2,7 @@ package iscsi
 
 import (
 	"encoding/binary"
+	"time"
 
 	"odx/target/scsi"
 	"odx/target/scsi/sense"
@@ -54,6 +55,7 @@ type task struct {
 
 	itt       uint32
 	cmdSN     uint32
+	arrived   time.Duration // by the clock of the connection's reader
 	immediate bool
 	edtl      uint32 // Expected Data Transfer Length, bytes
 	read      bool
@@ -93,7 +95,7 @@ func (c *conn) newTask(p *pdu, info ahsInfo) *task {
 	if !ok {
 		t = &task{st: scsi.NewTask(c.srv.pool), ctx: &taskContext{}}
 	}
-	t.sess, t.conn = c.sess, c
+	t.sess, t.conn, t.arrived = c.sess, c, time.Duration(c.in.arrived.Load())
 	t.itt, t.cmdSN, t.immediate, t.edtl = p.itt(), p.cmdSN(), p.immediate(), p.expectedDataTransferLength()
 	t.read, t.write = p.bhs[1]&bitRead != 0, p.bhs[1]&bitWrite != 0
 	cdb := p.bhs[32:48]

@@ -63,6 +63,8 @@ type watchdog struct {
 	// stopped is closed when the goroutine has ended.
 	stopped chan struct{}
 	conns   []*conn // reused by each check
+	// sampled is when the traffic of the sessions was sampled.
+	sampled time.Time
 }
 
 func (w *watchdog) rouse() {
@@ -133,6 +135,10 @@ func (w *watchdog) checkConns(every time.Duration) {
 	w.srv.budget.recheck()
 	w.srv.checkPendingLogins()
 	w.srv.retireSpare()
+	if now := time.Now(); now.Sub(w.sampled) >= sampleInterval {
+		w.sampled = now
+		w.srv.sampleTraffic(now)
+	}
 }
 
 // check replaces stuck readers, and reports whether any reader was busy.

@@ -60,9 +60,7 @@ func (s *session) retire(n int) {
 
 // retireSpare ends the workers that were not needed since the last call.
 func (srv *Server) retireSpare() {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	for s := range srv.sessions {
+	for _, s := range srv.allSessions() {
 		s.mu.Lock()
 		s.retire(s.spare)
 		s.mu.Unlock()
@@ -94,6 +92,11 @@ func (s *session) work() {
 func (s *session) next() *task {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.running > s.srv.options().Workers { // the limit was lowered
+		s.running--
+		s.noteQuiet()
+		return nil
+	}
 	i := s.startable()
 	for i < 0 {
 		if !s.park() {
