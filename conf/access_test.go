@@ -21,7 +21,7 @@ func TestLoad_ExampleSecurity(t *testing.T) {
 		!reflect.DeepEqual(a.Algorithms, []string{"SHA3-256", "SHA256", "SHA1", "MD5"}) {
 		t.Errorf("authentication: got %+v", a)
 	}
-	if s := a.Users[0].Secret; s.text != "examples/host1.secret" || s.source != secretFile || s.Key != "targets[0].authentication.users[0].secret_file" {
+	if s := a.Users[0].Secret; s.text != absolute(t, "examples/host1.secret") || s.source != secretFile || s.Key != "targets[0].authentication.users[0].secret_file" {
 		t.Errorf("a secret in a file relative to the configuration: %q, %q", s.text, s.Key)
 	}
 	if u := a.Users[0]; !u.Allows("iqn.2026-11.com.example:host1") || u.Allows("iqn.2026-11.com.example:host2") || !a.Users[1].Allows("any") {

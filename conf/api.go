@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"fmt"
 	"net"
 	"strconv"
 )
@@ -10,13 +11,47 @@ import (
 type API struct {
 	// Listen is host and port.
 	Listen string
-	// Secret is the bearer token of every request (RFC 6750).
+	// Secrets are the bearer tokens (RFC 6750), one of which every request has; at least
+	// one.
+	Secrets []APISecret
+	// Secret is that of the first secret with RoleAdminister.
 	Secret Secret
 	// Certificate and PrivateKey are the PEM files of TLS. If empty, TLS is off.
 	Certificate, PrivateKey string
 }
 
+// Role says what the holder of a secret of the API may do. A later one may do what the
+// earlier ones may.
+type Role string
+
+// The roles.
+const (
+	// RoleRead may look at everything but secrets and data.
+	RoleRead Role = "read"
+	// RoleOperate may create and copy: volumes, snapshots, tokens; and end sessions.
+	RoleOperate Role = "operate"
+	// RoleAdminister may do everything.
+	RoleAdminister Role = "administer"
+)
+
+// APISecret is a bearer token with a name, for the record of changes, and a role.
+type APISecret struct {
+	Name   string
+	Role   Role
+	Secret Secret
+	// Key is the path in the file, for example "api.secrets[1]"; "api" for the secret
+	// that is given without a name.
+	Key string
+}
+
+// DefaultAPISecret is the name of the secret that the keys secret, secret_file and
+// secret_env of api give. Its role is RoleAdminister.
+const DefaultAPISecret = "default"
+
 func (a *fileAPI) fileSecret() fileSecret { return fileSecret{a.Secret, a.SecretFile, a.SecretEnv} }
+func (s *fileAPISecret) fileSecret() fileSecret {
+	return fileSecret{s.Secret, s.SecretFile, s.SecretEnv}
+}
 
 // api reads the optional key api.
 func (c *checker) api(raw *fileAPI) API {
@@ -32,12 +67,65 @@ func (c *checker) api(raw *fileAPI) API {
 			a.Listen = net.JoinHostPort(host, strconv.FormatUint(n, 10))
 		}
 	}
-	a.Secret = c.secret("api", raw.fileSecret())
+	a.Secrets = c.apiSecrets(raw)
+	for _, s := range a.Secrets {
+		if s.Role == RoleAdminister && a.Secret == (Secret{}) {
+			a.Secret = s.Secret
+		}
+	}
 	a.Certificate, a.PrivateKey = c.pem(raw.Certificate), c.pem(raw.PrivateKey)
 	if (a.Certificate == "") != (a.PrivateKey == "") {
 		c.add("api", "certificate and private_key require each other; give both or neither")
 	}
 	return a
+}
+
+// apiSecrets reads the secrets: the one without a name, which may be left out if there are
+// others, and the list.
+func (c *checker) apiSecrets(raw *fileAPI) []APISecret {
+	var list []APISecret
+	_, listed := c.lines["api.secrets"]
+	if c.anySecret("api") || !listed {
+		list = append(list, APISecret{DefaultAPISecret, RoleAdminister, c.secret("api", raw.fileSecret()), "api"})
+	}
+	c.notEmpty("api.secrets", len(raw.Secrets))
+	first := map[string]string{} // name → key
+	if len(list) > 0 {
+		first[DefaultAPISecret] = "api"
+	}
+	for i := range raw.Secrets {
+		key := fmt.Sprintf("api.secrets[%d]", i)
+		if c.mistyped[key] {
+			continue
+		}
+		rs := &raw.Secrets[i]
+		s := APISecret{Key: key}
+		if name, ok := c.required(key+".name", rs.Name, "a name for the secret"); ok {
+			if s.Name = name; !label.MatchString(name) {
+				c.add(key+".name", "invalid name %.70q; use 1 to 64 letters, digits, dots, dashes and underscores", name)
+			}
+			if where, twice := first[name]; twice {
+				c.add(key+".name", "duplicate name %s (first at line %d); give each its own", name, lineOf(c.lines, where))
+			}
+			first[name] = key + ".name"
+		}
+		if role, ok := c.required(key+".role", rs.Role, "read, operate or administer"); ok {
+			s.Role = Role(c.oneOf(key+".role", &role, string(RoleRead), string(RoleOperate), string(RoleAdminister)))
+		}
+		s.Secret = c.secret(key, rs.fileSecret())
+		list = append(list, s)
+	}
+	return list
+}
+
+// anySecret reports whether the file has one of the keys that give a secret at key.
+func (c *checker) anySecret(key string) bool {
+	for _, name := range []string{"secret", "secret_file", "secret_env"} {
+		if _, given := c.lines[key+"."+name]; given {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *checker) pem(path *string) string {

@@ -20,8 +20,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Config is a valid configuration. Paths in it are absolute, or relative to
-// the working directory.
+// Config is a valid configuration. Paths in it are absolute.
 type Config struct {
 	// File is the path that the configuration was read from.
 	File string
@@ -47,8 +46,10 @@ type Config struct {
 
 	Store  Store
 	Limits Limits
+	QoS    QoS
 	Tokens Tokens
 	API    API
+	Audit  Audit
 	Log    Log
 
 	lines map[string]int
@@ -130,6 +131,8 @@ type LUN struct {
 	// UnmapGranularity is the OPTIMAL UNMAP GRANULARITY in bytes. If 0, the block of the
 	// store is reported to initiators that support it.
 	UnmapGranularity int64
+	// Rate limits all use of the LUN.
+	Rate Rate
 	// Key is the path of the LUN in the file, for example "targets[0].luns[1]".
 	Key string
 }
@@ -282,10 +285,13 @@ func (c *Config) Problem(key, format string, args ...any) Problem {
 func PortalKey(i int) string { return fmt.Sprintf("portals[%d]", i) }
 
 // resolve resolves a path in the configuration file relative to the file's
-// directory.
+// directory. The result is absolute, unless the working directory is unknown.
 func resolve(file, path string) string {
-	if filepath.IsAbs(path) {
-		return filepath.Clean(path)
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(filepath.Dir(file), path)
 	}
-	return filepath.Join(filepath.Dir(file), path)
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
 }

@@ -1,184 +1,265 @@
 package conf
 
-import (
-	"fmt"
-	"reflect"
-	"strings"
-
-	"go.yaml.in/yaml/v3"
-)
+import "go.yaml.in/yaml/v3"
 
 // The schema of the file. Every value is the text of a YAML scalar, or nil if absent,
-// so that errors speak of iSCSI and storage, not of YAML types.
+// so that errors speak of iSCSI and storage, not of YAML types. From the tags come the
+// JSON Schema, the defaults that Effective shows, and the comparison of Diff:
+//
+//	is       what the value is, for the JSON Schema: see valueSchema
+//	auto     in words, what the value is then
+//	need     present if the key is mandatory
+//	default  the value if the key is absent; none if it depends on other keys, the
+//	         machine or the store
+//	class    when a change applies: once, login or restart; why: what prevents a change
+//	         without a restart
+//	list     of a list: the key that names its entries; or set, if their order means
+//	         nothing; none: the order matters
+//	part     present if an absent part is not the same as one full of defaults
 type (
 	fileConfig struct {
-		DataDir *string       `yaml:"data_dir"`
-		Portals []*filePortal `yaml:"portals"`
-		Targets []fileTarget  `yaml:"targets"`
-		Views   []fileView    `yaml:"views"`
+		DataDir *string       `yaml:"data_dir" is:"path" need:"" class:"restart" why:"the open store cannot be exchanged for another one"`
+		Portals []*filePortal `yaml:"portals" need:"" list:"address" class:"once"`
+		Targets []fileTarget  `yaml:"targets" need:"" list:"name" class:"once"`
+		Views   []fileView    `yaml:"views" list:"name" class:"once"`
 
-		Discovery fileDiscovery `yaml:"discovery"`
-		Copy      fileCopy      `yaml:"copy"`
+		Discovery fileDiscovery `yaml:"discovery" class:"once"`
+		Copy      fileCopy      `yaml:"copy" class:"once"`
 
-		Memory *string    `yaml:"memory"`
-		Store  fileStore  `yaml:"store"`
-		Limits fileLimits `yaml:"limits"`
-		Tokens fileTokens `yaml:"tokens"`
-		API    fileAPI    `yaml:"api"`
-		Log    fileLog    `yaml:"log"`
+		Memory *string    `yaml:"memory" is:"size 128MiB" class:"restart" auto:"1GiB, or three quarters of the memory of the machine if that is less" why:"memory is divided at the start"`
+		Store  fileStore  `yaml:"store" class:"once"`
+		Limits fileLimits `yaml:"limits" class:"once"`
+		QoS    fileQoS    `yaml:"qos" class:"once"`
+		Tokens fileTokens `yaml:"tokens" class:"once"`
+		API    fileAPI    `yaml:"api" part:"" class:"once"`
+		Audit  fileAudit  `yaml:"audit" part:"" class:"once"`
+		Log    fileLog    `yaml:"log" class:"once"`
 	}
 	// filePortal can also be a scalar, the address.
 	filePortal struct {
-		Address   *string `yaml:"address"`
-		Advertise *string `yaml:"advertise"`
+		Address   *string `yaml:"address" is:"portal" need:"" class:"once"`
+		Advertise *string `yaml:"advertise" is:"address" class:"once"`
 	}
 	fileCopy struct {
-		Rules []fileCopyRule `yaml:"rules"`
+		Rules []fileCopyRule `yaml:"rules" class:"once"`
 	}
 	fileCopyRule struct {
-		Initiators []*string `yaml:"initiators"`
-		From       []*string `yaml:"from"`
-		To         []*string `yaml:"to"`
-		Allow      *string   `yaml:"allow"`
+		Initiators []*string `yaml:"initiators" is:"pattern" list:"set" class:"once"`
+		From       []*string `yaml:"from" is:"media" list:"set" class:"once"`
+		To         []*string `yaml:"to" is:"media" list:"set" class:"once"`
+		Allow      *string   `yaml:"allow" is:"bool" need:"" class:"once"`
 	}
 	fileTarget struct {
-		Name *string   `yaml:"name"`
-		LUNs []fileLUN `yaml:"luns"`
+		Name *string   `yaml:"name" is:"name" need:"" class:"once"`
+		LUNs []fileLUN `yaml:"luns" list:"lun" class:"once"`
 
-		PortalGroups []*string     `yaml:"portal_groups"`
-		Paths        []filePath    `yaml:"paths"`
-		SetPaths     *string       `yaml:"initiators_set_paths"`
-		Redirect     *fileRedirect `yaml:"redirect"`
+		PortalGroups []*string     `yaml:"portal_groups" is:"int 1 65535" list:"set" class:"once"`
+		Paths        []filePath    `yaml:"paths" list:"portal_group" class:"once"`
+		SetPaths     *string       `yaml:"initiators_set_paths" is:"bool" auto:"true, or false if paths is given" class:"once"`
+		Redirect     *fileRedirect `yaml:"redirect" class:"once"`
 
-		Authentication fileAuthentication `yaml:"authentication"`
-		Access         []fileAccess       `yaml:"access"`
+		Authentication fileAuthentication `yaml:"authentication" part:"" class:"once"`
+		Access         []fileAccess       `yaml:"access" class:"once"`
 	}
 	filePath struct {
-		PortalGroup *string `yaml:"portal_group"`
-		State       *string `yaml:"state"`
-		Preferred   *string `yaml:"preferred"`
+		PortalGroup *string `yaml:"portal_group" is:"int 1 65535" need:"" class:"once"`
+		State       *string `yaml:"state" is:"enum optimized nonoptimized standby unavailable" default:"optimized" class:"once"`
+		Preferred   *string `yaml:"preferred" is:"bool" default:"false" class:"once"`
 	}
 	fileRedirect struct {
-		To        *string `yaml:"to"`
-		Permanent *string `yaml:"permanent"`
+		To        *string `yaml:"to" is:"address" need:"" class:"once"`
+		Permanent *string `yaml:"permanent" is:"bool" default:"false" class:"once"`
 	}
 	fileDiscovery struct {
-		Authentication fileAuthentication `yaml:"authentication"`
+		Authentication fileAuthentication `yaml:"authentication" part:"" class:"once"`
 	}
 	fileAuthentication struct {
-		Required   *string    `yaml:"required"`
-		Users      []fileUser `yaml:"users"`
-		Mutual     fileMutual `yaml:"mutual"`
-		Algorithms []*string  `yaml:"algorithms"`
+		Required   *string     `yaml:"required" is:"bool" default:"true" class:"once"`
+		Users      []fileUser  `yaml:"users" need:"" list:"name" class:"once"`
+		Mutual     *fileMutual `yaml:"mutual" class:"once"`
+		Algorithms []*string   `yaml:"algorithms" is:"enum SHA3-256 SHA256 SHA1 MD5" list:"set" class:"once"`
 	}
 	fileUser struct {
-		Name       *string   `yaml:"name"`
-		Secret     *string   `yaml:"secret"`
-		SecretFile *string   `yaml:"secret_file"`
-		SecretEnv  *string   `yaml:"secret_env"`
-		Initiators []*string `yaml:"initiators"`
+		Name       *string   `yaml:"name" is:"chapname" need:"" class:"once"`
+		Secret     *string   `yaml:"secret" is:"secret" class:"once"`
+		SecretFile *string   `yaml:"secret_file" is:"path" class:"once"`
+		SecretEnv  *string   `yaml:"secret_env" is:"env" class:"once"`
+		Initiators []*string `yaml:"initiators" is:"pattern" list:"set" class:"once"`
 	}
 	fileMutual struct {
-		Name       *string `yaml:"name"`
-		Secret     *string `yaml:"secret"`
-		SecretFile *string `yaml:"secret_file"`
-		SecretEnv  *string `yaml:"secret_env"`
+		Name       *string `yaml:"name" is:"chapname" need:"" class:"once"`
+		Secret     *string `yaml:"secret" is:"secret" class:"once"`
+		SecretFile *string `yaml:"secret_file" is:"path" class:"once"`
+		SecretEnv  *string `yaml:"secret_env" is:"env" class:"once"`
 	}
 	fileAccess struct {
-		Initiators []*string       `yaml:"initiators"`
-		Addresses  []*string       `yaml:"addresses"`
-		LUNs       []fileMappedLUN `yaml:"luns"`
-		ReadOnly   *string         `yaml:"read_only"`
-		Dedup      *string         `yaml:"dedup"`
+		Initiators []*string       `yaml:"initiators" is:"pattern" list:"set" class:"once"`
+		Addresses  []*string       `yaml:"addresses" is:"network" list:"set" class:"once"`
+		LUNs       []fileMappedLUN `yaml:"luns" list:"lun" class:"once"`
+		ReadOnly   *string         `yaml:"read_only" is:"bool" default:"false" class:"once"`
+		Dedup      *string         `yaml:"dedup" is:"bool" default:"true" class:"once"`
 	}
 	fileMappedLUN struct {
-		LUN      *string `yaml:"lun"`
-		As       *string `yaml:"as"`
-		ReadOnly *string `yaml:"read_only"`
+		LUN      *string `yaml:"lun" is:"int 0 16383" need:"" class:"once"`
+		As       *string `yaml:"as" is:"int 0 16383" class:"once" auto:"the number in lun"`
+		ReadOnly *string `yaml:"read_only" is:"bool" default:"false" class:"once"`
 	}
 	fileAPI struct {
-		Listen      *string `yaml:"listen"`
-		Secret      *string `yaml:"secret"`
-		SecretFile  *string `yaml:"secret_file"`
-		SecretEnv   *string `yaml:"secret_env"`
-		Certificate *string `yaml:"certificate"`
-		PrivateKey  *string `yaml:"private_key"`
+		Listen      *string         `yaml:"listen" is:"listen" need:"" class:"once"`
+		Secret      *string         `yaml:"secret" is:"secret" class:"once"`
+		SecretFile  *string         `yaml:"secret_file" is:"path" class:"once"`
+		SecretEnv   *string         `yaml:"secret_env" is:"env" class:"once"`
+		Secrets     []fileAPISecret `yaml:"secrets" list:"name" class:"once"`
+		Certificate *string         `yaml:"certificate" is:"path" class:"once"`
+		PrivateKey  *string         `yaml:"private_key" is:"path" class:"once"`
+	}
+	fileAPISecret struct {
+		Name       *string `yaml:"name" is:"label" need:"" class:"once"`
+		Role       *string `yaml:"role" is:"enum read operate administer" need:"" class:"once"`
+		Secret     *string `yaml:"secret" is:"secret" class:"once"`
+		SecretFile *string `yaml:"secret_file" is:"path" class:"once"`
+		SecretEnv  *string `yaml:"secret_env" is:"env" class:"once"`
+	}
+	fileAudit struct {
+		File    *string `yaml:"file" is:"path" need:"" class:"once"`
+		MaxSize *string `yaml:"max_size" is:"size 1MiB 1GiB" default:"16MiB" class:"once"`
+		Keep    *string `yaml:"keep" is:"int 1 1000" default:"8" class:"once"`
 	}
 	fileLUN struct {
-		LUN       *string `yaml:"lun"`
-		Volume    *string `yaml:"volume"`
-		File      *string `yaml:"file"`
-		Backing   *string `yaml:"backing"`
-		View      *string `yaml:"view"`
-		Size      *string `yaml:"size"`
-		BlockSize *string `yaml:"block_size"`
-		ReadOnly  *string `yaml:"read_only"`
-		Dedup     *string `yaml:"dedup"`
+		LUN       *string  `yaml:"lun" is:"int 0 16383" need:"" class:"once"`
+		Volume    *string  `yaml:"volume" is:"volume" class:"once"`
+		File      *string  `yaml:"file" is:"file" class:"once"`
+		Backing   *string  `yaml:"backing" is:"backing" class:"once"`
+		View      *string  `yaml:"view" is:"volume" class:"once"`
+		Size      *string  `yaml:"size" is:"size 512 1PiB 512" class:"once"`
+		BlockSize *string  `yaml:"block_size" is:"enum 512 4096" default:"512" why:"initiators would take the blocks of the disk for others; remove the LUN with one reload and add it with the next" class:"restart"`
+		ReadOnly  *string  `yaml:"read_only" is:"bool" default:"false" class:"once"`
+		Dedup     *string  `yaml:"dedup" is:"bool" default:"true" class:"once"`
+		QoS       fileRate `yaml:"qos" class:"once"`
 
-		UnmapGranularity *string `yaml:"unmap_granularity"`
+		UnmapGranularity *string `yaml:"unmap_granularity" is:"power 4KiB 1MiB" class:"once" auto:"4KiB"`
+	}
+	// fileRate is a limit of a rate.
+	fileRate struct {
+		IOPS       *string `yaml:"iops" is:"int 1 100000000" class:"once" auto:"no limit"`
+		IOPSBurst  *string `yaml:"iops_burst" is:"int 1 100000000" class:"once" auto:"what iops gives in a second"`
+		BytesPerS  *string `yaml:"bytes_per_s" is:"size 64KiB" class:"once" auto:"no limit"`
+		BytesBurst *string `yaml:"bytes_burst" is:"size 64KiB" class:"once" auto:"what bytes_per_s gives in a second"`
+	}
+	fileQoS struct {
+		Initiators []fileInitiatorQoS `yaml:"initiators" class:"once"`
+		LUNs       []fileLUNQoS       `yaml:"luns" class:"once"`
+		Background fileRate           `yaml:"background" class:"once"`
+	}
+	fileInitiatorQoS struct {
+		Initiators []*string `yaml:"initiators" is:"pattern" need:"" list:"set" class:"once"`
+		IOPS       *string   `yaml:"iops" is:"int 1 100000000" class:"once"`
+		IOPSBurst  *string   `yaml:"iops_burst" is:"int 1 100000000" class:"once"`
+		BytesPerS  *string   `yaml:"bytes_per_s" is:"size 64KiB" class:"once"`
+		BytesBurst *string   `yaml:"bytes_burst" is:"size 64KiB" class:"once"`
+	}
+	fileLUNQoS struct {
+		Target     *string   `yaml:"target" is:"name" need:"" class:"once"`
+		LUN        *string   `yaml:"lun" is:"int 0 16383" need:"" class:"once"`
+		Initiators []*string `yaml:"initiators" is:"pattern" need:"" list:"set" class:"once"`
+		IOPS       *string   `yaml:"iops" is:"int 1 100000000" class:"once"`
+		IOPSBurst  *string   `yaml:"iops_burst" is:"int 1 100000000" class:"once"`
+		BytesPerS  *string   `yaml:"bytes_per_s" is:"size 64KiB" class:"once"`
+		BytesBurst *string   `yaml:"bytes_burst" is:"size 64KiB" class:"once"`
 	}
 	fileStore struct {
-		Capacity  *string `yaml:"capacity"`
-		Cache     *string `yaml:"cache"`
-		Dedup     *string `yaml:"dedup"`
-		DedupUnit *string `yaml:"dedup_unit"`
+		Capacity  *string `yaml:"capacity" is:"size 256MiB" class:"restart" auto:"the size of the file system" why:"the reserve on the disk has been made for it"`
+		Cache     *string `yaml:"cache" is:"size 16MiB" class:"restart" auto:"a share of memory" why:"memory is divided at the start"`
+		Dedup     *string `yaml:"dedup" is:"bool" default:"true" class:"once"`
+		DedupUnit *string `yaml:"dedup_unit" is:"power 4KiB 64KiB" class:"restart" auto:"that of the store" why:"it is fixed when the store is created"`
 
-		CleanIO       *string `yaml:"clean_io_mib_per_s"`
-		Copies        *string `yaml:"metadata_copies"`
-		ScrubEvery    *string `yaml:"scrub_every"`
-		ScrubIO       *string `yaml:"scrub_io_mib_per_s"`
-		SoftThreshold *string `yaml:"soft_threshold"`
+		CleanIO       *string `yaml:"clean_io_mib_per_s" is:"int 1 1048576" default:"64" class:"once"`
+		Copies        *string `yaml:"metadata_copies" is:"int 1 2" default:"2" class:"restart" why:"the open store keeps its number of copies"`
+		ScrubEvery    *string `yaml:"scrub_every" is:"interval" default:"30d" class:"once"`
+		ScrubIO       *string `yaml:"scrub_io_mib_per_s" is:"int 1 1048576" default:"32" class:"once"`
+		SoftThreshold *string `yaml:"soft_threshold" is:"int 0 99" default:"90" class:"once"`
 	}
 	fileLimits struct {
-		Sessions              *string `yaml:"sessions"`
-		SessionsPerInitiator  *string `yaml:"sessions_per_initiator"`
-		ConnectionsPerSession *string `yaml:"connections_per_session"`
-		Connections           *string `yaml:"connections"`
-		Logins                *string `yaml:"logins"`
-		LoginsPerAddress      *string `yaml:"logins_per_address"`
-		LoginTimeout          *string `yaml:"login_timeout"`
-		Commands              *string `yaml:"commands"`
-		DataSegment           *string `yaml:"data_segment"`
-		MaxBurst              *string `yaml:"max_burst"`
-		FirstBurst            *string `yaml:"first_burst"`
-		Buffers               *string `yaml:"buffers"`
-		PingAfter             *string `yaml:"ping_after"`
-		PingTimeout           *string `yaml:"ping_timeout"`
+		Sessions              *string `yaml:"sessions" is:"int 1 65534" default:"1024" class:"once"`
+		SessionsPerInitiator  *string `yaml:"sessions_per_initiator" is:"int 1 65534" default:"256" class:"once"`
+		ConnectionsPerSession *string `yaml:"connections_per_session" is:"int 1 65535" default:"4" class:"login"`
+		Connections           *string `yaml:"connections" is:"int 1 1048576" class:"once" auto:"1024, or what memory allows"`
+		Logins                *string `yaml:"logins" is:"int 1 1048576" class:"once" auto:"256, or what memory allows"`
+		LoginsPerAddress      *string `yaml:"logins_per_address" is:"int 1 1048576" class:"once" auto:"64, or half of logins"`
+		LoginTimeout          *string `yaml:"login_timeout" is:"duration" default:"15s" class:"once"`
+		Commands              *string `yaml:"commands" is:"int 1 65536" default:"128" class:"login"`
+		DataSegment           *string `yaml:"data_segment" is:"size 512 16777215" default:"256KiB" class:"login"`
+		MaxBurst              *string `yaml:"max_burst" is:"size 512 16777215" class:"login" auto:"1MiB, or first_burst if that is more"`
+		FirstBurst            *string `yaml:"first_burst" is:"size 512 16777215" class:"login" auto:"256KiB, or max_burst if that is less"`
+		Buffers               *string `yaml:"buffers" is:"size 32MiB" class:"restart" auto:"a share of memory" why:"memory is divided at the start"`
+		PingAfter             *string `yaml:"ping_after" is:"ping" default:"15s" class:"once"`
+		PingTimeout           *string `yaml:"ping_timeout" is:"duration" default:"15s" class:"once"`
 	}
 	fileTokens struct {
-		Max               *string         `yaml:"max"`
-		MaxPerInitiator   *string         `yaml:"max_per_initiator"`
-		Memory            *string         `yaml:"memory"`
-		Held              *string         `yaml:"held"`
-		Size              *string         `yaml:"size"`
-		DigestSize        *string         `yaml:"digest_size"`
-		HashLifetime      *string         `yaml:"hash_lifetime_h"`
-		MinInactivity     *string         `yaml:"min_inactivity"`
-		DefaultInactivity *string         `yaml:"default_inactivity"`
-		MaxInactivity     *string         `yaml:"max_inactivity"`
-		UseRecords        *string         `yaml:"use_records_per_s"`
-		WhenFull          *string         `yaml:"when_full"`
-		UnderPressure     *string         `yaml:"under_pressure"`
-		Deletion          *string         `yaml:"deletion"`
-		RunningCopy       *string         `yaml:"running_copy"`
-		Unmapped          *string         `yaml:"unmapped"`
-		Access            *string         `yaml:"access"`
-		Groups            []fileGroup     `yaml:"groups"`
-		Rules             []fileTokenRule `yaml:"rules"`
+		Max               *string         `yaml:"max" is:"int 1 10000000" default:"100000" class:"once"`
+		MaxPerInitiator   *string         `yaml:"max_per_initiator" is:"int 1 10000000" class:"once" auto:"no limit of its own"`
+		Memory            *string         `yaml:"memory" is:"size 1MiB" class:"once" auto:"a share of memory"`
+		Held              *string         `yaml:"held" is:"size 1MiB" class:"once" auto:"no limit"`
+		Size              *string         `yaml:"size" is:"size 1MiB" default:"1TiB" class:"once"`
+		DigestSize        *string         `yaml:"digest_size" is:"size 1MiB" default:"4GiB" class:"once"`
+		HashLifetime      *string         `yaml:"hash_lifetime_h" is:"int 1 8760" default:"24" class:"once"`
+		MinInactivity     *string         `yaml:"min_inactivity" is:"duration" default:"1s" class:"once"`
+		DefaultInactivity *string         `yaml:"default_inactivity" is:"duration" default:"1m0s" class:"once"`
+		MaxInactivity     *string         `yaml:"max_inactivity" is:"duration" default:"10m0s" class:"once"`
+		UseRecords        *string         `yaml:"use_records_per_s" is:"int 1 1000000" default:"100" class:"once"`
+		WhenFull          *string         `yaml:"when_full" is:"enum evict refuse" default:"evict" class:"once"`
+		UnderPressure     *string         `yaml:"under_pressure" is:"enum give_up keep" default:"give_up" class:"once"`
+		Deletion          *string         `yaml:"deletion" is:"enum mandatory hint" default:"mandatory" class:"once"`
+		RunningCopy       *string         `yaml:"running_copy" is:"enum finish abort" default:"finish" class:"once"`
+		Unmapped          *string         `yaml:"unmapped" is:"enum allow lower refuse" default:"allow" class:"once"`
+		Access            *string         `yaml:"access" is:"right" default:"anyone" class:"once"`
+		Groups            []fileGroup     `yaml:"groups" list:"name" class:"once"`
+		Rules             []fileTokenRule `yaml:"rules" class:"once"`
 	}
 	fileGroup struct {
-		Name       *string   `yaml:"name"`
-		Initiators []*string `yaml:"initiators"`
+		Name       *string   `yaml:"name" is:"label" need:"" class:"once"`
+		Initiators []*string `yaml:"initiators" is:"pattern" list:"set" class:"once"`
 	}
 	fileTokenRule struct {
-		Initiator *string `yaml:"initiator"`
-		Use       *string `yaml:"use"`
-		Priority  *string `yaml:"priority"`
-		Access    *string `yaml:"access"`
+		Initiator *string `yaml:"initiator" is:"pattern" class:"once"`
+		Use       *string `yaml:"use" is:"enum scsi api" class:"once"`
+		Priority  *string `yaml:"priority" is:"int -100 100" default:"0" class:"once"`
+		Access    *string `yaml:"access" is:"right" class:"once"`
+	}
+	fileView struct {
+		Name      *string        `yaml:"name" is:"volume" need:"" class:"once"`
+		Size      *string        `yaml:"size" is:"size 512 1PiB" class:"once"`
+		Partition *filePartition `yaml:"partition" class:"restart" why:"a view that is in use cannot become another one; remove it with one reload and add it with the next"`
+		Stripe    *fileStripe    `yaml:"stripe" class:"restart" why:"a view that is in use cannot become another one; remove it with one reload and add it with the next"`
+		Mirror    *fileLegs      `yaml:"mirror" class:"restart" why:"a view that is in use cannot become another one; remove it with one reload and add it with the next"`
+		Cache     *fileCache     `yaml:"cache" class:"restart" why:"a view that is in use cannot become another one; remove it with one reload and add it with the next"`
+		Verify    *fileOver      `yaml:"verify" class:"restart" why:"a view that is in use cannot become another one; remove it with one reload and add it with the next"`
+		Origin    *fileOver      `yaml:"origin" class:"restart" why:"a view that is in use cannot become another one; remove it with one reload and add it with the next"`
+		Snapshot  *fileOver      `yaml:"snapshot" class:"restart" why:"a view that is in use cannot become another one; remove it with one reload and add it with the next"`
+	}
+	filePartition struct {
+		Of        *string `yaml:"of" is:"device" need:"" class:"restart"`
+		Number    *string `yaml:"number" is:"int 1 8192" need:"" class:"restart"`
+		BlockSize *string `yaml:"block_size" is:"enum 512 4096" default:"512" class:"restart"`
+	}
+	fileStripe struct {
+		Legs []*string `yaml:"legs" is:"device" need:"" class:"restart"`
+		Unit *string   `yaml:"unit" is:"size 4KiB 1GiB 4KiB" default:"64KiB" class:"restart"`
+	}
+	fileLegs struct {
+		Legs []*string `yaml:"legs" is:"device" need:"" class:"restart"`
+	}
+	fileCache struct {
+		Of     *string `yaml:"of" is:"device" need:"" class:"restart"`
+		Memory *string `yaml:"memory" is:"size 1MiB" default:"64MiB" class:"restart"`
+		Mode   *string `yaml:"mode" is:"enum write-through write-back" default:"write-through" class:"restart"`
+	}
+	fileOver struct {
+		Of *string `yaml:"of" is:"device" need:"" class:"restart"`
 	}
 	fileLog struct {
-		Level  *string `yaml:"level"`
-		Format *string `yaml:"format"`
+		Level  *string `yaml:"level" is:"enum debug info warn error" default:"info" class:"once"`
+		Format *string `yaml:"format" is:"enum text json" default:"text" class:"once"`
 	}
 )
 
@@ -190,146 +271,4 @@ func (p *filePortal) UnmarshalYAML(n *yaml.Node) error {
 	}
 	type plain filePortal
 	return n.Decode((*plain)(p))
-}
-
-// checker collects the problems of one file.
-type checker struct {
-	file     string
-	lines    map[string]int // key → line
-	problems Problems
-	// mistyped holds the keys whose value is not of the schema's kind. Their contents
-	// were not read, and further problems with them are not reported.
-	mistyped map[string]bool
-}
-
-// add records a problem with the value at key.
-func (c *checker) add(key, format string, args ...any) {
-	c.addLine(lineOf(c.lines, key), key, format, args...)
-}
-
-func (c *checker) addLine(line int, key, format string, args ...any) {
-	c.problems = append(c.problems, Problem{File: c.file, Line: line, Key: key, Message: fmt.Sprintf(format, args...)})
-}
-
-// checkDocument compares the document with the schema and removes the parts that do
-// not fit. The YAML decoder refuses the same parts (KnownFields), but reports neither
-// key nor remedy, and stops at the first.
-func (c *checker) checkDocument(doc *yaml.Node) {
-	if len(doc.Content) == 1 {
-		c.checkNode(doc.Content[0], reflect.TypeFor[fileConfig](), "")
-	}
-}
-
-// checkNode checks a value against the schema type t. The depth of the schema bounds
-// the recursion, even if an alias refers to its own anchor.
-func (c *checker) checkNode(n *yaml.Node, t reflect.Type, key string) {
-	if n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
-	if n.ShortTag() == "!!null" {
-		return
-	}
-	switch {
-	case t == reflect.TypeFor[*filePortal]() && n.Kind == yaml.ScalarNode: // the address
-	case t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.Struct:
-		c.checkNode(n, t.Elem(), key)
-	case t.Kind() == reflect.Struct && n.Kind == yaml.MappingNode:
-		c.checkMapping(n, t, key)
-	case t.Kind() == reflect.Slice && n.Kind == yaml.SequenceNode:
-		for i, item := range n.Content {
-			itemKey := fmt.Sprintf("%s[%d]", key, i)
-			c.lines[itemKey] = item.Line
-			c.checkNode(item, t.Elem(), itemKey)
-		}
-	case t.Kind() == reflect.Pointer && n.Kind == yaml.ScalarNode:
-	default:
-		c.mistyped[key] = true
-		found := describe(n)
-		if n.Kind == yaml.ScalarNode && strings.Contains(key, "authentication") {
-			found = "a single value" // it may be a secret
-		}
-		c.addLine(n.Line, key, "expected %s, found %s", expected(t), found)
-		*n = yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null"}
-	}
-}
-
-func (c *checker) checkMapping(n *yaml.Node, t reflect.Type, key string) {
-	first := map[string]int{}
-	var fitting []*yaml.Node
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		name, value := n.Content[i], n.Content[i+1]
-		if name.ShortTag() == "!!merge" {
-			c.addLine(name.Line, key, "merge keys (<<) are not supported; write the keys out")
-			continue
-		}
-		field := fieldOf(t, name)
-		if field == nil {
-			c.addLine(name.Line, key, "unknown key %q; known keys: %s", name.Value, strings.Join(knownKeys(t), ", "))
-			continue
-		}
-		path := name.Value
-		if key != "" {
-			path = key + "." + path
-		}
-		if line, ok := first[name.Value]; ok {
-			c.addLine(name.Line, path, "duplicate key (first at line %d); remove one", line)
-			continue
-		}
-		first[name.Value] = name.Line
-		c.lines[path] = name.Line
-		c.checkCommentedSecret(name, value, path)
-		c.checkNode(value, field.Type, path)
-		fitting = append(fitting, name, value)
-	}
-	n.Content = fitting
-}
-
-// checkCommentedSecret refuses a secret that YAML may have truncated at a
-// comment.
-func (c *checker) checkCommentedSecret(name, value *yaml.Node, key string) {
-	if name.Value == "secret" && value.Kind == yaml.ScalarNode && value.Style == 0 && strings.HasPrefix(value.LineComment, "#") {
-		c.add(key, "YAML treats \" #\" as the start of a comment, not as part of the secret; quote the secret, and put a comment on its own line")
-	}
-}
-
-// fieldOf returns the field of the schema type t for a key, or nil.
-func fieldOf(t reflect.Type, key *yaml.Node) *reflect.StructField {
-	for i := range t.NumField() {
-		if f := t.Field(i); key.Kind == yaml.ScalarNode && f.Tag.Get("yaml") == key.Value {
-			return &f
-		}
-	}
-	return nil
-}
-
-func knownKeys(t reflect.Type) []string {
-	keys := make([]string, t.NumField())
-	for i := range keys {
-		keys[i] = t.Field(i).Tag.Get("yaml")
-	}
-	return keys
-}
-
-// expected describes a value of the schema type t.
-func expected(t reflect.Type) string {
-	switch t.Kind() {
-	case reflect.Struct:
-		return fmt.Sprintf("keys with values (%s)", strings.Join(knownKeys(t), ", "))
-	case reflect.Slice:
-		return "a list ([a, b], or a line that starts with \"- \" per entry)"
-	default:
-		return "a single value"
-	}
-}
-
-// describe describes n in the same terms.
-func describe(n *yaml.Node) string {
-	switch n.Kind {
-	case yaml.MappingNode:
-		return "a set of keys"
-	case yaml.SequenceNode:
-		return "a list"
-	default:
-		return fmt.Sprintf("the value %q", n.Value)
-	}
 }

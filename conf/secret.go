@@ -40,11 +40,17 @@ func (Secret) String() string { return "(secret)" }
 // GoString hides the secret from logs.
 func (Secret) GoString() string { return "(secret)" }
 
+// errMasked is the error for a secret of Config.Effective.
+var errMasked = errors.New("the secret is masked: this is what odx config show printed; put the secret in its place")
+
 // Read returns the secret, and a warning if other users can read it or it is in quotes.
 // Neither an error nor a warning contains the secret.
 func (s Secret) Read() (secret []byte, warning string, err error) {
 	switch s.source {
 	case secretInline:
+		if s.text == masked {
+			return nil, "", errMasked
+		}
 		secret = []byte(s.text)
 		warning = "the secret is in the configuration file, whose readers know it; use secret_file"
 	case secretFile:

@@ -105,7 +105,8 @@ func (c *checker) tokenTimes(t *Tokens) {
 	}
 }
 
-var groupName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+// label is the syntax of names of groups and of secrets of the API.
+var label = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 func (c *checker) initiatorGroups(raw []fileGroup) []InitiatorGroup {
 	var groups []InitiatorGroup
@@ -117,7 +118,7 @@ func (c *checker) initiatorGroups(raw []fileGroup) []InitiatorGroup {
 		}
 		g := InitiatorGroup{Initiators: c.patterns(key+".initiators", raw[i].Initiators)}
 		var ok bool
-		if g.Name, ok = c.required(key+".name", raw[i].Name, "a name for the group"); ok && !groupName.MatchString(g.Name) {
+		if g.Name, ok = c.required(key+".name", raw[i].Name, "a name for the group"); ok && !label.MatchString(g.Name) {
 			c.add(key+".name", "invalid group name %q; use 1 to 64 letters, digits, dots, dashes and underscores", g.Name)
 		}
 		if where, twice := lines[g.Name]; twice && ok {

@@ -22,8 +22,10 @@ func (c *checker) config(raw *fileConfig) *Config {
 	cfg.CopyRules = c.copyRules("copy.rules", raw.Copy.Rules)
 	cfg.Store = c.store(&raw.Store)
 	cfg.Limits = c.limits(&raw.Limits)
+	cfg.QoS = c.qos(&raw.QoS, cfg.Targets)
 	cfg.Tokens = c.tokens(&raw.Tokens)
 	cfg.API = c.api(&raw.API)
+	cfg.Audit = c.audit(&raw.Audit)
 	cfg.Log = Log{
 		Level:  c.oneOf("log.level", raw.Log.Level, "info", "debug", "warn", "error"),
 		Format: c.oneOf("log.format", raw.Log.Format, "text", "json"),
@@ -200,6 +202,7 @@ func (c *checker) lun(key string, raw *fileLUN) (l LUN, numbered bool) {
 	}
 	l.ReadOnly = c.oneOf(key+".read_only", raw.ReadOnly, "false", "true") == "true"
 	l.StoreDuplicates = c.oneOf(key+".dedup", raw.Dedup, "true", "false") == "false"
+	l.Rate = c.rate(key+".qos", &raw.QoS)
 	l.UnmapGranularity = c.unmapGranularity(key+".unmap_granularity", raw.UnmapGranularity)
 	if raw.Size != nil {
 		size, err := ParseSize(*raw.Size)
@@ -392,6 +395,9 @@ func (c *checker) checkGroup(medium string, luns []*LUN) {
 		if l.UnmapGranularity != first.UnmapGranularity {
 			c.add(l.Key+".unmap_granularity", "LUN %d: %s has conflicting values, here and at line %d; use one", l.Number, medium,
 				lineOf(c.lines, first.Key+".unmap_granularity"))
+		}
+		if l.Rate != first.Rate {
+			c.add(l.Key+".qos", "LUN %d: %s has conflicting limits, here and at line %d; use the same", l.Number, medium, lineOf(c.lines, first.Key+".qos"))
 		}
 		if l.ReadOnly != first.ReadOnly {
 			c.add(l.Key+".read_only", "LUN %d: %s has conflicting values of read_only, %t here and %t at line %d; use one", l.Number, medium,

@@ -8,40 +8,6 @@ import (
 	"strings"
 )
 
-type (
-	fileView struct {
-		Name      *string        `yaml:"name"`
-		Size      *string        `yaml:"size"`
-		Partition *filePartition `yaml:"partition"`
-		Stripe    *fileStripe    `yaml:"stripe"`
-		Mirror    *fileLegs      `yaml:"mirror"`
-		Cache     *fileCache     `yaml:"cache"`
-		Verify    *fileOver      `yaml:"verify"`
-		Origin    *fileOver      `yaml:"origin"`
-		Snapshot  *fileOver      `yaml:"snapshot"`
-	}
-	filePartition struct {
-		Of        *string `yaml:"of"`
-		Number    *string `yaml:"number"`
-		BlockSize *string `yaml:"block_size"`
-	}
-	fileStripe struct {
-		Legs []*string `yaml:"legs"`
-		Unit *string   `yaml:"unit"`
-	}
-	fileLegs struct {
-		Legs []*string `yaml:"legs"`
-	}
-	fileCache struct {
-		Of     *string `yaml:"of"`
-		Memory *string `yaml:"memory"`
-		Mode   *string `yaml:"mode"`
-	}
-	fileOver struct {
-		Of *string `yaml:"of"`
-	}
-)
-
 // ViewKind is the function of a view.
 type ViewKind string
 

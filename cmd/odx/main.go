@@ -3,12 +3,10 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"strings"
 
@@ -169,28 +167,7 @@ func printError(w io.Writer, err error) {
 	fmt.Fprintf(w, "odx: %s\n", text)
 }
 
-// The places of the configuration file without a flag.
-const (
-	configVariable = "ODX_CONFIG"
-	configHere     = "odx.yaml"
-	configSystem   = "/etc/odx/odx.yaml"
-)
-
 // addConfigFlag adds the flag for the configuration file to cmd.
 func addConfigFlag(cmd *cobra.Command, path *string) {
-	cmd.Flags().StringVarP(path, "config", "c", "", "configuration `FILE` (default: $"+configVariable+", "+configHere+" here, "+configSystem+")")
-}
-
-// configPath returns the configuration file: that of the flag, of the environment, in
-// the working directory, or of the system, in this order.
-func configPath(flag string) string {
-	if path := cmp.Or(flag, os.Getenv(configVariable)); path != "" {
-		return path
-	}
-	if _, err := os.Stat(configHere); errors.Is(err, fs.ErrNotExist) {
-		if _, err := os.Stat(configSystem); err == nil {
-			return configSystem
-		}
-	}
-	return configHere
+	cmd.Flags().StringVarP(path, "config", "c", "", "configuration `FILE` (default: $"+conf.Variable+", "+conf.Here+" here, "+conf.System+")")
 }

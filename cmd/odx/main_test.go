@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"odx/conf"
 	"odx/internal/kit/logs"
 )
 
@@ -436,11 +437,18 @@ func TestConfigPath(t *testing.T) {
 	if got := run(filepath.Dir(path)); !strings.Contains(got, "odx.yaml:1: data_dir: "+found) {
 		t.Errorf("of the working directory: %s", got)
 	}
+	open := filepath.Dir(writeConfig(t, config))
+	if err := os.Chmod(open, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := run(open), "odx: odx.yaml is not used: the directory . is world-writable (mode 0777); if you trust it, use --config odx.yaml\n"; got != want {
+		t.Errorf("of a directory that all may write to: got %swant %s", got, want)
+	}
 	if got := run(filepath.Dir(path), "ODX_CONFIG=/none/odx.yaml"); !strings.Contains(got, "there is no configuration /none/odx.yaml; use --config or $ODX_CONFIG") {
 		t.Errorf("the environment is first: %s", got)
 	}
-	if _, err := os.Stat(configSystem); err == nil {
-		t.Skipf("there is %s on this machine", configSystem)
+	if _, err := os.Stat(conf.System); err == nil {
+		t.Skipf("there is %s on this machine", conf.System)
 	}
 	if got := run(t.TempDir()); !strings.Contains(got, "there is no configuration odx.yaml; ") {
 		t.Errorf("none: %s", got)

@@ -158,13 +158,16 @@ type missingConfig struct {
 }
 
 func (e *missingConfig) Error() string {
-	return "there is no configuration " + e.path + "; use --config or $" + configVariable + ", or create one with odx serve --write-default"
+	return "there is no configuration " + e.path + "; use --config or $" + conf.Variable + ", or create one with odx serve --write-default"
 }
 
 func (e *missingConfig) Unwrap() error { return e.cause }
 
 func loadConfig(o serveOptions) (*conf.Config, error) {
-	path := configPath(o.config)
+	path, err := conf.Find(o.config)
+	if err != nil {
+		return nil, err
+	}
 	if o.writeDefault {
 		if _, err := conf.WriteDefault(path); err != nil {
 			return nil, err
