@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"odx/backstore/damage"
@@ -72,28 +73,22 @@ func (t *recordTable) collect(prefix []byte) (recs []Record, lost [][]byte, err 
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	found := make(map[string][]byte)
+	newer := t.newer(prefix)
 	err = t.parts.kv.Scan(rows.RecordKey(prefix), func(key, value []byte) error {
-		found[string(key[1:])] = bytes.Clone(value)
+		if _, ok := newer[string(key[1:])]; !ok {
+			recs = append(recs, Record{Key: bytes.Clone(key[1:]), Value: bytes.Clone(value)})
+		}
 		return nil
 	})
 	if err != nil && !metadataDamage(err) {
 		return nil, nil, err
 	}
-	for _, layer := range []map[string][]byte{t.storing, t.changed} {
-		for key, value := range layer {
-			if bytes.HasPrefix([]byte(key), prefix) {
-				found[key] = value
-			}
-		}
-	}
 	if err != nil && !t.opts.ReadOnly {
-		if lost, err = t.missing(prefix, found, err); err != nil && len(lost) == 0 {
+		if lost, err = t.missing(prefix, newer, recs, err); err != nil && len(lost) == 0 {
 			return nil, nil, err
 		}
 	}
-	recs = make([]Record, 0, len(found))
-	for key, value := range found {
+	for key, value := range newer {
 		if value != nil {
 			recs = append(recs, Record{Key: []byte(key), Value: bytes.Clone(value)})
 		}
@@ -102,11 +97,30 @@ func (t *recordTable) collect(prefix []byte) (recs []Record, lost [][]byte, err 
 	return recs, lost, err
 }
 
+// newer returns the records with a prefix that the rows do not have yet; nil: deleted.
+// mu is held.
+func (t *recordTable) newer(prefix []byte) map[string][]byte {
+	found := make(map[string][]byte)
+	for _, layer := range []map[string][]byte{t.storing, t.changed} {
+		for key, value := range layer {
+			if strings.HasPrefix(key, string(prefix)) {
+				found[key] = value
+			}
+		}
+	}
+	return found
+}
+
 // missing returns the keys of the records that exist and were not found because of
-// damage, and the damage: nil if there are none. mu is held.
-func (t *recordTable) missing(prefix []byte, found map[string][]byte, why error) (lost [][]byte, err error) {
+// damage, and the damage: nil if there are none. The records that were read are in the
+// order of keys. mu is held.
+func (t *recordTable) missing(prefix []byte, newer map[string][]byte, read []Record, why error) (lost [][]byte, err error) {
 	err = t.parts.kv.Keys(rows.RecordKey(prefix), func(key []byte) error {
-		if _, ok := found[string(key[1:])]; !ok {
+		_, ok := newer[string(key[1:])]
+		if !ok {
+			_, ok = slices.BinarySearchFunc(read, key[1:], func(r Record, key []byte) int { return bytes.Compare(r.Key, key) })
+		}
+		if !ok {
 			lost = append(lost, key[1:])
 		}
 		return nil

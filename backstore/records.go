@@ -77,9 +77,9 @@ func (s *Store) GetRecord(key []byte) ([]byte, error) {
 }
 
 // ScanRecords calls fn with each record whose key begins with prefix, in the
-// order of keys, as they were at one point in time. An error of fn ends it. If records
-// are damaged, fn gets all others, and the error is then a *LostRecordsError. A store
-// that is open for reading alone leaves out what is damaged.
+// order of keys, as they were at one point in time. fn may keep key and value. An error
+// of fn ends it. If records are damaged, fn gets all others, and the error is then a
+// *LostRecordsError. A store that is open for reading alone leaves out what is damaged.
 func (s *Store) ScanRecords(prefix []byte, fn func(key, value []byte) error) error {
 	recs, lost, err := s.records.collect(prefix)
 	if metadataDamage(err) {

@@ -68,6 +68,8 @@ type Store interface {
 	DeleteSnapshot(ctx context.Context, id uint64, recs ...backstore.Record) error
 	// PutRecords stores all of recs or none.
 	PutRecords(ctx context.Context, recs ...backstore.Record) error
+	// ScanRecords calls fn with each record whose key begins with prefix, in the order of
+	// keys. fn may keep key and value.
 	ScanRecords(prefix []byte, fn func(key, value []byte) error) error
 	// Object returns v as an object of this store, if it is one.
 	Object(v blockdev.Volume) (Object, bool)

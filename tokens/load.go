@@ -3,7 +3,10 @@ package tokens
 import (
 	"context"
 	"errors"
+	"runtime"
+	"slices"
 	"sort"
+	"sync"
 	"time"
 
 	"odx/backstore"
@@ -13,29 +16,31 @@ import (
 // and left alone: one bad token must not keep a store from serving. Nor is anything freed
 // that such a token may hold.
 func (m *Manager) loadTokens(ctx context.Context) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	var found []loadedToken
 	err := m.store.ScanRecords([]byte(livePrefix), func(key, value []byte) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
 		id, err := keyID(livePrefix, key)
 		if err != nil {
 			m.log.WithError(err).Error("token record unreadable, left alone")
-			return nil
+			return ctx.Err()
 		}
-		rec, err := decodeRecord(value)
-		if err != nil {
-			m.log.WithError(err).WithField("token", id).Error("token record unreadable, left alone")
-			return nil
-		}
-		e := newEntry(id, *rec)
-		m.live[id] = e
-		m.tally(rec, 1)
-		m.stats.PinnedBytes += rec.pinned()
-		m.setIdle(e, remaining(rec, time.Now()))
-		return nil
+		found = append(found, loadedToken{id: id, value: value})
+		return ctx.Err()
 	})
+	decodeAll(found)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range found {
+		t := &found[i]
+		if t.err != nil {
+			m.log.WithError(t.err).WithField("token", t.id).Error("token record unreadable, left alone")
+			continue
+		}
+		e := newEntry(t.id, *t.rec)
+		m.live[t.id] = e
+		m.tally(t.rec, 1)
+		m.stats.PinnedBytes += t.rec.pinned()
+		m.setIdle(e, remaining(t.rec, time.Now()))
+	}
 	var lost *backstore.LostRecordsError
 	if !errors.As(err, &lost) {
 		return err
@@ -48,6 +53,28 @@ func (m *Manager) loadTokens(ctx context.Context) error {
 	m.log.WithError(err).WithField("tokens", len(lost.Keys)).
 		Error("records of tokens are lost: these tokens are refused, and what they hold stays in the store")
 	return nil
+}
+
+// loadedToken is the record of a token while it is loaded.
+type loadedToken struct {
+	id    ID
+	value []byte
+	rec   *record
+	err   error
+}
+
+// decodeAll decodes records on all processors: a server with 100,000 tokens starts, and
+// takes over, as fast as their records are decoded.
+func decodeAll(tokens []loadedToken) {
+	var all sync.WaitGroup
+	for part := range slices.Chunk(tokens, max(len(tokens)/runtime.GOMAXPROCS(0), 256)) {
+		all.Go(func() {
+			for i := range part {
+				part[i].rec, part[i].err = decodeRecord(part[i].value)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // Count returns how many live tokens a store has, and the bytes that they stand
