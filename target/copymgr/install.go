@@ -149,13 +149,13 @@ func (u *logicalUnit) originatingCommands() []scsi.Operation {
 		return []byte{opThirdPartyCopyOut, action, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, naca}
 	}
 	return []scsi.Operation{
-		{Name: nameExtendedCopyLID1, Usage: extended(actionExtendedCopyLID1), Access: scsi.AccessWrite, Partial: true,
+		{Name: nameExtendedCopyLID1, Usage: extended(actionExtendedCopyLID1), Kind: scsi.KindCopy, Access: scsi.AccessWrite, Partial: true,
 			Prepare: prepareParameterList, Execute: u.executeExtendedCopyLID1, RecommendedTimeout: extendedCopyTimeout},
-		{Name: nameExtendedCopyLID4, Usage: extended(actionExtendedCopyLID4), Access: scsi.AccessWrite, Partial: true,
+		{Name: nameExtendedCopyLID4, Usage: extended(actionExtendedCopyLID4), Kind: scsi.KindCopy, Access: scsi.AccessWrite, Partial: true,
 			Prepare: prepareParameterList, Execute: u.executeExtendedCopyLID4, RecommendedTimeout: extendedCopyTimeout},
-		{Name: namePopulateToken, Usage: byToken(actionPopulateToken), Access: scsi.AccessRead, Medium: true, Partial: true,
+		{Name: namePopulateToken, Usage: byToken(actionPopulateToken), Kind: scsi.KindCopy, Access: scsi.AccessRead, Medium: true, Partial: true,
 			Prepare: prepareParameterList, Execute: u.executePopulateToken, RecommendedTimeout: tokenCommandTimeout},
-		{Name: nameWriteUsingToken, Usage: byToken(actionWriteUsingToken), Access: scsi.AccessWrite, Medium: true, Partial: true,
+		{Name: nameWriteUsingToken, Usage: byToken(actionWriteUsingToken), Kind: scsi.KindCopy, Access: scsi.AccessWrite, Medium: true, Partial: true,
 			Prepare: prepareParameterList, Execute: u.executeWriteUsingToken, RecommendedTimeout: tokenCommandTimeout},
 		{Name: nameCopyOperationAbort, Access: scsi.AccessAlways,
 			Usage:   []byte{opThirdPartyCopyOut, actionCopyOperationAbort, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, naca},

@@ -80,10 +80,10 @@ func detachAll(tasks []runningTask) (n int) {
 }
 
 // AbortTasks implements scsi.TaskAborter.
-func (s *session) AbortTasks(match func(lun [8]byte) bool, except *scsi.Task) {
+func (s *session) AbortTasks(match func(t *scsi.Task) bool, except *scsi.Task) {
 	var a abortSet
 	s.mu.Lock()
-	any := a.abortMatching(s, except.Nexus, func(t *task) bool { return t.st != except && match(t.st.Lun) })
+	any := a.abortMatching(s, except.Nexus, func(t *task) bool { return t.st != except && match(t.st) })
 	s.mu.Unlock()
 	if !any {
 		return

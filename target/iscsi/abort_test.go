@@ -20,7 +20,7 @@ func TestSession_AbortTasks(t *testing.T) {
 				return
 			}
 			for _, s := range b.srv.sessionsOf(b.srv.conf.Load().targets[0].DeviceServer) {
-				s.AbortTasks(func(lun [8]byte) bool { return lun == [8]byte{} }, t)
+				s.AbortTasks(func(t *scsi.Task) bool { return t.Lun == [8]byte{} }, t)
 			}
 		}
 		one, two := b.login(), b.loginAs(testInitiator+"2", "ImmediateData=No")

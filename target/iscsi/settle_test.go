@@ -161,7 +161,7 @@ func TestSettler_Abort(t *testing.T) {
 			return
 		}
 		start := time.Now()
-		sess.AbortTasks(func([8]byte) bool { return true }, task)
+		sess.AbortTasks(func(*scsi.Task) bool { return true }, task)
 		took <- time.Since(start)
 	}
 	sess.srv.options().AbortTimeout = patience

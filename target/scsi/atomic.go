@@ -110,5 +110,6 @@ func executeWriteAtomic(ctx context.Context, t *Task) error {
 			return err
 		}
 	}
+	t.moved(int(t.TL))
 	return t.LU.finishWrite(ctx, t.CDB())
 }

@@ -75,11 +75,11 @@ func primaryCommands() []command {
 func blockCommands() []command {
 	const none = NoServiceAction
 	read := func(name string, usage []byte) command {
-		return command{none, Operation{Name: name, Usage: usage, Access: AccessRead, Medium: true,
+		return command{none, Operation{Name: name, Usage: usage, Kind: KindRead, Access: AccessRead, Medium: true,
 			Prepare: prepareRead, Execute: executeRead}}
 	}
 	write := func(name string, usage []byte) command {
-		return command{none, Operation{Name: name, Usage: usage, Access: AccessWrite, Medium: true, Write: true,
+		return command{none, Operation{Name: name, Usage: usage, Kind: KindWrite, Access: AccessWrite, Medium: true, Write: true,
 			Partial: true, Prepare: prepareWrite, Execute: executeWrite}}
 	}
 	verify := func(name string, usage []byte) command {
@@ -87,11 +87,11 @@ func blockCommands() []command {
 			Prepare: prepareVerify, Execute: executeVerify}}
 	}
 	writeVerify := func(name string, usage []byte) command {
-		return command{none, Operation{Name: name, Usage: usage, Access: AccessWrite, Medium: true, Write: true,
+		return command{none, Operation{Name: name, Usage: usage, Kind: KindWrite, Access: AccessWrite, Medium: true, Write: true,
 			Partial: true, Prepare: prepareWriteAndVerify, Execute: executeWriteAndVerify}}
 	}
 	writeSame := func(name string, usage []byte) command {
-		return command{none, Operation{Name: name, Usage: usage, Access: AccessWrite, Medium: true, Write: true,
+		return command{none, Operation{Name: name, Usage: usage, Kind: KindWrite, Access: AccessWrite, Medium: true, Write: true,
 			Prepare: prepareWriteSame, Execute: executeWriteSame}}
 	}
 	sync := func(name string, usage []byte) command {
@@ -146,7 +146,7 @@ func (lu *LogicalUnit) conditionalCommands() []command {
 	var commands []command
 	add := func(have bool, op Operation) {
 		if have {
-			op.Access, op.Medium, op.Write = AccessWrite, true, true
+			op.Kind, op.Access, op.Medium, op.Write = KindWrite, AccessWrite, true, true
 			commands = append(commands, command{NoServiceAction, op})
 		}
 	}
@@ -166,7 +166,7 @@ func (lu *LogicalUnit) conditionalCommands() []command {
 func provisioningCommands() []command {
 	return []command{
 		{NoServiceAction, Operation{Name: "UNMAP", Usage: []byte{0x42, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, naca},
-			Access: AccessWrite, Medium: true, Write: true, Prepare: prepareUnmap, Execute: executeUnmap}},
+			Kind: KindUnmap, Access: AccessWrite, Medium: true, Write: true, Prepare: prepareUnmap, Execute: executeUnmap}},
 		{sanitizeBlockErase, Operation{Name: "SANITIZE, BLOCK ERASE",
 			Usage:  []byte{opSanitize, sanitizeIMMED | sanitizeAUSE | sanitizeBlockErase, 0, 0, 0, 0, 0, 0xFF, 0xFF, naca},
 			Access: AccessWrite, Medium: true, Write: true, Erases: true, Prepare: prepareSanitize, Execute: executeBlockErase}},

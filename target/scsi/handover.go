@@ -45,10 +45,11 @@ func (i *itlNexus) suspend(ctx context.Context) handover.Unit {
 }
 
 // Continue is AttachWith for a nexus that the process before this one has suspended. It
-// begins without a unit attention other than those in state, except at a LUN where the
-// nexus found no logical unit or another one.
+// begins without a unit attention other than those in state, unless it finds other
+// logical units than before: then REPORTED LUNS DATA HAS CHANGED announces that
+// everywhere, and a LUN where it found none or another one begins as after power on.
 func (tg *Target) Continue(id NexusID, r Rights, state *handover.Nexus) *Nexus {
-	n := &Nexus{ID: id, view: r.View, proof: r.Proof, target: tg}
+	n := newNexus(tg, id, r)
 	if state.Doubted {
 		n.DropProof()
 	}

@@ -59,7 +59,7 @@ func executeGetLBAStatus(ctx context.Context, t *Task) error {
 // slab returns OPTIMAL UNMAP GRANULARITY in bytes, a power of two, also if it is not
 // reported. Initiators assume that a slab is mapped or deallocated as a whole.
 func (lu *LogicalUnit) slab() int64 {
-	return max(lu.config.UnmapGranularity, blockdev.BlockLength)
+	return max(lu.changeable.unmapGranularity.Load(), blockdev.BlockLength)
 }
 
 // collectLBAStatus adds the segments from off to end, in bytes, to r, until r is full or

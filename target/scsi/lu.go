@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	"odx/blockdev"
 	"odx/target/handover"
+	"odx/target/qos"
 	"odx/target/scsi/mode"
 	"odx/target/scsi/record"
 	"odx/target/scsi/reserve"
@@ -70,6 +72,9 @@ type LUConfig struct {
 	// Volatile: the medium loses writes with the process, as a cache does that writes
 	// back, so that each start is a loss of power for it.
 	Volatile bool
+	// Audit receives what initiators have changed. It is called once the change has been
+	// made, by the command that made it, and must not block. nil: nothing does.
+	Audit func(Event)
 	// VendorID (at most 8 characters), ProductID (16) and Revision (4) are the texts of
 	// INQUIRY. Empty ones get defaults.
 	VendorID, ProductID, Revision string
@@ -88,6 +93,12 @@ type LogicalUnit struct {
 	blockShift  uint
 	// blocks is the capacity, cached so that commands do not wait for the volume.
 	blocks atomic.Uint64
+	// changeable is what of config can change: config has what it was at first.
+	changeable changeable
+	// limiter has the limits of the logical unit for all initiators together, initiators
+	// those for each.
+	limiter    qos.Limiter
+	initiators qos.Initiators
 
 	// Set at creation, read without a lock.
 	opcodes   [256]opcode
@@ -106,8 +117,11 @@ type LogicalUnit struct {
 	resizing sync.Mutex // serializes Resized
 	keeping  sync.Mutex // serializes keepPorts; before mu
 
-	mu        sync.Mutex // guards the fields below
-	nexuses   map[*Nexus]*itlNexus
+	mu      sync.Mutex // guards the fields below
+	nexuses map[*Nexus]*itlNexus
+	// former have tasks here, and belong to nexuses that have lost the logical unit.
+	former    []*itlNexus
+	accounts  accounts
 	ports     map[string][]*luPort // by target name
 	keptPorts []keptPort           // from the process before this one
 	// portsRestored: restorePorts has changed states that keepPorts is to store.
@@ -153,6 +167,8 @@ func NewLogicalUnit(c LUConfig) (*LogicalUnit, error) {
 	lu.atomic, _ = c.Volume.(blockdev.AtomicWriter)
 	lu.mapper, _ = c.Volume.(blockdev.Mapper)
 	lu.blocks.Store(uint64(c.Volume.Size()) >> lu.blockShift)
+	lu.changeable.init(&c)
+	lu.accounts.recent.sample(time.Now(), Stats{})
 	var err error
 	if lu.modes, err = mode.Open(modeConfig(&c)); err != nil {
 		return nil, fmt.Errorf("saved mode parameters: %w", err)
@@ -213,14 +229,14 @@ func (lu *LogicalUnit) Blocks() uint64 { return lu.blocks.Load() }
 // ID returns the permanent identity.
 func (lu *LogicalUnit) ID() [16]byte { return lu.config.ID }
 
-// ReadOnly reports whether the logical unit was created write protected. SWP, the
-// software write protection, is separate: see WriteProtected.
-func (lu *LogicalUnit) ReadOnly() bool { return lu.config.ReadOnly }
+// ReadOnly reports whether the logical unit is write protected by its configuration. SWP,
+// the software write protection, is separate: see WriteProtected.
+func (lu *LogicalUnit) ReadOnly() bool { return lu.changeable.readOnly.Load() }
 
 // WriteProtected returns the sense data that a write to the medium currently ends with,
 // or nil.
 func (lu *LogicalUnit) WriteProtected() error {
-	if lu.config.ReadOnly {
+	if lu.ReadOnly() {
 		return sense.New(sense.KeyDataProtect, sense.ASCWriteProtected)
 	}
 	if lu.modes.WriteProtected() {
@@ -277,7 +293,11 @@ func (lu *LogicalUnit) OnPreemptAndAbort(fn func(preempted []NexusID)) {
 func (lu *LogicalUnit) attach(n *Nexus, seen uint16, as ViewedLU, how beginning) *itlNexus {
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
-	itl := &itlNexus{nexus: n, lun: seen, lu: lu, port: lu.portOf(n.ID), readOnly: as.ReadOnly}
+	itl := &itlNexus{nexus: n, lun: seen, lu: lu}
+	itl.readOnly.Store(as.ReadOnly)
+	port := lu.portOf(n.ID)
+	itl.port.Store(port)
+	itl.account = lu.accounts.join(lu, n.ID.InitiatorName)
 	if how == resumed && lu.config.Volatile {
 		how = poweredOn
 	}
@@ -285,18 +305,28 @@ func (lu *LogicalUnit) attach(n *Nexus, seen uint16, as ViewedLU, how beginning)
 		itl.establish(asc)
 	}
 	// A nexus that the end of a process interrupted has not lost its path.
-	if itl.port != nil && itl.port.demoted() && how != resumed && how != continued {
-		lu.restorePorts(itl.port, n.ID.InitiatorName)
+	if port != nil && port.demoted() && how != resumed && how != continued {
+		lu.restorePorts(port, n.ID.InitiatorName)
 	}
 	lu.nexuses[n] = itl
 	return itl
 }
 
-// detach removes a nexus and its reservations.
-func (lu *LogicalUnit) detach(n *Nexus) {
+// detach removes the I_T_L nexus of a nexus that ends or that loses the logical unit, and
+// its reservations.
+func (lu *LogicalUnit) detach(itl *itlNexus) {
+	n := itl.nexus
 	lu.reservations.Detach(&n.ID)
 	lu.mu.Lock()
 	delete(lu.nexuses, n)
+	lu.accounts.leave(lu, itl)
+	lu.former = slices.DeleteFunc(append(lu.former, itl), func(f *itlNexus) bool {
+		if f.tasks.Load() > 0 {
+			return false
+		}
+		lu.accounts.fold(f)
+		return true
+	})
 	callbacks := lu.onNexusLoss
 	lu.mu.Unlock()
 	for _, fn := range callbacks {
@@ -328,7 +358,7 @@ func (lu *LogicalUnit) reset() error {
 func (lu *LogicalUnit) attention(asc sense.ASC) *sense.Error {
 	se := sense.New(sense.KeyUnitAttention, asc)
 	if asc == sense.ASCSoftThresholdReached {
-		return se.WithInformation(lu.config.softThreshold())
+		return se.WithInformation(softThreshold(lu.changeable.softThreshold.Load()))
 	}
 	return se
 }

@@ -3,7 +3,9 @@ package scsi
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 
+	"odx/target/scsi/mode"
 	"odx/target/scsi/sense"
 )
 
@@ -96,7 +98,11 @@ func (t *Task) modeSelect(ctx context.Context, list []byte, headerLength, descri
 	if t.CDB()[1]&modeSelectSP != 0 {
 		set = lu.modes.Save
 	}
+	before := lu.modes.Saved()
 	changed, err := set(ctx, list, at)
+	if err == nil {
+		t.auditSaved(before, lu.modes.Saved())
+	}
 	if err != nil || !changed {
 		return err
 	}
@@ -107,6 +113,13 @@ func (t *Task) modeSelect(ctx context.Context, list []byte, headerLength, descri
 		return lu.volume.Flush(ctx)
 	}
 	return nil
+}
+
+// auditSaved reports the mode pages whose saved values have changed.
+func (t *Task) auditSaved(before, after []mode.Page) {
+	for i := range after {
+		t.audit("saved mode page "+after[i].Name(), fmt.Sprintf("%x", before[i].Values), fmt.Sprintf("%x", after[i].Values))
+	}
 }
 
 // checkBlockDescriptor rejects a block descriptor with another capacity or block

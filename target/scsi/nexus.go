@@ -4,7 +4,9 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"odx/target/qos"
 	"odx/target/scsi/nexus"
 	"odx/target/scsi/sense"
 )
@@ -22,15 +24,33 @@ type Nexus struct {
 	// announces; zero if none was replaced. The target's mu guards it.
 	inventory [16]byte
 
-	view  View
-	proof string
+	view View // the target's mu guards it
+	// proof is Rights.Proof.
+	proof atomic.Pointer[string]
 	// doubted: proof no longer stands for all connections of the nexus.
 	doubted atomic.Bool
+	// limiter has the limits of the initiator over all its LUNs, or is nil.
+	limiter *qos.Limiter
 	// units is the nexus's view of the LUNs. It is replaced as a whole, so that
 	// commands look their logical unit up without a lock.
 	units atomic.Pointer[map[uint16]*itlNexus]
+	// ended are the counts of logical units that the nexus has lost, recent those of the
+	// last minute. The target's mu guards both.
+	ended  Stats
+	recent recent
 	// aborter is the transport's, nil before the session begins.
 	aborter atomic.Pointer[TaskAborter]
+}
+
+// newNexus returns a nexus that is not attached.
+func newNexus(tg *Target, id NexusID, r Rights) *Nexus {
+	n := &Nexus{ID: id, target: tg, view: r.View}
+	n.proof.Store(&r.Proof)
+	n.recent.sample(time.Now(), Stats{})
+	if tg.initiators != nil {
+		n.limiter = tg.initiators.Join(id.InitiatorName)
+	}
+	return n
 }
 
 // DropProof ends the proof of the nexus: a connection has joined its session that was
@@ -38,9 +58,12 @@ type Nexus struct {
 // requires a proof, and no other nexus reaches one through it.
 func (n *Nexus) DropProof() { n.doubted.Store(true) }
 
+// requiresProof reports whether the target of the nexus requires a proof.
+func (n *Nexus) requiresProof() bool { return *n.proof.Load() != "" }
+
 // provenLike reports whether both nexuses have the same initiator.
 func (n *Nexus) provenLike(other *Nexus) bool {
-	return n.proof == other.proof && !n.doubted.Load() && !other.doubted.Load()
+	return *n.proof.Load() == *other.proof.Load() && !n.doubted.Load() && !other.doubted.Load()
 }
 
 // unit returns the I_T_L nexus of a LUN, or nil if the LUN has no logical unit.
@@ -51,6 +74,19 @@ func (n *Nexus) unit(lun [8]byte) *itlNexus {
 		return nil
 	}
 	return (*units)[number]
+}
+
+// dropAttentions drops a unit attention at every LUN of the nexus, and reports whether
+// there was one.
+func (n *Nexus) dropAttentions(asc sense.ASC) (any bool) {
+	units := n.units.Load()
+	if units == nil {
+		return false
+	}
+	for _, itl := range *units {
+		any = itl.dropAttention(asc) || any
+	}
+	return any
 }
 
 // beginning is how an I_T nexus begins.
@@ -85,11 +121,16 @@ const maxAttentions = 16
 
 // itlNexus is an I_T_L nexus: the state of a logical unit for one I_T nexus.
 type itlNexus struct {
-	nexus    *Nexus
-	lun      uint16 // where the nexus finds lu
-	lu       *LogicalUnit
-	port     *luPort // nil where the target does not know it
-	readOnly bool    // for this nexus, whatever the logical unit is
+	nexus *Nexus
+	lun   uint16 // where the nexus finds lu
+	lu    *LogicalUnit
+	port  atomic.Pointer[luPort] // nil where the target does not know it
+	// readOnly: for this nexus, whatever the logical unit is.
+	readOnly atomic.Bool
+	// revoked: the nexus has lost the right to use the logical unit.
+	revoked atomic.Bool
+	account *account
+	stats   atomic.Pointer[counters] // nil until the first command
 
 	// tasks are those of this nexus in the task set.
 	tasks atomic.Int32
@@ -156,8 +197,11 @@ func (i *itlNexus) takePending() *sense.Error {
 	switch asc {
 	case sense.ASCNone:
 		return deferred
-	case sense.ASCInquiryDataChanged, sense.ASCReportedLUNsDataChanged:
+	case sense.ASCInquiryDataChanged:
 		i.nexus.target.notified(i, asc)
+	case sense.ASCReportedLUNsDataChanged:
+		i.nexus.target.notified(i, asc)
+		i.nexus.dropAttentions(asc) // LUICLR (SPC-4 r37 7.8.7)
 	}
 	return i.lu.attention(asc)
 }
@@ -181,15 +225,6 @@ func (i *itlNexus) takeOldest() (sense.ASC, *sense.Error) {
 // mirrorPending sets pending. The caller holds i.mu.
 func (i *itlNexus) mirrorPending() {
 	i.pending.Store(len(i.attentions) > 0 || i.deferred != nil)
-}
-
-// clearAttention drops a queued unit attention that the nexus has learned by other
-// means.
-func (i *itlNexus) clearAttention(asc sense.ASC) {
-	if !i.dropAttention(asc) {
-		return
-	}
-	i.nexus.target.notified(i, asc)
 }
 
 // dropAttention drops a queued unit attention, and reports whether there was one.

@@ -20,6 +20,8 @@ type Operation struct {
 	// CDB, with a bit set for each bit that the device server evaluates, except that
 	// operation code and service action have their values.
 	Usage []byte
+	// Kind classifies the command for Stats and limits.
+	Kind Kind
 	// Access is the kind of access for the check of reservations.
 	Access Access
 	// AccessOf, if set, returns the kind of access of a CDB, in place of Access.

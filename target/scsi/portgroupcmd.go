@@ -3,6 +3,7 @@ package scsi
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"slices"
 
 	"odx/target/scsi/sense"
@@ -79,13 +80,28 @@ func executeSetTargetPortGroups(ctx context.Context, t *Task) error {
 		return sense.New(sense.KeyIllegalRequest, sense.ASCParameterListLengthError)
 	}
 	t.LU.mu.Lock()
+	ports := t.LU.allPorts()
+	before := statesOf(ports)
 	changed, err := t.LU.setPorts(list, t.Nexus.ID.InitiatorName)
+	after := statesOf(ports)
 	t.LU.mu.Unlock()
 	if err != nil || !changed {
 		return err
 	}
+	for i, p := range ports {
+		t.audit(fmt.Sprintf("access state of target port group %d", p.ID), before[i].String(), after[i].String())
+	}
 	t.LU.establish(sense.ASCAsymmetricAccessStateChanged, t.Nexus)
 	return t.LU.keepPorts(ctx)
+}
+
+// statesOf returns the states of ports.
+func statesOf(ports []*luPort) []PortState {
+	states := make([]PortState, len(ports))
+	for i, p := range ports {
+		states[i] = p.current()
+	}
+	return states
 }
 
 // setPorts applies the descriptors of a parameter list, after checking all of it. The
@@ -151,7 +167,10 @@ func (lu *LogicalUnit) restorePorts(back *luPort, initiator string) {
 }
 
 // setsPorts reports whether the nexus may send SET TARGET PORT GROUPS.
-func (i *itlNexus) setsPorts() bool { return i.port == nil || !i.port.implicitOnly }
+func (i *itlNexus) setsPorts() bool {
+	port := i.port.Load()
+	return port == nil || !port.implicitOnly
+}
 
 // portGroupCommands are the commands of asymmetric logical unit access.
 func portGroupCommands() []command {

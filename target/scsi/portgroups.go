@@ -93,6 +93,16 @@ func (p *luPort) begin(kept []keptPort) {
 	}
 }
 
+// follow takes over the state of the port that it replaces, unless the configuration has
+// another state now.
+func (p *luPort) follow(before *luPort) {
+	p.state.Store(uint32(p.State))
+	if before.State == p.State && !p.implicitOnly {
+		p.state.Store(before.state.Load())
+		p.changedBy.Store(before.changedBy.Load())
+	}
+}
+
 func (p *luPort) current() PortState { return PortState(p.state.Load()) }
 
 // demoted reports whether the state is worse than configured because an initiator has
@@ -129,29 +139,86 @@ func (s PortState) String() string {
 	return fmt.Sprintf("state %Xh", byte(s))
 }
 
-// addPorts adds the ports of a target to the logical unit.
-func (lu *LogicalUnit) addPorts(tg *Target) error {
-	groups, err := checkPortGroups(tg.ports)
-	if err != nil {
-		return err
-	}
+// checkPorts returns an error if the logical unit has a port group of another target with
+// the ID of one of groups.
+func (lu *LogicalUnit) checkPorts(target string, groups []PortGroup) error {
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
-	ports := make([]*luPort, len(groups))
-	for i, g := range groups {
+	for _, g := range groups {
 		for _, other := range lu.allPorts() {
-			if other.ID == g.ID && other.target != tg.name {
+			if other.ID == g.ID && other.target != target {
 				return fmt.Errorf("portal group %d: target port group %d already belongs to target %s", g.Tag, g.ID, other.target)
 			}
 		}
+	}
+	return nil
+}
+
+// setPortGroups makes groups the port groups by which a target has the logical unit. One
+// that it had before keeps its state, unless its configured state changes. Nexuses are
+// notified of the difference.
+func (lu *LogicalUnit) setPortGroups(tg *Target, groups []PortGroup) {
+	lu.mu.Lock()
+	defer lu.mu.Unlock()
+	before, had := lu.ports[tg.name]
+	ports := make([]*luPort, len(groups))
+	changed := len(groups) != len(before)
+	for i, g := range groups {
+		k := slices.IndexFunc(before, func(p *luPort) bool { return p.Tag == g.Tag && p.ID == g.ID })
+		if k >= 0 && before[k].PortGroup == g && before[k].implicitOnly == tg.implicitOnly {
+			ports[i] = before[k]
+			continue
+		}
+		changed = true
 		ports[i] = &luPort{PortGroup: g, target: tg.name, implicitOnly: tg.implicitOnly, log: tg.log}
-		ports[i].begin(lu.keptPorts)
+		if k >= 0 {
+			ports[i].follow(before[k])
+		} else {
+			ports[i].begin(lu.keptPorts)
+		}
+	}
+	if had && !changed {
+		return
 	}
 	if lu.ports == nil {
 		lu.ports = make(map[string][]*luPort)
 	}
 	lu.ports[tg.name] = ports
-	return nil
+	lu.portsChanged(tg.name, before)
+}
+
+// dropPortGroups removes the port groups by which a target had the logical unit.
+func (lu *LogicalUnit) dropPortGroups(target string) {
+	lu.mu.Lock()
+	defer lu.mu.Unlock()
+	before := lu.ports[target]
+	delete(lu.ports, target)
+	lu.portsChanged(target, before)
+}
+
+// portsChanged follows a change of the port groups of a target from before: nexuses are
+// notified, and states that are gone are not stored any longer. The caller holds lu.mu.
+func (lu *LogicalUnit) portsChanged(target string, before []*luPort) {
+	// A group that comes back begins as configured.
+	lu.keptPorts = slices.DeleteFunc(lu.keptPorts, func(k keptPort) bool { return k.Target == target })
+	for _, p := range before {
+		lu.portsRestored = lu.portsRestored || p.changedBy.Load() != changedByNone && !slices.Contains(lu.ports[target], p)
+	}
+	for n, itl := range lu.nexuses {
+		was, is := itl.port.Load(), lu.portOf(n.ID)
+		itl.port.Store(is)
+		if was != nil && is != nil && (was.ID != is.ID || was.implicitOnly != is.implicitOnly) {
+			itl.establish(sense.ASCInquiryDataChanged) // page 83h; TPGS
+		}
+		itl.establish(sense.ASCAsymmetricAccessStateChanged)
+	}
+}
+
+// Served reports whether a target has the logical unit.
+func (lu *LogicalUnit) Served() bool {
+	lu.mu.Lock()
+	defer lu.mu.Unlock()
+	return len(lu.ports) > 0
 }
 
 // allPorts returns the ports of the logical unit in all targets, by ID. The caller
@@ -239,10 +306,11 @@ func reachableAction(code, action byte) byte {
 // reach refuses a command that the port of the nexus does not accept in its asymmetric
 // access state. An active port costs one atomic load.
 func (i *itlNexus) reach(cdb []byte) error {
-	if i.port == nil {
+	port := i.port.Load()
+	if port == nil {
 		return nil
 	}
-	state := i.port.current()
+	state := port.current()
 	if state <= ActiveNonOptimized {
 		return nil
 	}

@@ -250,6 +250,7 @@ func TestReportTargetPortGroups_SeveralTargets(t *testing.T) {
 	}
 	n := second.Attach(NexusID{InitiatorName: "iqn.a", TargetName: second.Name(), TargetPortalGroupTag: 1})
 	n.unit([8]byte{}).takePending()
+	f.do(testUnitReady, nil).wantSense(t, sense.KeyUnitAttention, sense.ASCAsymmetricAccessStateChanged) // the new group
 	const groups = `00000018
 		00 0f 0001 00 00 00 01 0000 0001
 		02 0f 0002 00 00 00 01 0000 0002`

@@ -75,9 +75,10 @@ func (lu *LogicalUnit) keepPorts(ctx context.Context) error {
 	return lu.config.Era.Save(ctx, portsRecord, data)
 }
 
-// keepPorts stores the states of the ports that the return of a nexus has restored.
-func (tg *Target) keepPorts() {
-	for _, lu := range tg.LUs() {
+// keepPorts stores the states of the ports that the return of a nexus has restored, or
+// that a change of port groups has ended.
+func (tg *Target) keepPorts(left ...*LogicalUnit) {
+	for _, lu := range append(tg.LUs(), left...) {
 		lu.mu.Lock()
 		restored := lu.portsRestored
 		lu.mu.Unlock()

@@ -33,7 +33,7 @@ func (i *itlNexus) prepare(t *Task) error {
 	if op.offered != nil && !op.offered(i) {
 		return sense.New(sense.KeyIllegalRequest, sense.ASCInvalidCommandOperationCode)
 	}
-	t.op = op
+	t.op, t.kind = op, op.Kind
 	if err := i.reach(t.CDB()); err != nil {
 		return err
 	}
@@ -74,11 +74,19 @@ func (t *Task) admit(ctx context.Context) error {
 	if err := t.awaitEnabled(ctx); err != nil {
 		return err
 	}
-	// Checked again: while the command received data or waited for other tasks, the
-	// nexus may have lost access, or an erasure may have started.
+	// Checked again: while the command received data or waited, the nexus may have lost
+	// access, or an erasure may have started.
 	if t.itl != nil {
+		if t.itl.revoked.Load() {
+			return sense.New(sense.KeyIllegalRequest, sense.ASCLogicalUnitNotSupported)
+		}
 		if err := t.LU.ready(t.op); err != nil {
 			return err
+		}
+		if t.op.Write {
+			if err := t.itl.writeProtected(); err != nil {
+				return err
+			}
 		}
 		if err := t.LU.Reserved(t.Nexus, t.op.access(t.CDB())); err != nil {
 			return err

@@ -371,11 +371,14 @@ func TestPersistentReserveOut_LastRegistrant(t *testing.T) {
 	f.on(f.c, cdb10(0x2A, 0, 0, 0)).wantStatus(t, good)
 }
 
-// abortCounter counts what a nexus was asked to abort.
-type abortCounter struct{ calls int }
+// abortCounter counts how often a nexus was asked to abort its task.
+type abortCounter struct {
+	task  *Task
+	calls int
+}
 
-func (a *abortCounter) AbortTasks(match func([8]byte) bool, except *Task) {
-	if match([8]byte{}) && except != nil {
+func (a *abortCounter) AbortTasks(match func(*Task) bool, except *Task) {
+	if match(a.task) && except != nil {
 		a.calls++
 	}
 }
@@ -385,7 +388,7 @@ func TestPersistentReserveOut_PreemptAndAbort(t *testing.T) {
 	f.registerAll()
 	aborters := map[*Nexus]*abortCounter{}
 	for _, n := range []*Nexus{f.a, f.b, f.c} {
-		aborters[n] = &abortCounter{}
+		aborters[n] = &abortCounter{task: f.prepared(n, testUnitReady)}
 		n.SetTaskAborter(aborters[n])
 	}
 	f.must(f.a, reserve.Reserve, reserve.WriteExclusive, 0x0A, 0)

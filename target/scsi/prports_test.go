@@ -68,9 +68,9 @@ func TestPersistentReserveOut_SpecIPT_Refused(t *testing.T) {
 // ALL_TG_PT.
 func TestPersistentReserveOut_AllTGPT(t *testing.T) {
 	f := newPRFixture(t)
-	f.target.ports = []PortGroup{{Tag: 1}, {Tag: 2}, {Tag: 9}}
-	if err := f.lu.addPorts(f.target); err != nil {
-		t.Fatal(err)
+	f.reconfigure(func(c *Configuration) { c.PortGroups = []PortGroup{{Tag: 1}, {Tag: 2}, {Tag: 9}} })
+	for _, n := range []*Nexus{f.a, f.b, f.c} {
+		f.wantAttentions(n, sense.ASCAsymmetricAccessStateChanged)
 	}
 	at := func(tag uint16) NexusID { id := f.a.ID; id.TargetPortalGroupTag = tag; return id }
 	f.out(f.a, reserve.Register, 0, prOutList(0, 0x0A, 0x04)).wantStatus(t, good)

@@ -126,5 +126,6 @@ func executeCompareAndWrite(ctx context.Context, t *Task) error {
 	if mismatch >= 0 {
 		return sense.New(sense.KeyMiscompare, sense.ASCMiscompareDuringVerify).WithInformation(uint64(mismatch))
 	}
+	t.moved(int(t.TL))
 	return lu.finishWrite(ctx, t.CDB())
 }

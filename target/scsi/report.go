@@ -3,8 +3,6 @@ package scsi
 import (
 	"context"
 	"encoding/binary"
-	"maps"
-	"slices"
 
 	"odx/target/scsi/sense"
 )
@@ -35,14 +33,13 @@ func executeReportLUNs(_ context.Context, t *Task) error {
 		return sense.InvalidFieldInCDB(6, 7)
 	}
 	list := make([]byte, 8)
-	if units := t.Nexus.units.Load(); units != nil && lists {
-		for _, number := range slices.Sorted(maps.Keys(*units)) {
+	if lists {
+		// This report delivers the changed inventory (SPC-4 r37 6.33). The condition goes
+		// first, so that it announces what changes from here on.
+		t.Nexus.learnInventory()
+		for _, number := range t.Nexus.luns() {
 			lun := EncodeLUN(number)
 			list = append(list, lun[:]...)
-		}
-		// LUICLR: this report delivers the changed inventory (SPC-4 r37 7.8.7).
-		for _, itl := range *units {
-			itl.clearAttention(sense.ASCReportedLUNsDataChanged)
 		}
 	}
 	binary.BigEndian.PutUint32(list, uint32(len(list)-8))

@@ -113,9 +113,16 @@ func preparePersistentReserveOut(t *Task) error {
 // executePersistentReserveOut is PERSISTENT RESERVE OUT (SPC-4 r37 6.16).
 func executePersistentReserveOut(ctx context.Context, t *Task) error {
 	lu := t.LU
-	preempted, err := lu.reservations.Change(ctx, &t.Nexus.ID, t.CDB(), t.DataOut()[:t.Wanted])
-	if err != nil || len(preempted) == 0 {
+	changed, err := lu.reservations.Change(ctx, &t.Nexus.ID, t.CDB(), t.DataOut()[:t.Wanted])
+	if err != nil {
 		return err
+	}
+	if changed.TookFrom && lu.audited() {
+		t.audit("persistent reservations", changed.Before(), changed.After())
+	}
+	preempted := changed.Preempted
+	if len(preempted) == 0 {
+		return nil
 	}
 	for _, n := range lu.nexusesOf(preempted) {
 		n.AbortTasks(lu, t)
@@ -129,13 +136,18 @@ func executePersistentReserveOut(ctx context.Context, t *Task) error {
 	return nil
 }
 
-// nexusesOf returns the attached nexuses among ids.
+// nexusesOf returns the attached nexuses among ids, and those that may still have tasks.
 func (lu *LogicalUnit) nexusesOf(ids []NexusID) []*Nexus {
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
 	var found []*Nexus
 	for n := range lu.nexuses {
 		if slices.Contains(ids, n.ID) {
+			found = append(found, n)
+		}
+	}
+	for _, itl := range lu.former {
+		if n := itl.nexus; slices.Contains(ids, n.ID) && !slices.Contains(found, n) {
 			found = append(found, n)
 		}
 	}

@@ -23,6 +23,7 @@ func TestLogicalUnit_Resized(t *testing.T) {
 	if err := second.target.AddLU(7, f.lu); err != nil {
 		t.Fatal(err)
 	}
+	f.do(testUnitReady, nil).wantSense(t, sense.KeyUnitAttention, sense.ASCAsymmetricAccessStateChanged) // the new group
 	other, elsewhere := f.attach("iqn.2026-11.example.initiator:b"), second.attach("iqn.2026-11.example.initiator:c")
 	last := cdb10(0x28, 0, testBlocks+7, 1)
 

@@ -111,20 +111,52 @@ func (tg *Target) announceReplaced(n *Nexus, units map[uint16]*itlNexus) {
 	if last, known := tg.sightings.last(n.ID, inventoryLUN); known && last == n.inventory {
 		return
 	}
+	announce(units)
+}
+
+// announce queues REPORTED LUNS DATA HAS CHANGED at all LUNs of a nexus. The first report
+// of it, at any LUN, clears it at the others.
+func announce(units map[uint16]*itlNexus) {
 	for _, itl := range units {
 		itl.establish(sense.ASCReportedLUNsDataChanged)
 	}
 }
 
-// notified records what a nexus has learned by a unit attention at its LUN, or by
-// REPORT LUNS.
+// notified records what a nexus has learned by a unit attention at its LUN.
 func (tg *Target) notified(i *itlNexus, asc sense.ASC) {
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
-	switch {
-	case asc == sense.ASCInquiryDataChanged:
+	if asc == sense.ASCInquiryDataChanged {
 		tg.sightings.saw(i.nexus.ID, i.lun, i.lu.ID())
-	case i.nexus.inventory != [16]byte{}:
-		tg.sightings.saw(i.nexus.ID, inventoryLUN, i.nexus.inventory)
+		return
 	}
+	tg.sawInventory(i.nexus)
+}
+
+// sawInventory records that a nexus has learned which logical units it has. The caller
+// holds tg.mu.
+func (tg *Target) sawInventory(n *Nexus) {
+	if n.inventory != [16]byte{} {
+		tg.sightings.saw(n.ID, inventoryLUN, n.inventory)
+	}
+}
+
+// learnInventory drops the unit attention for a changed inventory, which the nexus is
+// about to learn.
+func (n *Nexus) learnInventory() {
+	if !n.dropAttentions(sense.ASCReportedLUNsDataChanged) {
+		return
+	}
+	n.target.mu.Lock()
+	defer n.target.mu.Unlock()
+	n.target.sawInventory(n)
+}
+
+// luns returns the LUNs of the nexus, ascending.
+func (n *Nexus) luns() []uint16 {
+	units := n.units.Load()
+	if units == nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(*units))
 }

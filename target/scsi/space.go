@@ -37,14 +37,14 @@ func (c *LUConfig) reportsSpace() bool {
 	return c.Thin && (c.Space.SoftThreshold > 0 || c.Space.Usage != nil)
 }
 
-// softThreshold returns the threshold descriptor, 8 bytes. It is armed while the
-// used resources increase.
-func (c *LUConfig) softThreshold() uint64 {
+// softThreshold returns the threshold descriptor, 8 bytes, of a soft threshold in bytes; 0
+// for none. It is armed while the used resources increase.
+func softThreshold(threshold int64) uint64 {
 	var d [8]byte
 	d[0], d[1] = thresholdArmingIncreasing, resourceUsed
-	if c.Space.SoftThreshold > 0 {
+	if threshold > 0 {
 		d[0] |= thresholdEnabled
-		binary.BigEndian.PutUint32(d[4:], thresholdSets(c.Space.SoftThreshold+thresholdSet-1))
+		binary.BigEndian.PutUint32(d[4:], thresholdSets(threshold+thresholdSet-1))
 	}
 	return binary.BigEndian.Uint64(d[:])
 }
@@ -60,7 +60,7 @@ func thresholdSets(bytes int64) uint32 {
 // (LBPERE). The caller monitors the usage, and calls it each time the usage rises above
 // the threshold.
 func (lu *LogicalUnit) SoftThresholdReached() {
-	if lu.config.Thin && lu.config.Space.SoftThreshold > 0 && lu.modes.ReportsThreshold() {
+	if lu.config.Thin && lu.changeable.softThreshold.Load() > 0 && lu.modes.ReportsThreshold() {
 		lu.establish(sense.ASCSoftThresholdReached, nil)
 	}
 }
@@ -69,7 +69,7 @@ func (lu *LogicalUnit) SoftThresholdReached() {
 func modeConfig(c *LUConfig) mode.Config {
 	m := mode.Config{Records: c.Records, Era: c.Era, ReportsSpace: c.reportsSpace()}
 	if m.ReportsSpace {
-		m.ThresholdDescriptor = c.softThreshold()
+		m.ThresholdDescriptor = softThreshold(c.Space.SoftThreshold)
 	}
 	return m
 }

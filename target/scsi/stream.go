@@ -57,6 +57,7 @@ func (t *Task) piece() (offset int64, length int) {
 
 // moved ends a call of Execute that moved length bytes.
 func (t *Task) moved(length int) {
+	t.bytes += uint64(length)
 	if t.stream.on {
 		t.stream.done += uint32(length)
 		t.stream.more = t.stream.done < t.stream.end

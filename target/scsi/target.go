@@ -6,10 +6,12 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"odx/target/handover"
+	"odx/target/qos"
 	"odx/target/scsi/sense"
 )
 
@@ -23,6 +25,9 @@ type TargetConfig struct {
 	// ImplicitOnly prevents initiators from changing the states of the port groups: SET
 	// TARGET PORT GROUPS is not supported.
 	ImplicitOnly bool
+	// Initiators are the limits of initiators over all their LUNs, of this target and
+	// others; nil: there are none.
+	Initiators *qos.Initiators
 	// Log receives internal target failures; nil discards them.
 	Log *logrus.Entry
 }
@@ -30,14 +35,15 @@ type TargetConfig struct {
 // Target is a SCSI target device: logical units by LUN, and the attached I_T nexuses.
 // Transports drive it as their device server.
 type Target struct {
-	name  string
-	ports []PortGroup
-	log   *logrus.Entry
+	name       string
+	log        *logrus.Entry
+	epoch      time.Time // whose distance is cheaper to measure than the time
+	initiators *qos.Initiators
 
+	mu           sync.Mutex // guards what follows
+	ports        []PortGroup
 	implicitOnly bool
-
-	mu    sync.Mutex // guards what follows
-	units map[uint16]*LogicalUnit
+	units        map[uint16]*LogicalUnit
 	// replaced are the LUNs that were another logical unit before a start.
 	replaced  map[uint16]bool
 	sightings sightings
@@ -52,60 +58,33 @@ func NewTarget(c TargetConfig) *Target {
 		log = discardLog()
 	}
 	return &Target{
-		name:  c.Name,
-		ports: c.PortGroups,
-
+		name:         c.Name,
+		log:          log.WithField("target", c.Name),
+		epoch:        time.Now(),
+		initiators:   c.Initiators,
+		ports:        c.PortGroups,
 		implicitOnly: c.ImplicitOnly,
-
-		log:   log.WithField("target", c.Name),
-		units: make(map[uint16]*LogicalUnit),
-
-		replaced: make(map[uint16]bool),
-
-		nexuses: make(map[*Nexus]struct{}),
+		units:        make(map[uint16]*LogicalUnit),
+		nexuses:      make(map[*Nexus]struct{}),
 	}
 }
 
 // Name returns the iSCSI name of the target.
 func (tg *Target) Name() string { return tg.name }
 
-// AddLU makes lu addressable as LUN lun (0 to 16383). Attached nexuses are notified by
-// unit attention.
+// AddLU makes lu addressable as LUN lun (0 to 16383), in addition to what the target has.
+// It is Reconfigure for one logical unit.
 func (tg *Target) AddLU(lun uint16, lu *LogicalUnit) error {
-	if lun > maxLUN {
-		return fmt.Errorf("LUN %d: maximum is %d", lun, maxLUN)
-	}
+	defer tg.keepPorts()
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
 	if _, ok := tg.units[lun]; ok {
 		return fmt.Errorf("LUN %d is taken", lun)
 	}
-	for other, u := range tg.units {
-		if u == lu {
-			return fmt.Errorf("LUN %d: already LUN %d of this target", lun, other)
-		}
-	}
-	if err := lu.addPorts(tg); err != nil {
-		return err
-	}
-	tg.units[lun] = lu
-	for n := range tg.nexuses {
-		seen, as, ok := n.view.find(lun)
-		if !ok {
-			continue
-		}
-		old := *n.units.Load()
-		units := maps.Clone(old)
-		units[seen] = lu.attach(n, seen, as, poweredOn)
-		if tg.findsAnother(n, seen, lu, false) {
-			units[seen].establish(sense.ASCInquiryDataChanged)
-		}
-		n.units.Store(&units)
-		for _, itl := range old {
-			itl.establish(sense.ASCReportedLUNsDataChanged)
-		}
-	}
-	return nil
+	units := maps.Clone(tg.units)
+	units[lun] = lu
+	_, err := tg.reconfigure(Configuration{Units: units, PortGroups: tg.ports, ImplicitOnly: tg.implicitOnly, Replaced: tg.replaced})
+	return err
 }
 
 // Replaced records that before this start, or an earlier one, another logical unit was
@@ -117,7 +96,9 @@ func (tg *Target) AddLU(lun uint16, lu *LogicalUnit) error {
 func (tg *Target) Replaced(lun uint16) {
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
-	tg.replaced[lun] = true
+	replaced := map[uint16]bool{lun: true} // Reconfigure may have the map of its caller
+	maps.Copy(replaced, tg.replaced)
+	tg.replaced = replaced
 }
 
 // LU returns the logical unit at lun, or nil.
@@ -138,6 +119,11 @@ func (tg *Target) LUNs() []uint16 {
 func (tg *Target) LUs() []*LogicalUnit {
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
+	return tg.unitsByLUN()
+}
+
+// unitsByLUN is LUs. The caller holds tg.mu.
+func (tg *Target) unitsByLUN() []*LogicalUnit {
 	var lus []*LogicalUnit
 	for _, lun := range slices.Sorted(maps.Keys(tg.units)) {
 		lus = append(lus, tg.units[lun])
@@ -152,7 +138,7 @@ func (tg *Target) Attach(id NexusID) *Nexus { return tg.AttachWith(id, Rights{})
 // AttachWith opens an I_T nexus with its own view of the logical units, which
 // must not be changed any more.
 func (tg *Target) AttachWith(id NexusID, r Rights) *Nexus {
-	n := &Nexus{ID: id, view: r.View, proof: r.Proof, target: tg}
+	n := newNexus(tg, id, r)
 	tg.attach(n, tg.beginning, nil)
 	return n
 }
@@ -169,31 +155,34 @@ func (tg *Target) beginning(id NexusID) beginning {
 }
 
 // attach adds a nexus. Its logical units in before, by the LUN of the nexus, continue;
-// begin returns how the others begin.
+// begin returns how the others begin. before is nil for a nexus that logs in.
 func (tg *Target) attach(n *Nexus, begin func(NexusID) beginning, before map[uint16]*handover.Unit) {
 	defer tg.keepPorts()
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
 	how := begin(n.ID)
 	units := make(map[uint16]*itlNexus, len(tg.units))
-	any := false
-	for lun, lu := range tg.units {
-		seen, as, ok := n.view.find(lun)
-		if !ok {
-			continue
-		}
+	replaced := false
+	same := 0 // as before
+	for seen, as := range tg.viewed(n.view) {
+		lu := tg.units[as.LUN]
 		if u := before[seen]; lu.continues(u) {
+			same++
 			units[seen] = lu.attach(n, seen, as, continued)
 			units[seen].restore(u)
 		} else {
 			units[seen] = lu.attach(n, seen, as, how)
 		}
-		if tg.findsAnother(n, seen, lu, as.Replaced || n.view == nil && tg.replaced[lun]) {
+		if tg.findsAnother(n, seen, lu, as.Replaced) {
 			units[seen].establish(sense.ASCInquiryDataChanged)
-			any = true
+			replaced = true
 		}
 	}
-	if any {
+	switch {
+	case before != nil && (same != len(units) || same != len(before)):
+		n.inventory = inventory(units)
+		announce(units)
+	case replaced:
 		tg.announceReplaced(n, units)
 	}
 	n.units.Store(&units)
@@ -214,7 +203,10 @@ func (tg *Target) Detach(n *Nexus) {
 		return
 	}
 	for _, itl := range *units {
-		itl.lu.detach(n)
+		itl.lu.detach(itl)
+	}
+	if tg.initiators != nil {
+		tg.initiators.Leave(n.ID.InitiatorName)
 	}
 }
 
@@ -232,6 +224,7 @@ func (tg *Target) Prepare(t *Task) (done bool) {
 	}
 	if err != nil {
 		t.refused(err)
+		t.countRefused(err)
 		tg.fail(t, err)
 		return true
 	}
@@ -242,8 +235,11 @@ func (tg *Target) Prepare(t *Task) (done bool) {
 // A streamed task takes several calls: see Task.Streamed.
 func (tg *Target) Execute(ctx context.Context, t *Task) {
 	t.stream.more = false
+	began := time.Since(tg.epoch)
 	defer func() {
+		t.took += time.Since(tg.epoch) - began
 		if !t.stream.more {
+			t.count()
 			t.Leave()
 		}
 	}()

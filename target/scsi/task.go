@@ -2,8 +2,10 @@ package scsi
 
 import (
 	"sync/atomic"
+	"time"
 
 	"odx/target/bufpool"
+	"odx/target/qos"
 	"odx/target/scsi/sense"
 )
 
@@ -51,6 +53,15 @@ type Task struct {
 
 	stream stream
 
+	// gated: the task has begun to pass limits, by wait; passed: it has passed them.
+	gated, passed bool
+	wait          qos.Waiter
+
+	// kind, bytes and took are for Stats: bytes of the medium, time in Execute.
+	kind  Kind
+	bytes uint64
+	took  time.Duration
+
 	op   *Operation // set by Prepare
 	itl  *itlNexus  // set by Prepare, nil when the LUN has no logical unit
 	pool *bufpool.Pool
@@ -80,6 +91,8 @@ func (t *Task) Reset(n *Nexus, cdb []byte) {
 	t.Nexus, t.LU, t.op, t.itl, t.entry, t.exclusive = n, nil, nil, nil, nil, false
 	t.ExpectedOut, t.ExpectedIn, t.Wanted, t.scratch = 0, 0, 0, 0
 	t.stream = stream{}
+	t.gated, t.passed = false, false
+	t.kind, t.bytes, t.took = KindOther, 0, 0
 }
 
 // Release returns the data buffers to the pool, and removes the task from its task set

@@ -36,6 +36,8 @@ const (
 var (
 	errTaskSetFull = errors.New("task set full")
 	errBusy        = errors.New("busy")
+	// errClosed: the task set takes no more tasks.
+	errClosed = errors.New("task set closed")
 )
 
 // taskSet orders the tasks of a logical unit, of all nexuses together (TST 000b in the
@@ -45,16 +47,45 @@ var (
 // ordered mode: from then on each new task becomes an entry of the queue, and the
 // counted tasks are older than all entries. Ordered mode ends with the last entry.
 type taskSet struct {
-	// state is the number of counted tasks, plus orderedMode. The flag changes with mu
-	// held. A task that has counted itself and then finds the flag set undoes the
-	// count.
+	// state is the number of counted tasks, plus orderedMode and closedMode. The flags
+	// change with mu held. A task that has counted itself and then finds a flag set undoes
+	// the count.
 	state atomic.Int64
 
 	mu    sync.Mutex   // guards queue and the entries
 	queue []*taskEntry // in the order of arrival
+	// drained is closed once a closed set is empty; nil while the set is open.
+	drained chan struct{}
 }
 
-const orderedMode = 1 << 62
+const (
+	orderedMode = 1 << 62
+	closedMode  = 1 << 61
+	modes       = orderedMode | closedMode
+)
+
+// close makes the set take no more tasks. The channel is closed once it has none.
+func (s *taskSet) close() (drained <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.drained == nil {
+		s.drained = make(chan struct{})
+		s.state.Or(closedMode)
+		s.advance()
+	}
+	return s.drained
+}
+
+// open ends close.
+func (s *taskSet) open() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drained = nil
+	s.state.And(^closedMode)
+}
+
+// counted returns the number of counted tasks.
+func (s *taskSet) counted() int64 { return s.state.Load() &^ modes }
 
 // taskEntry is a task in ordered mode.
 type taskEntry struct {
@@ -89,72 +120,76 @@ func (i *itlNexus) enterTaskSet(t *Task) error {
 		attribute = attributeOrdered
 	}
 	mine := i.tasks.Add(1)
-	full := mine > maxNexusTasks
-	if !full {
+	err := errTaskSetFull
+	if mine <= maxNexusTasks {
 		limit := int64(maxTasks)
 		if mine <= reservedTasks {
 			limit *= 2
 		}
-		full = !i.lu.tasks.enter(t, attribute, limit)
+		err = i.lu.tasks.enter(t, attribute, limit)
 	}
-	if !full {
+	if err == nil {
 		return nil
 	}
 	i.tasks.Add(-1)
-	if mine == 1 {
+	switch {
+	case err == errClosed:
+		return sense.New(sense.KeyIllegalRequest, sense.ASCLogicalUnitNotSupported)
+	case mine == 1:
 		return errBusy
 	}
-	return errTaskSetFull
+	return err
 }
 
-// enter adds t if the set has fewer than limit tasks, and reports whether it did.
-func (s *taskSet) enter(t *Task, attribute int, limit int64) bool {
+// enter adds t if the set is open and has fewer than limit tasks.
+func (s *taskSet) enter(t *Task, attribute int, limit int64) error {
 	if attribute == attributeSimple {
 		state := s.state.Add(1)
-		if state&orderedMode == 0 && state <= limit {
+		if state&modes == 0 && state <= limit {
 			t.place.Store(placeCounted)
-			return true
+			return nil
 		}
 		s.state.Add(-1)
-		if state&orderedMode == 0 {
-			return false
+		if state&modes == 0 {
+			return errTaskSetFull
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	counted := s.state.Load() &^ orderedMode
-	if counted+int64(len(s.queue)) >= limit {
-		s.advance() // the undone count may have been the last
-		return false
-	}
-	if attribute == attributeSimple && len(s.queue) == 0 {
+	defer s.advance() // an undone count may have been the last
+	switch {
+	case s.drained != nil:
+		return errClosed
+	case s.counted()+int64(len(s.queue)) >= limit:
+		return errTaskSetFull
+	case attribute == attributeSimple && len(s.queue) == 0:
 		s.state.Add(1) // ordered mode has ended in the meantime
 		t.place.Store(placeCounted)
-		return true
+		return nil
 	}
 	s.state.Or(orderedMode)
 	t.entry = &taskEntry{attribute: attribute, exclusive: t.exclusive}
 	t.place.Store(placeQueued)
 	s.queue = append(s.queue, t.entry)
-	s.advance()
-	return true
+	return nil
 }
 
 // advance enables tasks that may run (SAM-5 8.6): a HEAD OF QUEUE task at once, an
 // ORDERED one when it is the oldest of all, a SIMPLE one when no ORDERED one is older;
 // neither of these while there is a HEAD OF QUEUE task. An exclusive task runs alone,
 // even if it or another is a HEAD OF QUEUE task. It ends ordered mode when the queue is
-// empty. The caller holds mu.
+// empty, and notifies close when there is no task. The caller holds mu.
 func (s *taskSet) advance() {
 	if len(s.queue) == 0 {
 		s.state.And(^orderedMode)
+		s.noteDrained()
 		return
 	}
 	if slices.ContainsFunc(s.queue, func(e *taskEntry) bool { return e.exclusive && e.enabled.Load() }) {
 		return
 	}
 	head := slices.ContainsFunc(s.queue, func(e *taskEntry) bool { return e.attribute == AttributeHeadOfQueue })
-	oldest := s.state.Load()&^orderedMode == 0
+	oldest := s.counted() == 0
 	for _, e := range s.queue {
 		switch {
 		case e.attribute == AttributeHeadOfQueue && e.exclusive:
@@ -179,7 +214,19 @@ func (s *taskSet) advance() {
 
 // idle reports whether no task may run. The caller holds mu.
 func (s *taskSet) idle() bool {
-	return s.state.Load()&^orderedMode == 0 && !slices.ContainsFunc(s.queue, func(e *taskEntry) bool { return e.enabled.Load() })
+	return s.counted() == 0 && !slices.ContainsFunc(s.queue, func(e *taskEntry) bool { return e.enabled.Load() })
+}
+
+// noteDrained closes drained if the set is closed and empty. The caller holds mu.
+func (s *taskSet) noteDrained() {
+	if s.drained == nil || s.counted() != 0 || len(s.queue) != 0 {
+		return
+	}
+	select {
+	case <-s.drained:
+	default:
+		close(s.drained)
+	}
 }
 
 // enable permits a task to run. The caller holds the task set's mu.
@@ -192,25 +239,39 @@ func (e *taskEntry) enable() {
 	}
 }
 
-// Enabled reports whether the task may run now. A task that Prepare did not pass is
-// always enabled.
-func (t *Task) Enabled() bool { return t.entry == nil || t.entry.enabled.Load() }
+// Enabled reports whether the task may run now: neither other tasks nor limits hold it
+// back. It has its data by then. A task that Prepare did not pass is always enabled. Once
+// a task is enabled it stays so.
+func (t *Task) Enabled() bool {
+	return (t.entry == nil || t.entry.enabled.Load()) && t.withinLimits()
+}
 
 // WhenEnabled reports whether the task may run now; otherwise wake is called once, when
 // it may. wake must return at once and must take no lock that is held around a method
 // of a Task. A task that has left is not woken.
 func (t *Task) WhenEnabled(wake func()) (enabled bool) {
-	if t.entry == nil {
-		return true
+	if t.entry != nil && t.entry.wakeWhenEnabled(t, wake) {
+		return false
 	}
+	return t.awaitLimits(wake)
+}
+
+// wakeWhenEnabled registers wake for a task that waits for others, or returns false.
+// Limits come afterwards: a task that waits for them is older than those after it, and
+// these wait for it where they have to.
+func (e *taskEntry) wakeWhenEnabled(t *Task, wake func()) (waits bool) {
 	s := &t.LU.tasks
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t.entry.enabled.Load() {
-		return true
+	if e.enabled.Load() {
+		return false
 	}
-	t.entry.wake = wake
-	return false
+	e.wake = func() {
+		if t.awaitLimits(wake) {
+			wake()
+		}
+	}
+	return true
 }
 
 // awaitEnabled waits, for callers of Execute that did not check Enabled.
@@ -241,10 +302,13 @@ func (t *Task) Leave() {
 	if place == placeNone {
 		return
 	}
+	if t.gated {
+		t.wait.Cancel()
+	}
 	t.itl.tasks.Add(-1)
 	s := &t.LU.tasks
 	if place == placeCounted {
-		if s.state.Add(-1) == orderedMode { // the last counted one
+		if state := s.state.Add(-1); state&modes != 0 && state&^modes == 0 { // the last counted one
 			s.mu.Lock()
 			s.advance()
 			s.mu.Unlock()

@@ -39,6 +39,7 @@ func executeUnmap(ctx context.Context, t *Task) error {
 		if err := lu.volume.Unmap(ctx, int64(lba<<lu.blockShift), int64(blocks<<lu.blockShift)); err != nil {
 			return err
 		}
+		t.bytes += blocks << lu.blockShift
 	}
 	if lu.WriteThrough() {
 		return lu.volume.Flush(ctx)

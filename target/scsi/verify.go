@@ -43,7 +43,11 @@ func prepareVerify(t *Task) error {
 
 func executeVerify(ctx context.Context, t *Task) error {
 	if !t.stream.on {
-		return t.verifyMedium(ctx, t.DataOut(), int(t.TL))
+		if err := t.verifyMedium(ctx, t.DataOut(), int(t.TL)); err != nil {
+			return err
+		}
+		t.moved(int(t.TL))
+		return nil
 	}
 	if err := t.checkPiece(); err != nil {
 		return err

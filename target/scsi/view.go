@@ -27,23 +27,10 @@ type Rights struct {
 	Proof string
 }
 
-// find returns the LUN in the view for the logical unit that AddLU has added at lun.
-func (v View) find(lun uint16) (seen uint16, lu ViewedLU, ok bool) {
-	if v == nil {
-		return lun, ViewedLU{LUN: lun}, true
-	}
-	for seen, lu := range v {
-		if lu.LUN == lun {
-			return seen, lu, true
-		}
-	}
-	return 0, ViewedLU{}, false
-}
-
 // writeProtected returns the sense data that a write to the medium by this nexus
 // currently ends with, or nil.
 func (i *itlNexus) writeProtected() error {
-	if i.readOnly {
+	if i.readOnly.Load() {
 		return sense.New(sense.KeyDataProtect, sense.ASCWriteProtected)
 	}
 	return i.lu.WriteProtected()
@@ -61,10 +48,10 @@ func (lu *LogicalUnit) NexusFor(n *Nexus) *Nexus {
 	}
 	var found *Nexus
 	for other, itl := range lu.nexuses {
-		if other.ID.InitiatorName != n.ID.InitiatorName || other.proof != "" && !other.provenLike(n) {
+		if other.ID.InitiatorName != n.ID.InitiatorName || other.requiresProof() && !other.provenLike(n) {
 			continue
 		}
-		if found = other; !itl.readOnly {
+		if found = other; !itl.readOnly.Load() {
 			break // the most permissive
 		}
 	}

@@ -101,7 +101,7 @@ const microsoftInitiators = "iqn.1991-05.com.microsoft:"
 // with logical blocks of 4096 bytes. But Microsoft's class driver divides by it, also
 // if it is 0.
 func (lu *LogicalUnit) unmapGranularity(n *Nexus) uint32 {
-	if set := lu.config.UnmapGranularity; set > 0 {
+	if set := lu.changeable.unmapGranularity.Load(); set > 0 {
 		return uint32(set >> lu.blockShift)
 	}
 	granularity := uint32(1) << lu.physicalExponent()

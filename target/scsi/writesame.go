@@ -49,6 +49,9 @@ func prepareWriteSame(t *Task) error {
 	if !hasNDOB(cdb) || !lu.config.Thin {
 		t.scratch = min(int(t.TL), writeSameChunk)
 	}
+	if lu.config.Thin && (hasNDOB(cdb) || cdb[1]&writeSameUnmap != 0) {
+		t.kind = KindUnmap
+	}
 	if t.ExpectedOut > t.Wanted {
 		// Data-Out is one logical block: an initiator that sends more assumes another
 		// block length.
@@ -93,6 +96,7 @@ func executeWriteSame(ctx context.Context, t *Task) error {
 	if err != nil {
 		return err
 	}
+	t.moved(int(t.TL))
 	if lu.WriteThrough() { // WRITE SAME has no FUA
 		return lu.volume.Flush(ctx)
 	}

@@ -20,6 +20,8 @@ const (
 	pageAll      = 0x3F
 	subpageAll   = 0xFF
 
+	pageProvisioning, subpageProvisioning = 0x1C, 0x02
+
 	recoveryLBPERE = 0x80 // byte 7
 	cachingWCE     = 0x04 // byte 2
 	controlDSense  = 0x04 // byte 2
@@ -80,10 +82,16 @@ func pagesOf(c *Config) []page {
 	}
 	// Logical Block Provisioning (SBC-3 6.5.9): one threshold, for all nexuses. It
 	// belongs to the store, so no initiator can change it.
-	fixed := []byte{0x40 | 0x1C, 0x02, 0, 0x14, 23: 0}
+	fixed := []byte{0x40 | pageProvisioning, subpageProvisioning, 0, 0x14, 23: 0}
 	return append(pages, page{
-		code: 0x1C, subpage: 0x02,
-		defaults:   binary.BigEndian.AppendUint64(slices.Clone(fixed[:16]), c.ThresholdDescriptor),
+		code: pageProvisioning, subpage: subpageProvisioning,
+		defaults:   putThreshold(slices.Clone(fixed), c.ThresholdDescriptor),
 		changeable: fixed,
 	})
+}
+
+// putThreshold sets the threshold descriptor of the Logical Block Provisioning page.
+func putThreshold(page []byte, descriptor uint64) []byte {
+	binary.BigEndian.PutUint64(page[16:], descriptor)
+	return page
 }

@@ -22,6 +22,8 @@ type Parameters struct {
 	records record.Store
 	// era stores current values.
 	era record.Store
+	// threshold is the threshold descriptor, which changes with mu held.
+	threshold atomic.Uint64
 	// selecting holds a value during a MODE SELECT, to serialize them: saving takes
 	// long.
 	selecting chan struct{}
@@ -50,6 +52,7 @@ type Config struct {
 // Open returns the mode parameters of a logical unit, with their saved values.
 func Open(c Config) (*Parameters, error) {
 	m := &Parameters{pages: pagesOf(&c), records: c.Records, era: c.Era, selecting: make(chan struct{}, 1)}
+	m.threshold.Store(c.ThresholdDescriptor)
 	m.saved = make([][]byte, len(m.pages))
 	for i, p := range m.pages {
 		m.saved[i] = p.defaults
@@ -89,6 +92,32 @@ func (m *Parameters) load(from record.Store, pages [][]byte) ([][]byte, error) {
 // Savable reports whether values can be saved.
 func (m *Parameters) Savable() bool { return m.records != nil }
 
+// Page is a mode page with its values.
+type Page struct {
+	Code, Subpage byte
+	// Values is the whole page with its header.
+	Values []byte
+}
+
+// Name returns the number of the page, "08h" or "1Ch/02h".
+func (p *Page) Name() string {
+	if p.Subpage == 0 {
+		return fmt.Sprintf("%02Xh", p.Code)
+	}
+	return fmt.Sprintf("%02Xh/%02Xh", p.Code, p.Subpage)
+}
+
+// Saved returns the saved values of all pages, which must not be changed.
+func (m *Parameters) Saved() []Page {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	pages := make([]Page, len(m.pages))
+	for i := range m.pages {
+		pages[i] = Page{m.pages[i].code, m.pages[i].subpage, m.saved[i]}
+	}
+	return pages
+}
+
 // WriteCache returns WCE: written data need not be on the medium when the command ends.
 func (m *Parameters) WriteCache() bool { return m.wce.Load() }
 
@@ -122,6 +151,28 @@ func (m *Parameters) Reset(ctx context.Context) error {
 		return nil
 	}
 	return m.era.Save(ctx, modeRecord, nil)
+}
+
+// PowerOff drops the current values that outlive the process. No command may follow.
+func (m *Parameters) PowerOff(ctx context.Context) error { return m.era.Save(ctx, modeRecord, nil) }
+
+// SetThreshold changes Config.ThresholdDescriptor.
+func (m *Parameters) SetThreshold(to uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.threshold.Store(to)
+	m.current, m.saved = m.withThreshold(m.current), m.withThreshold(m.saved)
+}
+
+// withThreshold returns pages with the current threshold descriptor.
+func (m *Parameters) withThreshold(pages [][]byte) [][]byte {
+	i := m.find(pageProvisioning, subpageProvisioning)
+	if i < 0 {
+		return pages
+	}
+	pages = slices.Clone(pages)
+	pages[i] = putThreshold(bytes.Clone(pages[i]), m.threshold.Load())
+	return pages
 }
 
 // mirror copies the bits that commands evaluate. The caller holds m.mu.
@@ -181,6 +232,9 @@ func (m *Parameters) Sense(cdb []byte) ([]byte, error) {
 			pages = append(pages, m.saved[i]...)
 		default:
 			pages = append(pages, p.defaults...)
+			if p.code == pageProvisioning && p.subpage == subpageProvisioning {
+				putThreshold(pages[at:], m.threshold.Load())
+			}
 		}
 		if m.records != nil {
 			pages[at] |= pageSavable

@@ -30,7 +30,7 @@ func (m *Parameters) Save(ctx context.Context, list []byte, at int) (changed boo
 		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.saved = next
+		m.saved = m.withThreshold(next)
 		return nil
 	})
 }
@@ -82,6 +82,7 @@ func (m *Parameters) setCurrent(ctx context.Context, next [][]byte) (changed boo
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
+	next = m.withThreshold(next) // it may have changed in the meantime
 	for i := range next {
 		changed = changed || !bytes.Equal(next[i], m.current[i])
 	}

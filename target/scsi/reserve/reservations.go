@@ -91,6 +91,9 @@ func (r *Reservations) Restore(n *nexus.ID) { r.reserved.CompareAndSwap(nil, &vi
 // Reset ends a RESERVE; persistent reservations stay (SAM-5 6.3.3).
 func (r *Reservations) Reset() { r.release(func(*nexus.ID) bool { return true }) }
 
+// PowerOff drops what outlives the process but no loss of power. No command may follow.
+func (r *Reservations) PowerOff(ctx context.Context) error { return r.era.Save(ctx, recordKey, nil) }
+
 // release ends a RESERVE whose holder passes.
 func (r *Reservations) release(pass func(reserver *nexus.ID) bool) {
 	if v := r.reserved.Load(); v != nil && v.reserver != nil && pass(v.reserver) {
@@ -157,48 +160,67 @@ func (r *Reservations) checkRegistrations(n *nexus.ID) (done bool, err error) {
 	return true, ErrConflict
 }
 
-// Change is PERSISTENT RESERVE OUT of n; list has at least MinList bytes. After PREEMPT
-// AND ABORT, the caller aborts the tasks of the preempted nexuses. Errors are
-// ErrConflict, sense data, or those of the records.
-func (r *Reservations) Change(ctx context.Context, n *nexus.ID, cdb, list []byte) (preempted []nexus.ID, err error) {
+// Changed is what a PERSISTENT RESERVE OUT has changed.
+type Changed struct {
+	// Preempted are the nexuses whose tasks PREEMPT AND ABORT ends.
+	Preempted []nexus.ID
+	// TookFrom: other nexuses have lost registrations or the reservation (CLEAR, PREEMPT,
+	// PREEMPT AND ABORT).
+	TookFrom      bool
+	before, after *state
+}
+
+// Before and After describe the persistent reservations in words, "none" for none.
+func (c *Changed) Before() string { return c.before.String() }
+
+// After is described at Before.
+func (c *Changed) After() string { return c.after.String() }
+
+// Change is PERSISTENT RESERVE OUT of n; list has at least MinList bytes. The caller aborts
+// the tasks of the preempted nexuses. Errors are ErrConflict, sense data, or those of the
+// records.
+func (r *Reservations) Change(ctx context.Context, n *nexus.ID, cdb, list []byte) (done Changed, err error) {
 	c, err := parseOut(cdb, list)
 	if err != nil {
-		return nil, err
+		return done, err
 	}
-	preempted, err = r.carryOut(ctx, n, c)
-	if c.action != PreemptAndAbort {
-		preempted = nil
-	}
-	return preempted, err
+	return r.carryOut(ctx, n, c)
 }
 
 // carryOut applies a command to a copy of the state, stores that, and then makes it
 // visible.
-func (r *Reservations) carryOut(ctx context.Context, n *nexus.ID, out *command) (preempted []nexus.ID, err error) {
+func (r *Reservations) carryOut(ctx context.Context, n *nexus.ID, out *command) (done Changed, err error) {
 	if err := r.changing.lock(ctx); err != nil {
-		return nil, err
+		return done, err
 	}
 	defer r.changing.unlock()
 	if err := r.Check(n, AccessPersistentReserve); err != nil {
-		return nil, err
+		return done, err
 	}
 	old := r.persistent.Load()
 	c := old.newChange(*n)
 	if err := c.apply(out, r.portsFor(old)); err != nil {
-		return nil, err
+		return done, err
 	}
 	if c.next.aptpl && r.records == nil {
-		return nil, out.refuseAPTPL()
+		return done, out.refuseAPTPL()
 	}
 	if err := r.keep(ctx, old, &c.next); err != nil {
-		return nil, err
+		return done, err
 	}
 	r.persistent.Store(&c.next)
 	r.reserved.Store(c.next.view())
 	if len(c.attentions) > 0 {
 		r.unit.Attend(c.attentions)
 	}
-	return c.preempted, nil
+	done = Changed{before: old, after: &c.next}
+	switch out.action {
+	case PreemptAndAbort:
+		done.Preempted, done.TookFrom = c.preempted, true
+	case Clear, Preempt:
+		done.TookFrom = true
+	}
+	return done, nil
 }
 
 // portsFor returns the ports that a PERSISTENT RESERVE OUT can affect.

@@ -75,7 +75,8 @@ func (b *bed) out(n *nexus.ID, action byte, kind Type, key, actionKey uint64, fl
 	binary.BigEndian.PutUint64(list, key)
 	binary.BigEndian.PutUint64(list[8:], actionKey)
 	list[20] = flags
-	return b.Change(b.Context(), n, []byte{0x5F, action, byte(kind), 0, 0, 0, 0, 0, MinList, 0}, list)
+	done, err := b.Change(b.Context(), n, []byte{0x5F, action, byte(kind), 0, 0, 0, 0, 0, MinList, 0}, list)
+	return done.Preempted, err
 }
 
 // must is out of a command that succeeds.

@@ -1,11 +1,13 @@
 package reserve
 
 import (
+	"fmt"
+	"slices"
+	"strings"
+
 	"odx/target/scsi/nexus"
 	"odx/target/scsi/sense"
 )
-
-import "slices"
 
 // Type is the TYPE field of a persistent reservation (SPC-4 r37
 // 6.15.3.4); zero stands for none.
@@ -20,6 +22,25 @@ const (
 	WriteExclusiveAllRegistrants   Type = 7
 	ExclusiveAccessAllRegistrants  Type = 8
 )
+
+// String returns the name of the type.
+func (k Type) String() string {
+	switch k {
+	case WriteExclusive:
+		return "write exclusive"
+	case ExclusiveAccess:
+		return "exclusive access"
+	case WriteExclusiveRegistrantsOnly:
+		return "write exclusive, registrants only"
+	case ExclusiveAccessRegistrantsOnly:
+		return "exclusive access, registrants only"
+	case WriteExclusiveAllRegistrants:
+		return "write exclusive, all registrants"
+	case ExclusiveAccessAllRegistrants:
+		return "exclusive access, all registrants"
+	}
+	return "none"
+}
 
 func (k Type) valid() bool {
 	return k == WriteExclusive || k == ExclusiveAccess || k.forRegistrants()
@@ -67,6 +88,26 @@ type state struct {
 	// holder is registered. It has no meaning without a reservation, or if all
 	// registrants hold it.
 	holder nexus.ID
+}
+
+// String describes the state, for people.
+func (s *state) String() string {
+	if len(s.registrations) == 0 {
+		return "none"
+	}
+	names := make([]string, len(s.registrations))
+	for i, r := range s.registrations {
+		names[i] = fmt.Sprintf("%s (key %Xh)", r.nexus.InitiatorName, r.key)
+	}
+	slices.Sort(names)
+	registered := "registered: " + strings.Join(slices.Compact(names), ", ")
+	switch {
+	case s.kind == 0:
+		return registered
+	case s.kind.allRegistrants():
+		return s.kind.String() + "; " + registered
+	}
+	return fmt.Sprintf("%s, held by %s; %s", s.kind, s.holder.InitiatorName, registered)
 }
 
 func (s *state) find(id nexus.ID) int {

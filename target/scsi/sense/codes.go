@@ -27,6 +27,7 @@ const (
 	ASCWriteProtected                        ASC = 0x2700
 	ASCSoftwareWriteProtected                ASC = 0x2702
 	ASCSpaceAllocationFailed                 ASC = 0x2707
+	ASCMediumMayHaveChanged                  ASC = 0x2800
 	ASCPowerOnOrReset                        ASC = 0x2900
 	ASCBusDeviceResetFunction                ASC = 0x2903
 	ASCITNexusLossOccurred                   ASC = 0x2907

@@ -1,0 +1,200 @@
+package scsi
+
+import (
+	"math/bits"
+	"sync/atomic"
+	"time"
+
+	"odx/target/scsi/sense"
+)
+
+// Kind classifies commands for Stats.
+type Kind int
+
+// Kinds of commands.
+const (
+	KindOther Kind = iota // all others, VERIFY among them
+	KindRead
+	KindWrite // also WRITE SAME and the writes that compare
+	KindUnmap
+	KindCopy // third-party copies
+	Kinds    = iota
+)
+
+// String returns the name of the kind in reports.
+func (k Kind) String() string {
+	return [Kinds]string{"other", "read", "write", "unmap", "copy"}[k]
+}
+
+// latencyBuckets are the buckets of Latency: one for each bound, and one for what takes
+// longer than the last.
+const latencyBuckets = 21
+
+// firstBound is the first bound of Latency.
+const firstBound = 16 * time.Microsecond
+
+// Latency counts commands by their duration. Bucket i has those that took longer than
+// LatencyBound(i-1) and no longer than LatencyBound(i), the last one the rest.
+type Latency [latencyBuckets]uint64
+
+// LatencyBound returns the upper bound of bucket i of Latency: 16 µs for 0, and twice as
+// much for each bucket, up to 8.4 s for the last but one. The bounds never change, so that
+// series of cumulative counts continue. The last bucket has none.
+func LatencyBound(i int) time.Duration { return firstBound << i }
+
+// bucket returns the bucket of a duration.
+func bucket(took time.Duration) int {
+	return min(bits.Len64(uint64(max(took-1, 0))/uint64(firstBound)), latencyBuckets-1)
+}
+
+// Total returns the number of commands.
+func (l *Latency) Total() (n uint64) {
+	for _, c := range l {
+		n += c
+	}
+	return n
+}
+
+// Quantile returns the duration that a share of q (0 to 1) of the commands did not exceed:
+// the bound of its bucket, and of the last bucket twice the bound before it. 0: there are
+// no commands.
+func (l *Latency) Quantile(q float64) time.Duration {
+	total := l.Total()
+	if total == 0 {
+		return 0
+	}
+	below := uint64(0)
+	for i, c := range l {
+		if below += c; c > 0 && float64(below) >= q*float64(total) {
+			return LatencyBound(i)
+		}
+	}
+	return LatencyBound(latencyBuckets - 1)
+}
+
+// Counts are commands of one kind. They only grow.
+type Counts struct {
+	// Commands are those that have ended, other than with a unit attention, which is sent
+	// again, and other than aborted before they began.
+	Commands uint64
+	// Bytes are those of the medium that were read, written, unmapped or copied.
+	Bytes uint64
+	// Errors are the commands that ended with another status than GOOD.
+	Errors uint64
+	// Time is how long commands ran, without waits for data and for other tasks; Latency
+	// counts those that ran.
+	Time    time.Duration
+	Latency Latency
+}
+
+func (c *Counts) add(other *Counts) {
+	c.Commands += other.Commands
+	c.Bytes += other.Bytes
+	c.Errors += other.Errors
+	c.Time += other.Time
+	for i := range c.Latency {
+		c.Latency[i] += other.Latency[i]
+	}
+}
+
+// since subtracts what there was before.
+func (c *Counts) since(before *Counts) {
+	c.Commands -= before.Commands
+	c.Bytes -= before.Bytes
+	c.Errors -= before.Errors
+	c.Time -= before.Time
+	for i := range c.Latency {
+		c.Latency[i] -= before.Latency[i]
+	}
+}
+
+// Stats are commands by their Kind.
+type Stats [Kinds]Counts
+
+// Total returns the commands of all kinds.
+func (s *Stats) Total() (all Counts) {
+	for i := range s {
+		all.add(&s[i])
+	}
+	return all
+}
+
+func (s *Stats) add(other *Stats) {
+	for i := range s {
+		s[i].add(&other[i])
+	}
+}
+
+// counters count the commands of an I_T_L nexus. Commands add to them without a lock.
+type counters [Kinds]kindCounters
+
+type kindCounters struct {
+	bytes, errors, nanoseconds atomic.Uint64
+	// refused are the commands that did not run, latency those that did.
+	refused atomic.Uint64
+	latency [latencyBuckets]atomic.Uint64
+}
+
+// addTo adds the counters to s.
+func (c *counters) addTo(s *Stats) {
+	if c == nil {
+		return
+	}
+	for i := range c {
+		k, to := &c[i], &s[i]
+		to.Bytes += k.bytes.Load()
+		to.Errors += k.errors.Load()
+		to.Time += time.Duration(k.nanoseconds.Load())
+		to.Commands += k.refused.Load()
+		for b := range k.latency {
+			n := k.latency[b].Load()
+			to.Latency[b] += n
+			to.Commands += n
+		}
+	}
+}
+
+// counters returns the counters of the nexus, which the first command makes.
+func (i *itlNexus) counters() *counters {
+	if c := i.stats.Load(); c != nil {
+		return c
+	}
+	i.stats.CompareAndSwap(nil, new(counters))
+	return i.stats.Load()
+}
+
+// count counts a task that Execute has ended.
+func (t *Task) count() {
+	if t.itl == nil {
+		return
+	}
+	k := &t.itl.counters()[t.kind]
+	k.latency[bucket(t.took)].Add(1)
+	k.nanoseconds.Add(uint64(t.took))
+	if t.bytes > 0 {
+		k.bytes.Add(t.bytes)
+	}
+	if t.Result != StatusGood {
+		k.errors.Add(1)
+	}
+}
+
+// countRefused counts a task that Prepare has ended with err.
+func (t *Task) countRefused(err error) {
+	if t.itl == nil {
+		return
+	}
+	if se, ok := err.(*sense.Error); ok && se.Key == sense.KeyUnitAttention {
+		return
+	}
+	k := &t.itl.counters()[t.kind]
+	k.refused.Add(1)
+	k.errors.Add(1)
+}
+
+// Took returns how long Execute has taken for the task, in all its calls.
+func (t *Task) Took() time.Duration { return t.took }
+
+// AddBytes counts bytes of the medium that the task has read, written, unmapped or copied.
+// It is for operations that other packages install.
+func (t *Task) AddBytes(n uint64) { t.bytes += n }
