@@ -36,6 +36,8 @@ type Options struct {
 type Server interface {
 	// Resized notifies the initiators that have a volume as a LUN that it has grown.
 	Resized(volume string)
+	// Renewed notifies them that a volume has another content, and perhaps another size.
+	Renewed(volume string)
 	// FileUser names the LUN or view that has a file of the store open; "" if none has.
 	FileUser(file string) string
 	// WarnBytes is Capacity.WarnBytes.

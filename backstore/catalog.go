@@ -87,7 +87,7 @@ func (c *catalog) all() []*Volume {
 
 // standsAs reports whether the files are still what they were. c.mu is held.
 func (c *catalog) standsAs(r *replacement) bool {
-	now := c.byName[rows.Name{Name: r.to, File: true}]
+	now := c.byName[rows.Name{Name: r.to, File: r.file.file}]
 	if c.volumes[r.file.number] != r.file || now != r.old && now != r.file {
 		return false
 	}
@@ -108,7 +108,7 @@ func (c *catalog) rename(r *replacement) {
 // errLostVolume: a record names a volume that does not exist.
 var errLostVolume = fmt.Errorf("%w: the volume that it names does not exist", ErrCorrupt)
 
-// replacement is a file that gets another name, and what is deleted for it.
+// replacement is a file or a volume that gets another name, and what is deleted for it.
 type replacement struct {
 	file    *Volume
 	to      string

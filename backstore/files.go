@@ -90,6 +90,22 @@ func (s *Store) NameFile(ctx context.Context, from, to string, deleted ...string
 	return s.replaceWatched(ctx, r)
 }
 
+// RenameVolume gives a volume another name, which no volume has: ErrExists otherwise. Its
+// identity stays. It is durable on return.
+func (s *Store) RenameVolume(ctx context.Context, from, to string) error {
+	if err := checkName(to); err != nil {
+		return err
+	}
+	v, err := s.Volume(from)
+	if err != nil {
+		return err
+	}
+	if old, err := s.Volume(to); err == nil {
+		return fmt.Errorf("%v: %w", old, ErrExists)
+	}
+	return s.replaceWatched(ctx, &replacement{file: v, to: to})
+}
+
 func (s *Store) replacementOf(from, to string, deleted []string) (*replacement, error) {
 	if err := checkName(to); err != nil {
 		return nil, err

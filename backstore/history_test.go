@@ -349,8 +349,10 @@ func (h *history) step() {
 		h.write()
 	case n < 36:
 		h.file()
-	case n < 40:
+	case n < 39:
 		h.clone()
+	case n < 40:
+		h.revert()
 	case n < 48:
 		h.zero()
 	case n < 53:

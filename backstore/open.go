@@ -43,6 +43,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	for _, loop := range []func(context.Context){s.reapLoop, s.checkpointLoop, s.cleaner.loop, s.space.spareLoop, s.tidyLoop, s.scrubs.Run, s.writer.loadIndex, s.lookAtSegments} {
 		s.life.background.Go(func() { loop(run) })
 	}
+	if err := s.finishReverts(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("store %s: %w", o.Dir, err), s.Close())
+	}
 	return s, nil
 }
 

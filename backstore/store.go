@@ -70,6 +70,8 @@ type Store struct {
 	auditMu sync.Mutex
 
 	reaping sync.Mutex // held for a step of reaping; outside of opMu
+
+	reverting sync.Mutex // held for a revert; outside of opMu
 }
 
 // DedupUnit returns the largest extent in bytes.

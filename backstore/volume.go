@@ -27,7 +27,7 @@ type Volume struct {
 	store  *Store
 	number uint64 // key in the store's table, never used again
 	id     [16]byte
-	// named is the name; only a file's can change, with catalog.mu held.
+	// named is the name. It changes with catalog.mu held.
 	named atomic.Pointer[string]
 	// What the volume was made as, for its whole life.
 	file     bool

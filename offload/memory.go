@@ -5,7 +5,6 @@ import (
 	"sync"
 
 	"odx/blockdev"
-	"odx/quota"
 )
 
 // Copies that move bytes have bounded memory, and views have locks. The order is memory,
@@ -40,8 +39,8 @@ func (memoryError) Is(target error) bool { return target == blockdev.ErrBusy }
 
 // LimitMemory bounds the memory of all copies for bytes that move, which are shared
 // fairly between clients (WithClient). A copy waits for the memory of each piece of 1 MiB,
-// so that it goes on however many there are. It belongs to the set-up.
-func (e *Engine) LimitMemory(bytes int64) { e.memory = quota.New(bytes) }
+// so that it goes on however many there are.
+func (e *Engine) LimitMemory(bytes int64) { e.memory.SetLimit(bytes) }
 
 // Buffered returns the memory that copies hold for bytes that move.
 func (e *Engine) Buffered() int64 { return e.memory.Held() }

@@ -40,7 +40,19 @@ type claim struct {
 func New(limit int64) *Quota { return &Quota{limit: limit, shares: make(map[string]int64)} }
 
 // Limit returns the number of bytes that clients share.
-func (q *Quota) Limit() int64 { return q.limit }
+func (q *Quota) Limit() int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.limit
+}
+
+// SetLimit changes it. What clients hold beyond it comes back as they release it.
+func (q *Quota) SetLimit(limit int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.limit = limit
+	q.grant()
+}
 
 // Held returns the number of bytes that clients hold.
 func (q *Quota) Held() int64 {

@@ -21,6 +21,9 @@ func (v served) Resized(volume string) {
 	}
 }
 
+// Renewed implements admin.Server.
+func (v served) Renewed(volume string) { v.Resized(volume) }
+
 // FileUser implements admin.Server.
 func (v served) FileUser(file string) string { return v.service.users.of(file) }
 

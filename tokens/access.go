@@ -40,7 +40,7 @@ func (m *Manager) admit(rec *record, who Requester) error {
 	ok := false
 	switch name, isGroup := rec.Access.group(); {
 	case isGroup:
-		g := m.policy.group(name)
+		g := m.policy().group(name)
 		ok = g != nil && slices.ContainsFunc(g.Initiators, func(p Pattern) bool { return p.Matches(who.Initiator) })
 	case rec.Access == AccessInitiator:
 		ok = who.Initiator == rec.Creator.Initiator

@@ -95,7 +95,7 @@ func (h *expiryHeap) Pop() any {
 func (m *Manager) setIdle(e *entry, deadline time.Time) {
 	heap.Push(&m.candidates, e)
 	if e.hinted {
-		deadline = time.Now().Add(m.limits.MinInactivity)
+		deadline = time.Now().Add(m.limits().MinInactivity)
 	} else if !e.rec.Type.expires() {
 		return
 	}

@@ -108,7 +108,7 @@ func (m *Manager) reserve(ctx context.Context, rec *record) (release func(), err
 			}, nil
 		}
 		var candidate *entry
-		if cause != 0 && m.policy.WhenFull == EvictOthers && len(m.candidates) > 0 {
+		if cause != 0 && m.policy().WhenFull == EvictOthers && len(m.candidates) > 0 {
 			if candidate = m.candidates[0]; !candidate.hinted && candidate.rec.Priority > rec.Priority {
 				candidate = nil
 			}
@@ -126,7 +126,7 @@ func (m *Manager) reserve(ctx context.Context, rec *record) (release func(), err
 // full returns which limit one more token would exceed, nil if none. cause, if not 0,
 // is the cause for which another token would be cancelled. m.mu is held.
 func (m *Manager) full(rec *record) (cause Cause, err error) {
-	l := &m.limits
+	l := m.limits()
 	if own := m.owned[rec.Creator.Initiator]; l.TokensPerInitiator > 0 && rec.Creator.Initiator != "" && own >= l.TokensPerInitiator {
 		return 0, fmt.Errorf("%w: initiator %s has %d, its limit", ErrNoResources, rec.Creator.Initiator, own)
 	}

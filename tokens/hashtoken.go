@@ -44,7 +44,7 @@ func (m *Manager) admitHash(l *locator, who Requester) error {
 		return nil
 	}
 	if l.access == forGroup {
-		for _, g := range m.policy.Groups {
+		for _, g := range m.policy().Groups {
 			if nameHash(g.Name) == l.who && slices.ContainsFunc(g.Initiators, func(p Pattern) bool { return p.Matches(who.Initiator) }) {
 				return nil
 			}

@@ -15,7 +15,7 @@ import (
 // bytes that nothing else refers to. It returns the bytes that they held: 0 when no
 // token can be cancelled, or when the policy is Keep.
 func (m *Manager) Relieve(ctx context.Context, need int64) (int64, error) {
-	if m.policy.Pressure == Keep {
+	if m.policy().Pressure == Keep {
 		return 0, nil
 	}
 	return m.cancelHeld(ctx, need, OutOfSpace)
@@ -192,7 +192,7 @@ const releaseTime = time.Second
 // limitHeld enforces the limit on held bytes until ctx ends. A measurement soon after a
 // token ended is repeated, because it may come too early.
 func (m *Manager) limitHeld(ctx context.Context) {
-	timer := time.NewTimer(m.limits.MeasurePeriod)
+	timer := time.NewTimer(m.limits().MeasurePeriod)
 	defer timer.Stop()
 	for {
 		select {
@@ -201,10 +201,14 @@ func (m *Manager) limitHeld(ctx context.Context) {
 		case <-timer.C:
 		}
 		looked := time.Now()
+		if m.limits().HeldBytes == 0 {
+			timer.Reset(m.limits().MeasurePeriod)
+			continue
+		}
 		if err := m.enforceHeld(ctx); err != nil && ctx.Err() == nil {
 			m.log.WithError(err).Warn("limit on held bytes not enforced; retrying")
 		}
-		next := m.limits.MeasurePeriod
+		next := m.limits().MeasurePeriod
 		if time.Unix(0, m.dropped.Load()).Add(releaseTime).After(looked) {
 			next = min(next, releaseTime)
 		}
@@ -216,10 +220,11 @@ func (m *Manager) limitHeld(ctx context.Context) {
 func (m *Manager) enforceHeld(ctx context.Context) error {
 	m.measuring.Lock()
 	defer m.measuring.Unlock()
+	limit := m.limits().HeldBytes
 	h, err := m.measure(ctx)
-	if err != nil || h.total <= m.limits.HeldBytes {
+	if err != nil || h.total <= limit {
 		return err
 	}
-	_, err = m.cancelMeasured(ctx, h, h.total-m.limits.HeldBytes, HoldsTooMuch)
+	_, err = m.cancelMeasured(ctx, h, h.total-limit, HoldsTooMuch)
 	return err
 }

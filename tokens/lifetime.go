@@ -60,7 +60,7 @@ func (c useContext) Err() error {
 // it. It does not expire before release.
 func (m *Manager) acquire(ctx context.Context, e *entry, who Requester) (*use, error) {
 	u := &use{entry: e, ctx: ctx, close: func(error) {}}
-	if m.policy.RunningCopy == AbortCopy {
+	if m.policy().RunningCopy == AbortCopy {
 		var derived context.Context
 		derived, u.close = context.WithCancelCause(ctx)
 		u.ctx = useContext{derived, ctx}
@@ -112,7 +112,7 @@ func (m *Manager) addUse(u *use, who Requester) error {
 	}
 	e.users++
 	m.setBusy(e)
-	if m.policy.RunningCopy == AbortCopy {
+	if m.policy().RunningCopy == AbortCopy {
 		if e.aborts == nil {
 			e.aborts = make(map[*use]context.CancelCauseFunc)
 		}

@@ -116,9 +116,10 @@ type Manager struct {
 	store  Store
 	engine *offload.Engine
 	log    *logrus.Entry
-	limits Limits
-	policy Policy
 	sealer sealer
+
+	// settings can be replaced while tokens are used.
+	settings atomic.Pointer[settings]
 
 	useRecords *rate.Limiter
 
@@ -163,7 +164,7 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 		o.Log = logrus.NewEntry(silent)
 	}
 	m := &Manager{
-		store: o.Store, engine: o.Engine, log: o.Log, limits: o.Limits, policy: o.Policy,
+		store: o.Store, engine: o.Engine, log: o.Log,
 		sealer:     sealer{store: o.Store.ID()},
 		useRecords: rate.NewLimiter(rate.Limit(o.Limits.UseRecordsPerSecond), o.Limits.UseRecordsPerSecond),
 		wake:       make(chan struct{}, 1),
@@ -173,6 +174,7 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 		ended:      tombstones{max: o.Limits.Tombstones, byID: make(map[ID]tombstone)},
 		stats:      Stats{CancelledFor: make(map[Cause]uint64), Refused: make(map[string]uint64)},
 	}
+	m.settings.Store(&settings{o.Limits, o.Policy})
 	if m.engine == nil {
 		var err error
 		if m.engine, err = offload.Open(ctx, o.Store, o.Log); err != nil {
@@ -197,9 +199,7 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 	run, stop := context.WithCancel(context.Background())
 	m.stop = stop
 	m.background.Go(func() { m.expire(run) })
-	if m.limits.HeldBytes > 0 {
-		m.background.Go(func() { m.limitHeld(run) })
-	}
+	m.background.Go(func() { m.limitHeld(run) })
 	m.store.OnFull(m.makeRoom)
 	return m, nil
 }
@@ -231,7 +231,36 @@ func (m *Manager) Close() error {
 }
 
 // Limits returns the limits in force.
-func (m *Manager) Limits() Limits { return m.limits }
+func (m *Manager) Limits() Limits { return *m.limits() }
+
+// settings are what decides about tokens.
+type settings struct {
+	limits Limits
+	policy Policy
+}
+
+func (m *Manager) limits() *Limits { return &m.settings.Load().limits }
+func (m *Manager) policy() *Policy { return &m.settings.Load().policy }
+
+// Reconfigure replaces limits and policy; the number of tombstones and the period of
+// measurements stay. Tokens that are there keep their timeouts, priorities and access;
+// where there are more than the limits allow, the next token that is made ends some, as the
+// policy says. After an error, nothing has changed.
+func (m *Manager) Reconfigure(l Limits, p Policy) error {
+	now := m.limits()
+	l.Tombstones, l.MeasurePeriod = now.Tombstones, now.MeasurePeriod
+	l.setDefaults()
+	if err := l.check(); err != nil {
+		return err
+	}
+	if err := p.check(); err != nil {
+		return err
+	}
+	m.settings.Store(&settings{l, p})
+	m.useRecords.SetBurst(l.UseRecordsPerSecond)
+	m.useRecords.SetLimit(rate.Limit(l.UseRecordsPerSecond))
+	return nil
+}
 
 // Info describes a live token.
 type Info struct {
@@ -323,7 +352,7 @@ func (m *Manager) delete(ctx context.Context, e *entry, reason Reason) error {
 		}
 		return m.store.Flush(ctx)
 	}
-	if reason == Deleted && m.policy.Deletion == DeletionHint {
+	if reason == Deleted && m.policy().Deletion == DeletionHint {
 		m.hintDeletion(e)
 		return nil
 	}

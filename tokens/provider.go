@@ -156,8 +156,8 @@ func (m *Manager) able(p ProviderID, src Source, ranges []blockdev.Range) error 
 	if total == 0 {
 		return fmt.Errorf("%w: no bytes to represent", blockdev.ErrRange)
 	}
-	if total > m.limits.DigestBytes {
-		return fmt.Errorf("%w: %d, at most %d for a digest", ErrTooLong, total, m.limits.DigestBytes)
+	if total > m.limits().DigestBytes {
+		return fmt.Errorf("%w: %d, at most %d for a digest", ErrTooLong, total, m.limits().DigestBytes)
 	}
 	if p == ProviderHash {
 		if _, shared := m.store.Object(src.Volume); !shared {
@@ -172,7 +172,7 @@ func (m *Manager) able(p ProviderID, src Source, ranges []blockdev.Range) error 
 
 // digestTokens makes the tokens that contain the digest of the bytes of s.
 func (m *Manager) digestTokens(ctx context.Context, src Source, ranges []blockdev.Range, s offload.Snapshot, o ReadOptions, wanted []ProviderID) ([]Provided, error) {
-	if err := m.policy.checkAccess(o.Access); err != nil {
+	if err := m.policy().checkAccess(o.Access); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAccess, err)
 	}
 	digest, err := s.Digest(ctx, 0, s.Length())
@@ -209,11 +209,11 @@ func (m *Manager) digestTokens(ctx context.Context, src Source, ranges []blockde
 
 // locate returns the locator of a hash token.
 func (m *Manager) locate(src Source, ranges []blockdev.Range, o *ReadOptions) *locator {
-	l := &locator{expires: time.Now().Add(m.limits.HashLifetime), ranges: ranges}
+	l := &locator{expires: time.Now().Add(m.limits().HashLifetime), ranges: ranges}
 	if object, shared := m.store.Object(src.Volume); shared {
 		l.volume = object.ID()
 	}
-	_, access := m.policy.rule(o)
+	_, access := m.policy().rule(o)
 	l.setAccess(access, o.Creator.Initiator)
 	return l
 }

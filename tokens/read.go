@@ -118,15 +118,15 @@ func (m *Manager) plan(src Source, ranges []blockdev.Range, o ReadOptions) (*pen
 	if total == 0 {
 		return nil, fmt.Errorf("%w: no bytes to represent", blockdev.ErrRange)
 	}
-	if total > m.limits.TokenBytes {
-		return nil, fmt.Errorf("%w: %d, at most %d", ErrTooLong, total, m.limits.TokenBytes)
+	if total > m.limits().TokenBytes {
+		return nil, fmt.Errorf("%w: %d, at most %d", ErrTooLong, total, m.limits().TokenBytes)
 	}
-	if err := m.policy.checkAccess(o.Access); err != nil {
+	if err := m.policy().checkAccess(o.Access); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAccess, err)
 	}
 	t := &pending{fields: fields{rodType: rodType, lu: src.LU, bytes: total, store: m.sealer.store}}
 	t.record = record{Type: rodType, Length: total, BlockLength: src.LU.BlockLength, Creator: o.Creator, Inactivity: timeout}
-	t.record.Priority, t.record.Access = m.policy.rule(&o)
+	t.record.Priority, t.record.Access = m.policy().rule(&o)
 	if !rodType.expires() {
 		t.record.Inactivity = 0
 	}
@@ -150,7 +150,7 @@ func (m *Manager) planForeign(t *pending, v blockdev.Volume) error {
 	if m.engine.Shares(v) {
 		return nil
 	}
-	switch m.policy.Unmapped {
+	switch m.policy().Unmapped {
 	case RefuseUnmapped:
 		return ErrUnmapped
 	case LowerUnmapped:
@@ -162,12 +162,12 @@ func (m *Manager) planForeign(t *pending, v blockdev.Volume) error {
 // timeout returns the inactivity timeout for a token that asks for want.
 func (m *Manager) timeout(want time.Duration) (time.Duration, error) {
 	if want == 0 {
-		return m.limits.DefaultInactivity, nil
+		return m.limits().DefaultInactivity, nil
 	}
-	if want < 0 || want > m.limits.MaxInactivity {
-		return 0, fmt.Errorf("%w: %v, at most %v", ErrTimeout, want, m.limits.MaxInactivity)
+	if want < 0 || want > m.limits().MaxInactivity {
+		return 0, fmt.Errorf("%w: %v, at most %v", ErrTimeout, want, m.limits().MaxInactivity)
 	}
-	return max(want, m.limits.MinInactivity), nil
+	return max(want, m.limits().MinInactivity), nil
 }
 
 // pending is a token that is being made.

@@ -41,15 +41,18 @@ type Names struct {
 
 // of names a volume or a file.
 func (n *Names) of(number uint64) string {
-	if key, ok := n.later[number]; ok {
+	if key, ok := n.key(number); ok {
 		return key.String()
 	}
-	if n.known != nil {
-		if key, ok := n.known(number); ok {
-			return key.String()
-		}
-	}
 	return fmt.Sprintf("volume or file number %d", number)
+}
+
+// key returns the name of a volume or a file.
+func (n *Names) key(number uint64) (key rows.Name, ok bool) {
+	if key, ok = n.later[number]; !ok && n.known != nil {
+		key, ok = n.known(number)
+	}
+	return key, ok
 }
 
 // Rename gives a volume or file a name, and returns the one that it had.

@@ -170,7 +170,7 @@ func (r *RenameFile) Describe() map[string]any {
 }
 
 // ReplaceFiles gives a file another name and deletes files: what had the
-// name is one of them.
+// name is one of them. It also gives a volume another name, and deletes nothing then.
 //
 // Layout: kind, uvarint file, new name, uvarint how many are deleted, uvarint
 // for each.
@@ -209,7 +209,11 @@ func (r *ReplaceFiles) Changes(n *Names) []Change {
 	for _, number := range r.Gone {
 		all = append(all, Change{Kind: "replace files", What: n.of(number), Detail: "deleted"})
 	}
-	old := n.Rename(r.File, rows.Name{Name: r.To, File: true})
+	key := rows.Name{Name: r.To, File: true}
+	if now, ok := n.key(r.File); ok {
+		key.File = now.File
+	}
+	old := n.Rename(r.File, key)
 	return append(all, Change{Kind: "replace files", What: old, Detail: "to " + r.To})
 }
 

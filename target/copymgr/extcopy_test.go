@@ -321,7 +321,7 @@ func TestExtendedCopy_FailedSegments(t *testing.T) {
 		{"store is full", segmentOf{kind: 2, count: 1, destinationLBA: 9}, func(b *testbed) { b.failFrom(2, "Map", blockdev.ErrNoSpace) }, "A/0D/01", -16, []byte{1, 2, 7, 0x27, 0x07}},
 		{"damaged source", segmentOf{kind: 2, count: 1, destinationLBA: 9}, func(b *testbed) { b.failFrom(2, "Snapshot", blockdev.ErrCorrupt) }, "A/0D/01", -16, []byte{0, 2, 3, 0x11, 0}},
 		{"forbidden by a rule", segmentOf{kind: 2, count: 8, destination: 1}, func(b *testbed) {
-			b.manager.rules = Rules{{To: []string{"volume1"}, Deny: true}}
+			b.manager.Reconfigure(Rules{{To: []string{"volume1"}, Deny: true}})
 		}, "A/0D/02", -48, nil},
 		{"the logical unit itself is full", segmentOf{kind: 2, count: 1, source: 0xFFFF, destination: 0xFFFF, destinationLBA: 9},
 			func(b *testbed) { b.failFrom(2, "Map", blockdev.ErrNoSpace) }, "A/0D/01", 6, []byte{1, 2, 7, 0x27, 0x07}},

@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
+	"sync/atomic"
 
 	"odx/target/handover"
 	"odx/target/scsi"
 	"odx/target/scsi/sense"
+	"odx/tokens"
 )
 
 // Operation codes and service actions of third-party copies (SPC-4 r37 tables
@@ -69,19 +72,35 @@ type logicalUnit struct {
 	lu      *scsi.LogicalUnit
 	volume  string
 	mapped  bool // the volume is in the store
-	limits  copyLimits
+	table   []scsi.Operation
+
+	announced atomic.Pointer[announced]
 }
+
+// announced is what initiators learn from VPD page 8Fh.
+type announced struct {
+	limits copyLimits
+	page   []byte
+}
+
+// limit adopts limits of tokens.
+func (u *logicalUnit) limit(l tokens.Limits) {
+	a := &announced{limits: newCopyLimits(u.lu.LogicalBlockLength(), u.mapped, l)}
+	a.page = a.limits.thirdPartyCopyPage(u.table)
+	u.announced.Store(a)
+}
+
+func (u *logicalUnit) limits() *copyLimits { return &u.announced.Load().limits }
 
 // Install adds the third-party copy commands and VPD page 8Fh to a logical unit. volume
 // is its name in token records and in copy rules. It belongs to the set-up, before
 // commands arrive.
 func (m *Manager) Install(lu *scsi.LogicalUnit, volume string) error {
 	mapped := m.engine.Shares(lu.Volume())
-	u := &logicalUnit{
-		manager: m, lu: lu, volume: volume, mapped: mapped,
-		limits: newCopyLimits(lu.LogicalBlockLength(), mapped, m.tokens.Limits()),
-	}
+	u := &logicalUnit{manager: m, lu: lu, volume: volume, mapped: mapped}
 	table := u.operationTable()
+	u.table = table
+	u.limit(m.tokens.Limits())
 	for _, op := range table {
 		if err := lu.Install(op.Usage[0], int(op.Usage[1]), op); err != nil {
 			return fmt.Errorf("third-party copy on volume %s: %w", volume, err)
@@ -90,18 +109,28 @@ func (m *Manager) Install(lu *scsi.LogicalUnit, volume string) error {
 	for _, code := range [...]byte{opThirdPartyCopyOut, opThirdPartyCopyIn} {
 		lu.OnRefusal(code, func(t *scsi.Task, err error) { u.refusedBefore(t, commandName(table, t.CDB()), err) })
 	}
-	m.units = append(m.units, u)
-	page := u.limits.thirdPartyCopyPage(table)
-	lu.InstallVPD(pageThirdPartyCopy, func(*scsi.Nexus) []byte { return page })
+	lu.InstallVPD(pageThirdPartyCopy, func(*scsi.Nexus) []byte { return u.announced.Load().page })
 	lu.OnReset(func() { m.operations.dropLU(lu, errReset) })
 	lu.OnPreemptAndAbort(func(preempted []scsi.NexusID) { m.operations.preempt(lu, preempted) })
 	lu.OnNexusLoss(func(n *scsi.Nexus) { m.operations.dropNexus(owner{lu, n}) })
 	lu.OnSuspend(func(ctx context.Context, n *scsi.Nexus, h *handover.Unit) { m.suspend(ctx, owner{lu, n}, h) })
 	lu.OnContinue(func(n *scsi.Nexus, h *handover.Unit) { m.restore(owner{lu, n}, h) })
+	m.mu.Lock()
+	m.units = append(m.units, u)
+	m.mu.Unlock()
 	if !mapped {
 		m.log.WithField("volume", volume).Info("copy offload without mapping: volume is not in the extent store")
 	}
 	return nil
+}
+
+// Remove takes a logical unit, to which no command comes any more, out of what EXTENDED COPY
+// reaches, and aborts the copies that access it. It returns when no data of them moves.
+func (m *Manager) Remove(lu *scsi.LogicalUnit) {
+	m.mu.Lock()
+	m.units = slices.DeleteFunc(m.units, func(u *logicalUnit) bool { return u.lu == lu })
+	m.mu.Unlock()
+	m.operations.removeLU(lu)
 }
 
 // commandName returns the standard's name of the command of a CDB, or else its

@@ -31,9 +31,9 @@ func within(r *reached, lba, skip, length uint64) (blockdev.Range, bool) {
 
 // ranges checks the source and destination ranges of a segment.
 func (m *move) ranges(s *segment, read, write uint64) (from, to blockdev.Range, failed *segmentError) {
-	limit := uint64(m.destination.unit.limits.maxSegment)
+	limit := uint64(m.destination.unit.limits().maxSegment)
 	if m.source.rod == nil {
-		limit = min(limit, uint64(m.source.unit.limits.maxSegment))
+		limit = min(limit, uint64(m.source.unit.limits().maxSegment))
 	}
 	if max(read, write) > limit {
 		return from, to, &segmentError{asc: sense.ASCInvalidFieldInParameterList, field: fieldSegmentCount, err: errTooLong}

@@ -21,6 +21,7 @@ var (
 	errAbortedByCommand = errors.New("aborted by COPY OPERATION ABORT")
 	errReset            = errors.New("aborted by a logical unit reset")
 	errPreempted        = errors.New("aborted by PREEMPT AND ABORT of another initiator")
+	errRemoved          = errors.New("aborted: the logical unit is not served any more")
 	errStopping         = errors.New("aborted: copy manager stopping")
 	errHandedOver       = errors.New("aborted: another process takes over")
 	// errOutOfTime ends the data movement of a foreground command, so that it can

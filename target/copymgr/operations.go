@@ -259,6 +259,22 @@ func (o *operations) dropLU(lu *scsi.LogicalUnit, cause error) {
 	awaitEnd(aborted)
 }
 
+// removeLU drops the reports of a logical unit and aborts the operations that access it. It
+// returns as dropLU does.
+func (o *operations) removeLU(lu *scsi.LogicalUnit) {
+	o.mu.Lock()
+	for by := range o.byOwner {
+		if by.lu == lu {
+			o.drop(by)
+		}
+	}
+	aborted := o.abortAll(errRemoved, func(op *operation) bool {
+		return op.owner.lu == lu || slices.ContainsFunc(op.uses, func(u use) bool { return u.lu == lu })
+	})
+	o.mu.Unlock()
+	awaitEnd(aborted)
+}
+
 // preempt aborts operations with the rights of I_T nexuses at a logical unit. Their
 // reports stay. It returns as dropLU does.
 func (o *operations) preempt(lu *scsi.LogicalUnit, preempted []scsi.NexusID) {

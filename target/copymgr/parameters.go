@@ -121,7 +121,7 @@ type rangeLimits struct {
 }
 
 func (u *logicalUnit) rangeLimits() rangeLimits {
-	return rangeLimits{u.lu.Blocks(), u.lu.MaximumTransferLength(), u.limits.maxBlocks()}
+	return rangeLimits{u.lu.Blocks(), u.lu.MaximumTransferLength(), u.limits().maxBlocks()}
 }
 
 // checkRanges refuses ranges that overlap, exceed a limit alone or together, or exceed

@@ -25,7 +25,7 @@ func (u *logicalUnit) planPopulate(t *scsi.Task) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	if !u.manager.rules.allowSource(t.Nexus.ID.InitiatorName, u.volume) {
+	if !u.manager.rules.Load().allowSource(t.Nexus.ID.InitiatorName, u.volume) {
 		return plan{}, fmt.Errorf("from %s: %w", u.volume, errRule)
 	}
 	o := tokens.ReadOptions{

@@ -97,7 +97,7 @@ func (x *extendedCopy) search(id uint16) (*reached, *segmentError) {
 	if c.deviceType != 0 {
 		return nil, &segmentError{asc: ascIncorrectCopyTargetType, cscd: c.at, err: fmt.Errorf("CSCD %d: peripheral device type %02Xh", id, c.deviceType)}
 	}
-	for _, u := range x.unit.manager.units {
+	for _, u := range x.unit.manager.installed() {
 		if !hasDesignator(u.lu, c.designator) {
 			continue
 		}

@@ -114,7 +114,7 @@ func (u *logicalUnit) executeReceiveCopyFailureDetails(_ context.Context, t *scs
 // executeReceiveCopyOperatingParameters is RECEIVE COPY OPERATING PARAMETERS
 // (SPC-4 r37 6.22).
 func (u *logicalUnit) executeReceiveCopyOperatingParameters(_ context.Context, t *scsi.Task) error {
-	t.SetDataIn(u.limits.operatingParameters(), parameterListLength(t.CDB()))
+	t.SetDataIn(u.limits().operatingParameters(), parameterListLength(t.CDB()))
 	return nil
 }
 

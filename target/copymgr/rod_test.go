@@ -160,7 +160,7 @@ func TestExtendedCopy_ROD_Refused(t *testing.T) {
 	if a := b.send(ctx, foreign, lunA, copyOutCDB(0, 0, uint32(len(p))), p); a.code() != "5/23/00" {
 		t.Errorf("the token of another initiator: %s", a.code())
 	}
-	b.manager.rules = Rules{{From: []string{"volume0"}, To: []string{"volume1"}, Deny: true}}
+	b.manager.Reconfigure(Rules{{From: []string{"volume0"}, To: []string{"volume1"}, Deny: true}})
 	if a := b.extendedCopy(lunA, 0, p); a.code() != "A/0D/02" {
 		t.Errorf("against a rule: %s", a.code())
 	}

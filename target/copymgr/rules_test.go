@@ -36,7 +36,7 @@ func TestRules(t *testing.T) {
 func TestRules_Tokens(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	token := b.token(t, lunA, rangeOf{0, 8})
-	b.manager.rules = Rules{{From: []string{"volume0"}, To: []string{"volume1"}, Deny: true}, {From: []string{"volume2"}, Deny: true}}
+	b.manager.Reconfigure(Rules{{From: []string{"volume0"}, To: []string{"volume1"}, Deny: true}, {From: []string{"volume2"}, Deny: true}})
 	a := b.writeUsing(lunB, 1, writeParameters(token, 0, rangeOf{0, 1}))
 	if a.code() != "5/20/02" {
 		t.Errorf("forbidden destination: %s", a.code())

@@ -48,8 +48,8 @@ func TestStats_RefusalKinds(t *testing.T) {
 		{"token", func() answer { return b.writeUsing(lunB, 1, writeParameters(make([]byte, 512), 0, rangeOf{0, 1})) },
 			nameWriteUsingToken, "23h/0Ah", tokens.ErrInvalidLength.Error()},
 		{"rule", func() answer {
-			b.manager.rules = Rules{{From: []string{"volume0"}, Deny: true}}
-			defer func() { b.manager.rules = nil }()
+			b.manager.Reconfigure(Rules{{From: []string{"volume0"}, Deny: true}})
+			defer b.manager.Reconfigure(nil)
 			return populate(b.nexus, lunA)
 		}, namePopulateToken, "20h/02h", errRule.Error()},
 		{"parameter list", func() answer {

@@ -1,0 +1,109 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"odx/backstore"
+	"odx/blockdev"
+	"odx/conf"
+)
+
+// RevertRequest says which volume gets the content of which.
+type RevertRequest struct {
+	// Snapshot is a snapshot, or any other volume.
+	Snapshot string
+	// Volume gets its content and size; empty: the volume that it is a snapshot of.
+	Volume string
+	// Force also reverts a LUN that initiators are logged in to. What they have cached of
+	// it is wrong then.
+	Force bool
+}
+
+// ErrLoggedIn: initiators are logged in to a LUN on the volume.
+var ErrLoggedIn = fmt.Errorf("%w by initiators", ErrInUse)
+
+// RenameVolume gives a volume that is no LUN of the configuration, and below no view,
+// another name. Its identity stays. It is durable on return.
+func (s *Store) RenameVolume(ctx context.Context, old, name string) (Volume, error) {
+	if err := checkVolumeName(name); err != nil {
+		return Volume{}, err
+	}
+	v, err := s.volume(old)
+	if err != nil {
+		return Volume{}, err
+	}
+	if IsScratchVolume(old) {
+		return Volume{}, fmt.Errorf("%w: %s is not finished", blockdev.ErrInvalid, old)
+	}
+	// Which volume is a LUN is decided by its name: with both names in the configuration
+	// and in the store, a start between the two changes would create an empty volume.
+	if err := errors.Join(s.checkNoLUN(volumeMedium(old)), s.checkServed(old)); err != nil {
+		return Volume{}, err
+	}
+	if err := s.store.RenameVolume(ctx, old, name); err != nil {
+		return Volume{}, err
+	}
+	s.log.WithField("volume", name).WithField("before", old).Info("volume renamed")
+	return s.describe(v), nil
+}
+
+// RevertVolume gives a volume the content and size of a snapshot. The volume keeps its
+// name and identity, the snapshot stays. Initiators that have the volume as a LUN get unit
+// attentions. ErrLoggedIn: some have it, and the request has no Force.
+func (s *Store) RevertVolume(ctx context.Context, r RevertRequest) (Volume, error) {
+	from, err := s.volume(r.Snapshot)
+	if err != nil {
+		return Volume{}, err
+	}
+	origin, _ := from.Origin()
+	name := cmp.Or(r.Volume, origin)
+	if name == "" {
+		return Volume{}, fmt.Errorf("%w: volume %s is a snapshot of no volume that there is; name the volume that is to be reverted", blockdev.ErrInvalid, r.Snapshot)
+	}
+	v, err := s.volume(name)
+	if err != nil {
+		return Volume{}, err
+	}
+	if err := s.checkRevert(v, from.Size(), r.Force); err != nil {
+		return Volume{}, err
+	}
+	if err := v.Revert(ctx, from); err != nil {
+		return Volume{}, err
+	}
+	if s.server != nil {
+		s.server.Renewed(name)
+	}
+	s.log.WithField("volume", name).WithField("to", r.Snapshot).Info("volume reverted")
+	return s.describe(v), nil
+}
+
+// checkRevert returns why a volume cannot get another content, of size bytes.
+func (s *Store) checkRevert(v *backstore.Volume, size int64, force bool) error {
+	if err := s.checkServed(v.Name()); err != nil {
+		return err
+	}
+	for _, l := range s.lunsOn(volumeMedium(v.Name())) {
+		if size%int64(l.BlockSize) != 0 {
+			return fmt.Errorf("%w: %d bytes are not a multiple of the block size %d of LUN %d of %s", blockdev.ErrInvalid, size, l.BlockSize, l.Number, l.target)
+		}
+		if l.Size > size {
+			return fmt.Errorf("%w: the snapshot has %s, and the configuration says that LUN %d of %s has %s, so that the next start would not serve it; change or remove its size first",
+				blockdev.ErrInvalid, conf.FormatSize(size), l.Number, l.target, conf.FormatSize(l.Size))
+		}
+	}
+	if force || s.server == nil {
+		return nil
+	}
+	for _, session := range s.server.Status().Sessions {
+		for _, l := range session.LUNs {
+			if slices.Contains(l.Over, v.Name()) {
+				return fmt.Errorf("volume %s: %w: LUN %d of %s, by %s; log out there, or force it", v.Name(), ErrLoggedIn, l.Number, session.Target, session.Initiator)
+			}
+		}
+	}
+	return nil
+}
