@@ -28,7 +28,9 @@ func newStore(o Options) *Store {
 		parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, space: &s.space, durable: &s.durable,
 		indexLoaded: make(chan struct{}),
 	}
-	s.scrubs = scrubplan.Plan{Records: planRecords{s}, Every: o.ScrubEvery, Scrub: s.scheduledScrub, Log: s.log}
+	s.scrubs = &scrubplan.Plan{Records: planRecords{s}, Every: o.ScrubEvery, Scrub: s.scheduledScrub, Log: s.log}
+	s.scrubRate.Store(o.ScrubBytesPerSecond)
+	s.storeDuplicates.Store(o.StoreDuplicates)
 	s.cleaner = cleaner{
 		parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, space: &s.space, writer: &s.writer, opMu: &s.opMu,
 		checkpoint: s.Checkpoint, distrust: s.reader.distrust,

@@ -52,7 +52,7 @@ func (s *Store) Scrub(ctx context.Context, o ScrubOptions) (ScrubResult, error) 
 		err = s.findUses(ctx, c.result.Damages)
 	}
 	c.result.Mended = s.Mended()
-	if err == nil && s.opts.ScrubEvery > 0 && !s.opts.ReadOnly {
+	if err == nil && s.scrubs.Current() > 0 && !s.opts.ReadOnly {
 		s.scrubs.Ended(ctx, scrubplan.Last{
 			ReadBytes: c.result.ReadBytes, Damaged: c.result.Damaged, MendedBytes: c.result.MendedBytes, LostRows: len(c.result.Metadata),
 		}, time.Since(start))

@@ -39,7 +39,7 @@ func (r planRecords) Put(ctx context.Context, key, value []byte) error {
 func (s *Store) scheduledScrub(ctx context.Context) error {
 	start := time.Now()
 	s.log.Info("scrubbing the store")
-	r, err := s.Scrub(ctx, ScrubOptions{BytesPerSecond: s.opts.ScrubBytesPerSecond})
+	r, err := s.Scrub(ctx, ScrubOptions{BytesPerSecond: s.scrubRate.Load()})
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,7 @@ package backstore
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/sirupsen/logrus"
 
@@ -63,7 +64,10 @@ type Store struct {
 	space       space
 	cleaner     cleaner
 	copies      copyBuffers
-	scrubs      scrubplan.Plan
+	scrubs      *scrubplan.Plan
+	scrubRate   atomic.Int64 // bytes per second of scheduled scrubs
+
+	storeDuplicates atomic.Bool // see Options
 
 	// auditMu is held by Stats and by Check: one holds references to trees that
 	// the other would not find an owner for. Outermost of all locks.

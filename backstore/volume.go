@@ -264,7 +264,7 @@ func (v *Volume) applyPlan(ctx context.Context, op *operation, plan *writePlan, 
 func (v *Volume) newPlan() *writePlan {
 	p := v.store.writer.newPlan()
 	p.rec.Volume = v.number
-	p.deduplicate = !v.store.opts.StoreDuplicates && !v.storeDuplicates.Load()
+	p.deduplicate = !v.store.storeDuplicates.Load() && !v.storeDuplicates.Load()
 	return p
 }
 

@@ -3,6 +3,7 @@ package scrubplan
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -22,11 +23,43 @@ type Records interface {
 // Plan is when a store is scrubbed.
 type Plan struct {
 	Records Records
-	// Every is the time from the end of one scrub to the next; 0: there is none.
+	// Every is the time from the end of one scrub to the next; 0: there is none. It is
+	// what Run begins with; see SetEvery.
 	Every time.Duration
 	// Scrub scrubs the store, and calls Ended.
 	Scrub func(context.Context) error
 	Log   *logrus.Entry
+
+	mu      sync.Mutex    // guards Every and changed
+	changed chan struct{} // closed when Every changes; nil while Run does not look at it
+}
+
+// SetEvery changes the time from the end of one scrub to the next; 0: there is none. A scrub
+// that runs goes on.
+func (p *Plan) SetEvery(every time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.Every = every
+	if p.changed != nil {
+		close(p.changed)
+		p.changed = nil
+	}
+}
+
+// Current returns the time from the end of one scrub to the next.
+func (p *Plan) Current() time.Duration {
+	every, _ := p.schedule()
+	return every
+}
+
+// schedule returns Every, and a channel that is closed when it changes.
+func (p *Plan) schedule() (every time.Duration, changed <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.changed == nil {
+		p.changed = make(chan struct{})
+	}
+	return p.Every, p.changed
 }
 
 // Last returns what the last scrub found; ok is false when nothing is known, of a record of
@@ -58,20 +91,28 @@ func (p *Plan) Ended(ctx context.Context, found Last, took time.Duration) {
 
 // Run scrubs the store whenever it is due, until ctx ends.
 func (p *Plan) Run(ctx context.Context) {
-	if p.Every == 0 {
-		return
-	}
-	for p.wait(ctx, p.due(ctx)) {
+	for ctx.Err() == nil {
+		every, changed := p.schedule()
+		if every == 0 {
+			select {
+			case <-ctx.Done():
+			case <-changed:
+			}
+			continue
+		}
+		if !wait(ctx, changed, p.due(ctx, every)) {
+			continue
+		}
 		if err := p.Scrub(ctx); err != nil && ctx.Err() == nil {
 			p.Log.WithError(err).Warn("scrubbing stopped; it is tried again an hour later")
-			p.wait(ctx, retry)
+			wait(ctx, nil, retry)
 		}
 	}
 }
 
 // due returns how long it is until the next scrub. A store that was never scrubbed counts
 // from now on.
-func (p *Plan) due(ctx context.Context) time.Duration {
+func (p *Plan) due(ctx context.Context, every time.Duration) time.Duration {
 	last, ok, err := p.Last()
 	if err == nil && !ok {
 		last.Since = now()
@@ -79,17 +120,19 @@ func (p *Plan) due(ctx context.Context) time.Duration {
 	}
 	if err != nil {
 		p.Log.WithError(err).Warn("when the store was scrubbed last cannot be read or stored")
-		return p.Every
+		return every
 	}
-	return time.Until(last.Since.Add(p.Every))
+	return time.Until(last.Since.Add(every))
 }
 
-// wait reports whether the time has passed before ctx ended.
-func (p *Plan) wait(ctx context.Context, d time.Duration) bool {
+// wait reports whether the time has passed before ctx ended and changed was closed.
+func wait(ctx context.Context, changed <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
+		return false
+	case <-changed:
 		return false
 	case <-timer.C:
 		return ctx.Err() == nil
