@@ -17,6 +17,9 @@ const scratchVolumePrefix = hiddenPrefix + "part-"
 // IsScratchVolume reports whether StartVolume gave the name.
 func IsScratchVolume(name string) bool { return strings.HasPrefix(name, scratchVolumePrefix) }
 
+// NewScratchVolume returns a new name of that kind.
+func NewScratchVolume() string { return scratchVolumePrefix + rand.Text() }
+
 // StartVolume creates a hidden volume of size bytes, which FinishVolume renames to
 // name. Unfinished volumes are removed when the store is served again.
 func (s *Store) StartVolume(ctx context.Context, name string, size int64) (Volume, error) {
@@ -29,7 +32,7 @@ func (s *Store) StartVolume(ctx context.Context, name string, size int64) (Volum
 	if err := s.RemoveUnfinishedVolumes(ctx); err != nil {
 		return Volume{}, err
 	}
-	v, err := s.store.CreateVolume(ctx, scratchVolumePrefix+rand.Text(), size)
+	v, err := s.store.CreateVolume(ctx, NewScratchVolume(), size)
 	if err != nil {
 		return Volume{}, err
 	}

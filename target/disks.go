@@ -33,15 +33,33 @@ type fileUse struct {
 	user     string
 }
 
+// openFile is the disk in a file of the store, which all its users share.
+type openFile struct {
+	device view.Device
+	names  []string // the file and the parents of the disk
+	user   string
+	// readOnly: it was opened so, which a later user cannot change.
+	readOnly bool
+}
+
+// errOpenReadOnly: a file is to be written to and is open for reading alone.
+var errOpenReadOnly = errors.New("it is open read-only; take its LUNs out of the configuration with one reload, and add them with the next")
+
 // fileDevice opens the disk in a file of the store, which all its users share. It
 // creates a missing disk that has a size. An error can be an unusableDisk.
 func (s *views) fileDevice(ctx context.Context, u fileUse) (d view.Device, fresh bool, err error) {
-	if d := s.files[u.name]; d != nil {
-		return d, false, nil
+	if f := s.files[u.name]; f != nil {
+		if f.readOnly && !u.readOnly {
+			return nil, false, errOpenReadOnly
+		}
+		return f.device, false, nil
 	}
 	_, err = s.media.store.File(u.name)
 	if fresh = errors.Is(err, backstore.ErrNotFound) && u.size != 0; fresh {
 		err = s.media.disks.Make(ctx, u.name, u.size, int64(u.sector))
+		if made := s.media.made; made != nil && err == nil {
+			made.files = append(made.files, u.name)
+		}
 	}
 	if err != nil {
 		return nil, false, err
@@ -51,8 +69,7 @@ func (s *views) fileDevice(ctx context.Context, u fileUse) (d view.Device, fresh
 		if err != nil {
 			return nil, false, err
 		}
-		d = view.Base(s.media.tokens.Engine(), f)
-		s.media.users.add(u.name, u.user)
+		s.files[u.name] = &openFile{device: view.Base(s.media.tokens.Engine(), f), names: []string{u.name}, user: u.user}
 	} else {
 		open := s.media.disks.Serve
 		if u.readOnly {
@@ -62,12 +79,12 @@ func (s *views) fileDevice(ctx context.Context, u fileUse) (d view.Device, fresh
 		if err != nil {
 			return nil, false, &unusableDisk{err}
 		}
-		d = served.Disk
-		for _, f := range served.Files {
-			s.media.users.add(f, u.user)
-		}
+		s.files[u.name] = &openFile{device: served.Disk, names: served.Files, user: u.user, readOnly: u.readOnly}
 		s.closers = append(s.closers, viewCloser{admin.FilePrefix + u.name, served.Close})
 	}
-	s.files[u.name] = d
-	return d, fresh, nil
+	f := s.files[u.name]
+	for _, name := range f.names {
+		s.media.users.add(name, u.user)
+	}
+	return f.device, fresh, nil
 }

@@ -68,7 +68,7 @@ func TestFilesOverISCSI(t *testing.T) {
 			t.Errorf("LUN %d: %v", lun, err)
 		}
 	}
-	id := s.units["file:images/a.vhdx"].ID()
+	id := s.state.Load().unit("file:images/a.vhdx").ID()
 	disks, err := s.admin.DiskManager(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +100,7 @@ func TestFilesOverISCSI(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = start(t, cfg)
-	if s.units["file:images/a.vhdx"].ID() != id {
+	if s.state.Load().unit("file:images/a.vhdx").ID() != id {
 		t.Error("the identity of a LUN changed because its file was compacted")
 	}
 	for lun, data := range want {

@@ -78,7 +78,7 @@ func (v prefixVolume) Size() int64 { return v.size }
 func (s *views) backingLeg(v *conf.View, d conf.Device) (view.Leg, error) {
 	info, err := os.Stat(d.Backing)
 	fresh := errors.Is(err, fs.ErrNotExist)
-	b, err := s.media.openBacking(d.Backing, v.Size)
+	b, err := s.media.openBacking(viewMedium(v.Name), d.Backing, v.Size)
 	if err != nil {
 		return view.Leg{}, err
 	}
@@ -89,7 +89,7 @@ func (s *views) backingLeg(v *conf.View, d conf.Device) (view.Leg, error) {
 		if err != nil {
 			return view.Leg{}, fmt.Errorf("open %s: %w", d.Backing, err)
 		}
-		s.media.backings = append(s.media.backings, f)
+		s.media.backings[viewMedium(v.Name)] = append(s.media.backings[viewMedium(v.Name)], f)
 		s.legFiles[d.Backing] = f
 		b, leg.Files = prefixVolume{b, f.data}, []view.Stamped{f}
 	}

@@ -143,7 +143,7 @@ func TestService_LostRecords(t *testing.T) {
 			w := makeLostWorld(t, s)
 			prefix := tt.prefix
 			if kind, ok := strings.CutPrefix(prefix, "unit/%"); ok {
-				id := s.units["volume a"].ID()
+				id := s.state.Load().unit("volume a").ID()
 				prefix = fmt.Sprintf("unit/%x", id) + kind
 				if err := admin.NewUnitRecords(s.store, id).Save(t.Context(), kind[1:], []byte("is never decoded, as it is lost")); err != nil {
 					t.Fatal(err)

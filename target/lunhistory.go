@@ -11,8 +11,6 @@ import (
 
 	"odx/backstore"
 	"odx/conf"
-	"odx/target/iscsi"
-	"odx/target/scsi"
 )
 
 // lunHistoryKey is the key of the LUN history in the store, and lunHistoryVersion its
@@ -151,31 +149,29 @@ func (h *lunHistory) replaced() map[place]bool {
 
 // compareLUNs updates the history and logs the LUNs that have another logical unit than
 // before. It returns the LUNs for which that was ever the case.
-func (s *Service) compareLUNs(h *lunHistory, targets []iscsi.TargetConfig) map[place]bool {
-	for i := range targets {
-		t, device := &s.cfg.Targets[i], targets[i].DeviceServer.(*scsi.Target)
-		for _, lun := range device.LUNs() {
-			s.compareLUN(h, place{t.Name, "", lun}, device.LU(lun))
+func (s *Service) compareLUNs(h *lunHistory, st *state) map[place]bool {
+	for i := range st.cfg.Targets {
+		t := &st.cfg.Targets[i]
+		medium := map[uint16]string{}
+		for k := range t.LUNs {
+			l := &t.LUNs[k]
+			medium[l.Number] = l.Medium()
+			s.compareLUN(h, place{t.Name, "", l.Number}, st, l.Medium())
 		}
 		for i := range t.Access {
 			a := &t.Access[i]
 			for _, m := range a.LUNs {
-				s.compareLUN(h, place{t.Name, accessKey(a), m.As}, device.LU(m.LUN))
+				s.compareLUN(h, place{t.Name, accessKey(a), m.As}, st, medium[m.LUN])
 			}
 		}
 	}
 	return h.replaced()
 }
 
-func (s *Service) compareLUN(h *lunHistory, at place, lu *scsi.LogicalUnit) {
+func (s *Service) compareLUN(h *lunHistory, at place, st *state, medium string) {
+	lu := st.unit(medium)
 	if lu == nil {
 		return
-	}
-	var medium string
-	for name, unit := range s.units {
-		if unit == lu {
-			medium = name
-		}
 	}
 	id := lu.ID()
 	before := h.serve(servedLUN{Target: at.target, Access: at.access, LUN: at.lun, Unit: hex.EncodeToString(id[:]), Medium: medium})

@@ -31,16 +31,22 @@ type media struct {
 	disks  *vhd.Manager
 	users  *fileUsers
 
-	leftOut  map[string]error // why a medium is not served, by conf.LUN.Medium
-	backings []io.Closer      // plain files that are open
+	leftOut map[string]error // why a medium is not served, by conf.LUN.Medium
+	// backings are plain files that are open, by the medium that they were opened for.
+	backings map[string][]io.Closer
+	// made is what was created for a configuration that is not in force yet; nil at the
+	// start, which creates media under their names.
+	made *creation
 }
 
-// close closes the plain files.
-func (m *media) close() (errs []error) {
-	for _, c := range m.backings {
+// closeBackings closes the plain files of a medium.
+func (m *media) closeBackings(medium string) error {
+	var errs []error
+	for _, c := range m.backings[medium] {
 		errs = append(errs, c.Close())
 	}
-	return errs
+	delete(m.backings, medium)
+	return errors.Join(errs...)
 }
 
 // fileUsers has the users of the open files of the store: LUNs and views.
@@ -54,6 +60,15 @@ func (u *fileUsers) add(file, user string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.by[file] = user
+}
+
+// remove records that files are not open any more.
+func (u *fileUsers) remove(files []string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, f := range files {
+		delete(u.by, f)
+	}
 }
 
 // of returns the user of a file, "" if it is not open.
@@ -110,13 +125,23 @@ func (m *media) checkViews() {
 			if d.View != "" || v.Size != 0 {
 				continue
 			}
-			if err := m.deviceExists(d); errors.Is(err, fs.ErrNotExist) || errors.Is(err, backstore.ErrNotFound) {
-				m.leaveOut(viewMedium(v.Name), m.cfg.Problem(v.Key, "view %s: %s does not exist; give the view a size to create it", v.Name, d))
-			} else if err != nil {
-				m.leaveOut(viewMedium(v.Name), m.cfg.Problem(v.Key, "view %s: %s cannot be used: %v", v.Name, d, err))
+			if err := m.checkDevice(v, d); err != nil {
+				m.leaveOut(viewMedium(v.Name), err)
 			}
 		}
 	}
+}
+
+// checkDevice returns why a device below a view that creates none cannot be used.
+func (m *media) checkDevice(v *conf.View, d conf.Device) error {
+	err := m.deviceExists(d)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, backstore.ErrNotFound):
+		return m.cfg.Problem(v.Key, "view %s: %s does not exist; give the view a size to create it", v.Name, d)
+	case err != nil:
+		return m.cfg.Problem(v.Key, "view %s: %s cannot be used: %v", v.Name, d, err)
+	}
+	return nil
 }
 
 func (m *media) deviceExists(d conf.Device) error {
@@ -158,7 +183,7 @@ func (m *media) checkSome() error {
 // the configuration.
 func (m *media) leaveOut(medium string, err error) {
 	m.leftOut[medium] = err
-	m.log.WithField("medium", medium).WithError(err).Error("medium not served, its LUNs are left out; repair it or change the configuration, and restart")
+	m.log.WithField("medium", medium).WithError(err).Error("medium not served, its LUNs are left out; repair it or change the configuration, and reload")
 }
 
 // existingSize returns the size in bytes of the medium of l.
@@ -171,7 +196,7 @@ func (m *media) existingSize(ctx context.Context, l *conf.LUN) (int64, error) {
 		return size, err
 	}
 	if l.Volume != "" {
-		v, err := m.store.Volume(l.Volume)
+		v, err := m.volume(l.Volume)
 		if err != nil {
 			return 0, err
 		}
@@ -235,12 +260,20 @@ func (m *media) openObject(d conf.Device) (*backstore.Volume, error) {
 	if d.File != "" {
 		return m.store.File(d.File)
 	}
-	return m.store.Volume(d.Volume)
+	return m.volume(d.Volume)
+}
+
+// volume returns the volume that has a name, or will have it.
+func (m *media) volume(name string) (*backstore.Volume, error) {
+	if m.made != nil && m.made.volumes[name] != nil {
+		return m.made.volumes[name], nil
+	}
+	return m.store.Volume(name)
 }
 
 // openVolume returns the volume of that name, and creates a missing one.
 func (m *media) openVolume(ctx context.Context, l *conf.LUN) (*backstore.Volume, error) {
-	v, err := m.store.Volume(l.Volume)
+	v, err := m.volume(l.Volume)
 	if !errors.Is(err, backstore.ErrNotFound) {
 		return v, err
 	}
@@ -248,6 +281,9 @@ func (m *media) openVolume(ctx context.Context, l *conf.LUN) (*backstore.Volume,
 }
 
 func (m *media) makeVolume(ctx context.Context, name string, size int64) (*backstore.Volume, error) {
+	if m.made != nil {
+		return m.made.volume(ctx, name, size)
+	}
 	v, err := m.store.CreateVolume(ctx, name, size)
 	if err != nil {
 		return nil, fmt.Errorf("create volume %s: %w", name, err)
@@ -269,11 +305,14 @@ func checkBacking(path string) error {
 	return nil
 }
 
-// openBacking opens a plain file through gotgt, and creates a missing one that has a
-// size.
-func (m *media) openBacking(path string, size int64) (blockdev.Volume, error) {
+// openBacking opens a plain file through gotgt for a medium, and creates a missing one that
+// has a size.
+func (m *media) openBacking(medium, path string, size int64) (blockdev.Volume, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err == nil {
+		if m.made != nil {
+			m.made.plain = append(m.made.plain, path)
+		}
 		err = errors.Join(f.Truncate(size), f.Close())
 	} else if errors.Is(err, fs.ErrExist) {
 		err = nil
@@ -288,7 +327,7 @@ func (m *media) openBacking(path string, size int64) (blockdev.Volume, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	m.backings = append(m.backings, v)
+	m.backings[medium] = append(m.backings[medium], v)
 	return v, nil
 }
 

@@ -75,14 +75,14 @@ views: `+tt.views+"\n")
 			if !strings.Contains(log.String(), "perhaps an older copy") {
 				t.Error("no warning")
 			}
-			m := s.views.devices["m"].(*view.Mirror)
+			m := s.state.Load().views.devices["m"].(*view.Mirror)
 			if err := m.Resync(t.Context()); err != nil || len(m.InSync()) != 2 {
 				t.Errorf("resync: %v; in sync: %v", err, m.InSync())
 			}
 			stop(t, s)
 			// And once more, with nothing replaced.
 			s, log = startLogging(t, cfg)
-			m = s.views.devices["m"].(*view.Mirror)
+			m = s.state.Load().views.devices["m"].(*view.Mirror)
 			if len(m.InSync()) != 2 || strings.Contains(log.String(), "leg of the mirror") {
 				t.Errorf("after an ordinary restart: in sync %v; %v", m.InSync(), log.String())
 			}

@@ -3,6 +3,7 @@ package target
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -22,7 +23,6 @@ import (
 // portals are the portals of a configuration. Those that cannot be bound at the start,
 // for lack of their address for example, are retried while the others serve.
 type portals struct {
-	cfg   *conf.Config
 	retry time.Duration
 	held  *standby.Held // sockets of the server before this one; may be nil
 
@@ -39,16 +39,16 @@ type portal struct {
 // portalRetry is the interval of attempts to bind a portal.
 const portalRetry = 5 * time.Second
 
-// bind binds the portals, which do not accept connections yet. If none can be bound, it
-// returns conf.Problems.
-func (ps *portals) bind(ctx context.Context, log *logrus.Entry) error {
+// bind binds the portals of a configuration, which do not accept connections yet. If none
+// can be bound, it returns conf.Problems.
+func (ps *portals) bind(ctx context.Context, cfg *conf.Config, log *logrus.Entry) error {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	var problems conf.Problems
-	for i, p := range ps.cfg.Portals {
+	for i, p := range cfg.Portals {
 		l, err := ps.held.Listen(ctx, p.Network(), p.String())
 		if err != nil {
-			problem := portalProblem(ps.cfg, i, err)
+			problem := portalProblem(cfg, i, err)
 			problems = append(problems, problem)
 			err = problem
 		}
@@ -89,7 +89,7 @@ func (ps *portals) missing() []portal {
 }
 
 // bindMissing retries the portals that are not bound until all are, or ctx ends, and
-// calls serve with each.
+// calls serve with each. A reload adds none that is not bound.
 func (ps *portals) bindMissing(ctx context.Context, log *logrus.Entry, serve func(portal)) {
 	tick := time.NewTicker(ps.retry)
 	defer tick.Stop()
@@ -99,8 +99,8 @@ func (ps *portals) bindMissing(ctx context.Context, log *logrus.Entry, serve fun
 			return
 		case <-tick.C:
 		}
-		for i, p := range ps.cfg.Portals {
-			if p, ok := ps.bindAgain(ctx, i, p); ok {
+		for _, p := range ps.missing() {
+			if p, ok := ps.bindAgain(ctx, p.Portal); ok {
 				log.WithField("portal", p.String()).Info("portal bound")
 				serve(p)
 			}
@@ -108,16 +108,17 @@ func (ps *portals) bindMissing(ctx context.Context, log *logrus.Entry, serve fun
 	}
 }
 
-// bindAgain binds portal i if it is not bound, and reports success.
-func (ps *portals) bindAgain(ctx context.Context, i int, c conf.Portal) (p portal, ok bool) {
+// bindAgain binds a portal if it is in the list and not bound, and reports success.
+func (ps *portals) bindAgain(ctx context.Context, c conf.Portal) (p portal, ok bool) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if ps.list[i].listener != nil {
+	i := slices.IndexFunc(ps.list, func(p portal) bool { return p.listener == nil && p.Portal == c })
+	if i < 0 {
 		return portal{}, false
 	}
 	l, err := ps.held.Listen(ctx, c.Network(), c.String())
 	if err != nil {
-		ps.list[i].err = portalProblem(ps.cfg, i, err)
+		ps.list[i].err = bindProblem(c, err)
 		return portal{}, false
 	}
 	ps.list[i].listener, ps.list[i].err = l, nil
@@ -134,31 +135,112 @@ func (ps *portals) close() (errs []error) {
 	return errs
 }
 
+// next is the list of portals of a configuration that is to be applied.
+type nextPortals struct {
+	list        []portal
+	bound, left []portal // those that are new, and those that are not in list
+}
+
+// prepare binds the portals of a configuration that are new. An error is conf.Problems;
+// nothing is bound then.
+func (ps *portals) prepare(ctx context.Context, cfg *conf.Config) (*nextPortals, error) {
+	n := &nextPortals{left: ps.all()}
+	var problems conf.Problems
+	var added []int
+	for i, p := range cfg.Portals {
+		k := slices.IndexFunc(n.left, func(old portal) bool { return old.Network() == p.Network() && old.String() == p.String() })
+		if k < 0 {
+			n.list, added = append(n.list, portal{Portal: p}), append(added, i)
+			continue
+		}
+		n.list = append(n.list, portal{p, n.left[k].listener, n.left[k].err})
+		n.left = slices.Delete(n.left, k, k+1)
+	}
+	for _, i := range added {
+		p := &n.list[i]
+		if p.listener, p.err = ps.held.Listen(ctx, p.Network(), p.String()); p.err != nil {
+			problems = append(problems, n.problem(cfg, i, p.err))
+			continue
+		}
+		n.bound = append(n.bound, *p)
+	}
+	if len(problems) > 0 {
+		return nil, errors.Join(problems, n.undo())
+	}
+	return n, nil
+}
+
+// problem is portalProblem for a portal that is new in a reload.
+func (n *nextPortals) problem(cfg *conf.Config, i int, err error) conf.Problem {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		for _, old := range n.left {
+			if old.Port == cfg.Portals[i].Port {
+				return cfg.Problem(conf.PortalKey(i), "%s cannot be bound while %s is, which leaves with this reload; take that out with one reload, and add this one with the next", cfg.Portals[i], old)
+			}
+		}
+	}
+	return portalProblem(cfg, i, err)
+}
+
+// undo closes what prepare has bound.
+func (n *nextPortals) undo() error {
+	var errs []error
+	for _, p := range n.bound {
+		errs = append(errs, p.listener.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// commit makes n the portals. A portal that was bound in the meantime stays bound.
+func (ps *portals) commit(n *nextPortals) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	for i := range n.list {
+		p := &n.list[i]
+		if p.listener != nil {
+			continue
+		}
+		if k := slices.IndexFunc(ps.list, func(old portal) bool { return old.Network() == p.Network() && old.String() == p.String() }); k >= 0 {
+			p.listener, p.err = ps.list[k].listener, ps.list[k].err
+		}
+	}
+	for i := range n.left {
+		if k := slices.IndexFunc(ps.list, func(old portal) bool { return old.Portal == n.left[i].Portal }); k >= 0 {
+			n.left[i].listener = ps.list[k].listener
+		}
+	}
+	ps.list = n.list
+}
+
 // portalProblem returns, in one line, why portal i cannot be bound.
 func portalProblem(cfg *conf.Config, i int, err error) conf.Problem {
-	p, key := cfg.Portals[i], conf.PortalKey(i)
+	return cfg.Problem(conf.PortalKey(i), "%v", bindProblem(cfg.Portals[i], err))
+}
+
+// bindProblem returns, in one line, why a portal cannot be bound.
+func bindProblem(p conf.Portal, err error) error {
 	var dns *net.DNSError
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return cfg.Problem(key, "%s is in use by another program; stop it, or choose another port", p)
+		return fmt.Errorf("%s is in use by another program; stop it, or choose another port", p)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return cfg.Problem(key, "%s is not an address of this machine; choose one that `ip address` lists, or 0.0.0.0", p)
+		return fmt.Errorf("%s is not an address of this machine; choose one that `ip address` lists, or 0.0.0.0", p)
 	case errors.Is(err, syscall.EAFNOSUPPORT):
-		return cfg.Problem(key, "%s cannot be used: this machine has no IPv6; take the portal out", p)
+		return fmt.Errorf("%s cannot be used: this machine has no IPv6; take the portal out", p)
 	case errors.Is(err, syscall.EACCES):
-		return cfg.Problem(key, "%s may not be used by this user; choose a port above 1023", p)
+		return fmt.Errorf("%s may not be used by this user; choose a port above 1023", p)
 	case errors.As(err, &dns):
-		return cfg.Problem(key, "%s cannot be resolved (%v); write an IP address", p.Host, dns.Err)
+		return fmt.Errorf("%s cannot be resolved (%v); write an IP address", p.Host, dns.Err)
 	default:
-		return cfg.Problem(key, "cannot listen on %s: %v", p, err)
+		return fmt.Errorf("cannot listen on %s: %v", p, err)
 	}
 }
 
-// portGroups returns the target port groups of t: one for each of its portal groups,
+// portGroupsOf returns the target port groups of t: one for each of its portal groups,
 // ascending, with their numbers.
-func (s *Service) portGroups(t *conf.Target, numbers *portNumbers) ([]scsi.PortGroup, error) {
+func portGroupsOf(cfg *conf.Config, t *conf.Target, numbers *portNumbers) ([]scsi.PortGroup, error) {
 	var tags []uint16
-	for _, p := range s.cfg.Portals {
+	for _, p := range cfg.Portals {
 		if t.ReachedBy(p) {
 			tags = append(tags, p.Group)
 		}
@@ -228,24 +310,21 @@ type LUN struct {
 // LUNs returns every LUN, in the order of the configuration.
 func (s *Service) LUNs() []LUN {
 	var luns []LUN
-	bound := s.portals.bound()
-	for _, t := range s.cfg.Targets {
-		for i := range t.LUNs {
-			l := &t.LUNs[i]
-			lun := LUN{Target: t.Name, Number: l.Number, Medium: l.Medium(), ReadOnly: l.ReadOnly, Over: s.objectsOf(l)}
-			if unit := s.units[l.Medium()]; unit != nil {
-				lun.Size, lun.ReadOnly = unit.Volume().Size(), unit.ReadOnly()
-			} else if err := s.media.leftOut[l.Medium()]; err != nil {
-				lun.Problem = err.Error()
-			}
-			for _, p := range bound {
-				if !t.ReachedBy(p.Portal) {
-					continue
-				}
-				lun.URLs = append(lun.URLs, "iscsi://"+reachable(p.listener.Addr())+"/"+t.Name+"/"+strconv.Itoa(int(l.Number)))
-			}
-			luns = append(luns, lun)
+	bound, st := s.portals.bound(), s.state.Load()
+	for t, l := range st.luns {
+		lun := LUN{Target: t.Name, Number: l.Number, Medium: l.Medium(), ReadOnly: l.ReadOnly, Over: st.objectsOf(l)}
+		if lu := st.unit(l.Medium()); lu != nil {
+			lun.Size, lun.ReadOnly = lu.Volume().Size(), lu.ReadOnly()
+		} else if err := st.media.leftOut[l.Medium()]; err != nil {
+			lun.Problem = err.Error()
 		}
+		for _, p := range bound {
+			if !t.ReachedBy(p.Portal) {
+				continue
+			}
+			lun.URLs = append(lun.URLs, "iscsi://"+reachable(p.listener.Addr())+"/"+t.Name+"/"+strconv.Itoa(int(l.Number)))
+		}
+		luns = append(luns, lun)
 	}
 	return luns
 }

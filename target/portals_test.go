@@ -70,9 +70,9 @@ func TestPortals_BindMissing(t *testing.T) {
 	}
 	address := taken.Addr().String()
 	cfg := parse(t, t.TempDir(), onPortals(`"127.0.0.1:0", "`+address+`"`))
-	s := newService(cfg, logs.Discard())
+	s := newService(logs.Discard())
 	s.portals.retry = time.Millisecond
-	if err := s.start(t.Context(), admin.Options{}, Inheritance{}); err != nil {
+	if err := s.start(t.Context(), cfg, admin.Options{}, Inheritance{}); err != nil {
 		t.Fatal(err)
 	}
 	defer stop(t, s)

@@ -15,15 +15,15 @@ const resolveLimit = 2 * time.Second
 
 // checkRedirects returns an error for targets that redirect initiators to this server
 // itself, which would redirect them again. It is called after the portals are bound.
-func (s *Service) checkRedirects(ctx context.Context) error {
+func checkRedirects(ctx context.Context, cfg *conf.Config, own []portal) error {
 	var problems conf.Problems
-	for i := range s.cfg.Targets {
-		t := &s.cfg.Targets[i]
+	for i := range cfg.Targets {
+		t := &cfg.Targets[i]
 		if t.Redirect == nil {
 			continue
 		}
-		if own := s.ownPortal(ctx, t.Redirect.To); own != "" {
-			problems = append(problems, s.cfg.Problem("targets["+strconv.Itoa(i)+"].redirect.to",
+		if own := ownPortal(ctx, t.Redirect.To, own); own != "" {
+			problems = append(problems, cfg.Problem("targets["+strconv.Itoa(i)+"].redirect.to",
 				"%s is a portal of this server (%s), which would redirect initiators again; write the address of another server", t.Redirect.To, own))
 		}
 	}
@@ -33,11 +33,11 @@ func (s *Service) checkRedirects(ctx context.Context) error {
 	return nil
 }
 
-// ownPortal returns the portal of this server at an address, empty if there is none or
+// ownPortal returns the portal of own, this server's, at an address, empty if there is none or
 // the address cannot be resolved.
-func (s *Service) ownPortal(ctx context.Context, to conf.Portal) string {
+func ownPortal(ctx context.Context, to conf.Portal, own []portal) string {
 	addresses := resolve(ctx, to.Host)
-	for _, p := range s.portals.all() {
+	for _, p := range own {
 		at, err := netip.ParseAddrPort(p.address())
 		if to.String() == p.Advertise || to.String() == p.String() {
 			return p.String()

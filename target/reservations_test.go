@@ -75,7 +75,7 @@ targets:
 	if err != nil {
 		t.Fatal(err)
 	}
-	groups, err := s.portGroups(&cfg.Targets[0], numbers)
+	groups, err := portGroupsOf(cfg, &cfg.Targets[0], numbers)
 	want := []scsi.PortGroup{{Tag: 1, ID: 1, Preferred: true}, {Tag: 2, ID: 2, State: scsi.Standby}}
 	if err != nil || !slices.Equal(groups, want) {
 		t.Errorf("port groups %+v, want %+v", groups, want)

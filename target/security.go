@@ -17,12 +17,13 @@ import (
 type secrets map[string][]byte
 
 // readSecrets reads every secret that cfg names, and reports all that cannot be
-// used. What is only unwise goes to log.
-func readSecrets(cfg *conf.Config, log *logrus.Entry) (secrets, error) {
+// used, and what is only unwise.
+func readSecrets(cfg *conf.Config) (secrets, []warning, error) {
 	all := secrets{}
+	var unwise []warning
 	var problems conf.Problems
 	read := func(u *conf.User) {
-		secret, warning, err := u.Secret.Read()
+		secret, doubt, err := u.Secret.Read()
 		if err == nil {
 			err = chap.CheckSecret(secret)
 		}
@@ -30,8 +31,8 @@ func readSecrets(cfg *conf.Config, log *logrus.Entry) (secrets, error) {
 			problems = append(problems, cfg.Problem(u.Secret.Key, "%v", err))
 			return
 		}
-		if warning != "" {
-			log.WithField("user", u.Name).Warn(cfg.Problem(u.Secret.Key, "%s", warning).Error())
+		if doubt != "" {
+			unwise = append(unwise, warning{"user", u.Name, cfg.Problem(u.Secret.Key, "%s", doubt).Error()})
 		}
 		all[u.Key] = secret
 	}
@@ -49,9 +50,9 @@ func readSecrets(cfg *conf.Config, log *logrus.Entry) (secrets, error) {
 		}
 	}
 	if len(problems) > 0 {
-		return nil, problems
+		return nil, unwise, problems
 	}
-	return all, nil
+	return all, unwise, nil
 }
 
 // namesOf returns the names of both directions in the whole configuration.
@@ -138,54 +139,66 @@ func viewOf(t *conf.Target, a *conf.Access, replaced map[place]bool) scsi.View {
 	return view
 }
 
-// secure sets authentication and access lists of the server and of its targets, which
-// are in the order of the configuration.
-func (s *Service) secure(o *iscsi.Options, targets []iscsi.TargetConfig, all secrets, replaced map[place]bool) (err error) {
-	challenges := &chap.Challenges{}
-	if o.DiscoveryAuthentication, err = all.authentication(&s.cfg.DiscoveryAuthentication, challenges); err != nil {
-		return err
+// targetConfigs returns what the transport has to serve: the targets, in the order of the
+// configuration, and the authentication of discovery sessions.
+func (s *Service) targetConfigs(st *state, replaced map[place]bool) ([]iscsi.TargetConfig, iscsi.Authentication, error) {
+	discovery, err := st.secrets.authentication(&st.cfg.DiscoveryAuthentication, s.challenges)
+	if err != nil {
+		return nil, discovery, err
 	}
-	for i := range targets {
-		t := &s.cfg.Targets[i]
-		if targets[i].Authentication, err = all.authentication(&t.Authentication, challenges); err != nil {
-			return err
+	var list []iscsi.TargetConfig
+	for i := range st.cfg.Targets {
+		t := &st.cfg.Targets[i]
+		c := iscsi.TargetConfig{
+			Name: t.Name, PortalGroups: t.PortalGroups, Redirect: redirect(t.Redirect), DeviceServer: st.devices[t.Name], Admit: admit(t, replaced),
 		}
-		targets[i].Admit = admit(t, replaced)
-		for at := range replaced {
-			if at.target == t.Name && at.access == "" {
-				targets[i].DeviceServer.(*scsi.Target).Replaced(at.lun)
-			}
+		if c.Authentication, err = st.secrets.authentication(&t.Authentication, s.challenges); err != nil {
+			return nil, discovery, err
 		}
+		list = append(list, c)
 	}
-	s.warnOfOpenTargets()
-	s.warnOfUnboundUsers()
-	return nil
+	return list, discovery, nil
 }
 
-// warnOfUnboundUsers logs the users that may log in under any initiator name of their
+// warnings returns what is unwise in a configuration that is served at these portals.
+func warnings(cfg *conf.Config, at []portal) []warning {
+	return append(openTargets(cfg, at), unboundUsers(cfg)...)
+}
+
+// warning is a line of the log.
+type warning struct {
+	field, value string
+	text         string
+}
+
+func (w *warning) log(log *logrus.Entry) { log.WithField(w.field, w.value).Warn(w.text) }
+
+// unboundUsers returns the users that may log in under any initiator name of their
 // target. Discovery sessions are excepted: they gain nothing by a name.
-func (s *Service) warnOfUnboundUsers() {
-	for i := range s.cfg.Targets {
-		for _, u := range s.cfg.Targets[i].Authentication.Users {
+func unboundUsers(cfg *conf.Config) (all []warning) {
+	for i := range cfg.Targets {
+		for _, u := range cfg.Targets[i].Authentication.Users {
 			if !u.Bound() {
-				s.log.WithField("user", u.Name).Warn(s.cfg.Problem(u.Key,
-					"the user may log in under the name of any initiator; give initiators, the names that it is for").Error())
+				all = append(all, warning{"user", u.Name, cfg.Problem(u.Key,
+					"the user may log in under the name of any initiator; give initiators, the names that it is for").Error()})
 			}
 		}
 	}
+	return all
 }
 
-// warnOfOpenTargets logs the targets that are open to everyone on other machines.
-func (s *Service) warnOfOpenTargets() {
+// openTargets returns the targets that are open to everyone on other machines.
+func openTargets(cfg *conf.Config, at []portal) (all []warning) {
 	local := true
-	for _, p := range s.portals.all() {
+	for _, p := range at {
 		a, err := netip.ParseAddrPort(p.address())
 		local = local && err == nil && a.Addr().IsLoopback()
 	}
-	for i := range s.cfg.Targets {
-		t := &s.cfg.Targets[i]
+	for i := range cfg.Targets {
+		t := &cfg.Targets[i]
 		if !local && t.Access == nil && (len(t.Authentication.Users) == 0 || !t.Authentication.Required) {
-			s.log.WithField("target", t.Name).Warn("target open to everyone who can reach a portal: it has no authentication and no access list")
+			all = append(all, warning{"target", t.Name, "target open to everyone who can reach a portal: it has no authentication and no access list"})
 		}
 	}
+	return all
 }

@@ -33,9 +33,10 @@ type spaceWatch struct {
 	log     *logrus.Entry
 	// total is the capacity of the store when the watch began, in bytes; threshold is
 	// the part of it at which to warn, 0 for no warning.
-	total, threshold int64
-	left             atomic.Int64
-	warned           bool // since the use was below the threshold
+	total     int64
+	threshold atomic.Int64
+	left      atomic.Int64
+	warned    bool // since the use was below the threshold
 }
 
 // newSpaceWatch returns a watch over a store with a soft threshold in per cent.
@@ -45,14 +46,21 @@ func newSpaceWatch(live func() int64, percent int, measure func() (int64, error)
 		return nil, err
 	}
 	w := &spaceWatch{live: live, measure: measure, log: log, total: live() + left}
-	w.threshold = int64(float64(w.total) * float64(percent) / 100)
+	w.warnAt(percent)
 	w.left.Store(left)
 	return w, nil
 }
 
+// warnAt sets the soft threshold in per cent. It returns it in bytes.
+func (w *spaceWatch) warnAt(percent int) int64 {
+	at := int64(float64(w.total) * float64(percent) / 100)
+	w.threshold.Store(at)
+	return at
+}
+
 // space describes the store to a logical unit.
 func (w *spaceWatch) space() scsi.Space {
-	return scsi.Space{SoftThreshold: w.threshold, Usage: w.usage}
+	return scsi.Space{SoftThreshold: w.threshold.Load(), Usage: w.usage}
 }
 
 // usage returns, for initiators, how many bytes are live and how many fit now. Dead
@@ -79,8 +87,8 @@ func (w *spaceWatch) run(ctx context.Context, warn func(), relieve func(need int
 		case <-timer.C:
 		}
 		w.look(warn)
-		if used := w.occupied(); w.threshold > 0 && used >= w.threshold {
-			relieve(used - w.threshold + 1)
+		if used, at := w.occupied(), w.threshold.Load(); at > 0 && used >= at {
+			relieve(used - at + 1)
 		}
 		timer.Reset(w.period())
 	}
@@ -88,7 +96,7 @@ func (w *spaceWatch) run(ctx context.Context, warn func(), relieve func(need int
 
 // period returns the time until the next measurement.
 func (w *spaceWatch) period() time.Duration {
-	if used := w.occupied(); w.threshold > 0 && used < w.threshold && float64(used) >= spaceNear*float64(w.threshold) {
+	if used, at := w.occupied(), w.threshold.Load(); at > 0 && used < at && float64(used) >= spaceNear*float64(at) {
 		return spacePeriodNear
 	}
 	return spacePeriod
@@ -101,16 +109,16 @@ func (w *spaceWatch) look(warn func()) {
 		return // the store reports it itself
 	}
 	w.left.Store(left)
-	used := w.occupied()
+	used, at := w.occupied(), w.threshold.Load()
 	switch {
-	case w.threshold == 0:
-	case used >= w.threshold && !w.warned:
+	case at == 0:
+	case used >= at && !w.warned:
 		w.warned = true
 		warn()
 		w.log.WithFields(logrus.Fields{
-			"used": humanize.IBytes(uint64(used)), "left": humanize.IBytes(uint64(left)), "soft_threshold": humanize.IBytes(uint64(w.threshold)),
+			"used": humanize.IBytes(uint64(used)), "left": humanize.IBytes(uint64(left)), "soft_threshold": humanize.IBytes(uint64(at)),
 		}).Warn("store above the soft threshold; initiators are warned")
-	case used < w.threshold-int64(float64(w.total)*spaceRearm):
+	case used < at-int64(float64(w.total)*spaceRearm):
 		w.warned = false
 	}
 }

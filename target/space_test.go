@@ -72,8 +72,8 @@ func TestSoftThresholdReachesInitiators(t *testing.T) {
 	cfg := parse(t, t.TempDir(), fmt.Sprintf(disks, `"127.0.0.1:0"`)+"store: {capacity: 256MiB, soft_threshold: 10}\n")
 	s := startWith(t, cfg, log)
 	i := attach(t, s, "volume src")
-	if s.space.total != 256<<20 || s.space.threshold != 256<<20/10 {
-		t.Errorf("total %d, threshold %d", s.space.total, s.space.threshold)
+	if s.space.total != 256<<20 || s.space.threshold.Load() != 256<<20/10 {
+		t.Errorf("total %d, threshold %d", s.space.total, s.space.threshold.Load())
 	}
 	if asc := i.attention(); asc != 0 {
 		t.Errorf("unit attention %04x before anything was written", int(asc))
@@ -83,7 +83,7 @@ func TestSoftThresholdReachesInitiators(t *testing.T) {
 		for at := 0; at < len(p); at += 4096 {
 			p[at], p[at+1], p[at+2] = byte(at>>12), byte(n), 1
 		}
-		if err := s.units["volume src"].Volume().WriteAt(t.Context(), p, int64(n)<<20); err != nil {
+		if err := s.state.Load().unit("volume src").Volume().WriteAt(t.Context(), p, int64(n)<<20); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -101,7 +101,7 @@ func TestLogSense_used_space(t *testing.T) {
 	for _, more := range []string{"", "store: {capacity: 1GiB}\n"} {
 		cfg := parse(t, t.TempDir(), fmt.Sprintf(disks, `"127.0.0.1:0"`)+more)
 		s := start(t, cfg)
-		volume := s.units["volume src"].Volume()
+		volume := s.state.Load().unit("volume src").Volume()
 		c := session(t, s, "iqn.2026-11.example:host")
 		used := func() uint32 {
 			t.Helper()

@@ -16,7 +16,7 @@ type served struct{ service *Service }
 
 // Resized implements admin.Server.
 func (v served) Resized(volume string) {
-	if lu := v.service.units[(&conf.LUN{Volume: volume}).Medium()]; lu != nil {
+	if lu := v.service.state.Load().unit((&conf.LUN{Volume: volume}).Medium()); lu != nil {
 		lu.Resized()
 	}
 }
@@ -28,7 +28,7 @@ func (v served) Renewed(volume string) { v.Resized(volume) }
 func (v served) FileUser(file string) string { return v.service.users.of(file) }
 
 // WarnBytes implements admin.Server.
-func (v served) WarnBytes() int64 { return v.service.space.threshold }
+func (v served) WarnBytes() int64 { return v.service.space.threshold.Load() }
 
 // CopyCommands implements admin.Server.
 func (v served) CopyCommands() admin.CopyCommands {
@@ -74,21 +74,16 @@ func (s *Service) session(i *iscsi.SessionInfo) admin.Session {
 	for _, c := range i.Connections {
 		out.Addresses = append(out.Addresses, c.Remote)
 	}
-	for _, t := range s.cfg.Targets {
-		if t.Name != i.TargetName {
+	st := s.state.Load()
+	for t, l := range st.luns {
+		lu := st.unit(l.Medium())
+		seen, readOnly, ok := seenAs(i.View, l.Number)
+		if t.Name != i.TargetName || lu == nil || !ok {
 			continue
 		}
-		for n := range t.LUNs {
-			l := &t.LUNs[n]
-			unit := s.units[l.Medium()]
-			seen, readOnly, ok := seenAs(i.View, l.Number)
-			if unit == nil || !ok {
-				continue
-			}
-			out.LUNs = append(out.LUNs, admin.SessionLUN{
-				Number: seen, Medium: l.Medium(), ReadOnly: readOnly || unit.ReadOnly(), Over: s.objectsOf(l),
-			})
-		}
+		out.LUNs = append(out.LUNs, admin.SessionLUN{
+			Number: seen, Medium: l.Medium(), ReadOnly: readOnly || lu.ReadOnly(), Over: st.objectsOf(l),
+		})
 	}
 	slices.SortFunc(out.LUNs, func(a, b admin.SessionLUN) int { return cmp.Compare(a.Number, b.Number) })
 	return out
@@ -108,22 +103,22 @@ func seenAs(view scsi.View, number uint16) (seen uint16, readOnly, ok bool) {
 }
 
 // objectsOf names the volumes and the files that hold the blocks of a LUN.
-func (s *Service) objectsOf(l *conf.LUN) []string {
-	return s.objectsUnder(conf.Device{View: l.View, Volume: l.Volume, File: l.File, Backing: l.Backing}, []string{})
+func (st *state) objectsOf(l *conf.LUN) []string {
+	return st.objectsUnder(conf.Device{View: l.View, Volume: l.Volume, File: l.File, Backing: l.Backing}, []string{})
 }
 
 // objectsUnder appends what is below a device to list.
-func (s *Service) objectsUnder(d conf.Device, list []string) []string {
+func (st *state) objectsUnder(d conf.Device, list []string) []string {
 	switch {
 	case d.Backing != "":
 		return list
 	case d.View == "":
 		return append(list, d.String())
 	}
-	for i := range s.cfg.Views {
-		if v := &s.cfg.Views[i]; v.Name == d.View {
+	for i := range st.cfg.Views {
+		if v := &st.cfg.Views[i]; v.Name == d.View {
 			for _, over := range v.Over {
-				list = s.objectsUnder(over, list)
+				list = st.objectsUnder(over, list)
 			}
 		}
 	}

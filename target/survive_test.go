@@ -31,7 +31,7 @@ func killed(t *testing.T, s *Service, text string) *Service {
 	t.Helper()
 	dir := t.TempDir()
 	data := filepath.Join(dir, "data")
-	must.Succeed(t, os.CopyFS(data, withoutSockets{os.DirFS(s.cfg.DataDir)}))
+	must.Succeed(t, os.CopyFS(data, withoutSockets{os.DirFS(s.state.Load().cfg.DataDir)}))
 	return start(t, parse(t, dir, text))
 }
 

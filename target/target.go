@@ -15,24 +15,27 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"odx/admin"
 	"odx/backstore"
+	"odx/chap"
 	"odx/conf"
 	"odx/owner"
 	"odx/standby"
 	"odx/target/copymgr"
 	"odx/target/iscsi"
-	"odx/target/scsi"
 	"odx/tokens"
 )
 
 // Service is a running target.
 type Service struct {
-	cfg    *conf.Config
+	// state is what is served; before that, it is nil or a part of it.
+	state atomic.Pointer[state]
+
 	log    *logrus.Entry
 	rescue bool
 	admin  *admin.Store
@@ -40,10 +43,9 @@ type Service struct {
 	tokens *tokens.Manager  // admin's
 	copies *copymgr.Manager
 	users  *fileUsers
-	media  *media
-	views  *views
-	units  map[string]*scsi.LogicalUnit // by conf.LUN.Medium
 	space  *spaceWatch
+	// challenges are those of all authentications.
+	challenges *chap.Challenges
 
 	era       *era
 	sightings *sightings
@@ -56,7 +58,7 @@ type Service struct {
 	handovers failedHandovers
 	unwatch   context.CancelFunc // ends the watch over space
 	serving   sync.WaitGroup
-	failed    chan error // from listeners and guardOwnership; buffered for each
+	failed    chan error // has room for the first failure of listeners and guardOwnership
 
 	stopOnce sync.Once
 	stopErr  error
@@ -72,9 +74,9 @@ func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service, 
 
 // TakeOver is Start of a service that goes on for another one, in this process or another.
 func TakeOver(ctx context.Context, cfg *conf.Config, log *logrus.Entry, in Inheritance) (*Service, error) {
-	s := newService(cfg, log)
+	s := newService(log)
 	s.portals.held = in.Held
-	err := s.start(ctx, admin.Options{ScrubEvery: cfg.Store.ScrubEvery, Owner: in.Claim}, in)
+	err := s.start(ctx, cfg, admin.Options{ScrubEvery: cfg.Store.ScrubEvery, Owner: in.Claim}, in)
 	if err != nil && in.Claim != nil {
 		err = errors.Join(err, in.Claim.Release())
 	}
@@ -94,7 +96,10 @@ func (s *Service) resume(sessions *iscsi.Suspended) {
 // Check returns why this program cannot serve a configuration, or open its store, that
 // another process has.
 func Check(cfg *conf.Config, log *logrus.Entry) error {
-	_, err := readSecrets(cfg, log)
+	_, unwise, err := readSecrets(cfg)
+	for _, w := range unwise {
+		w.log(log)
+	}
 	return errors.Join(err, backstore.CheckFormat(cfg.DataDir))
 }
 
@@ -122,27 +127,35 @@ func Rescue(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service,
 			t.LUNs[k].ReadOnly, t.LUNs[k].Size = true, 0
 		}
 	}
-	s := newService(&c, log)
+	s := newService(log)
 	s.rescue = true
 	if noStore(c.DataDir) {
 		return nil, c.Problem("data_dir", "there is no store in %s to rescue", c.DataDir)
 	}
-	if err := s.start(ctx, admin.Options{ReadOnly: true}, Inheritance{}); err != nil {
+	if err := s.start(ctx, &c, admin.Options{ReadOnly: true}, Inheritance{}); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
 // newService returns a service that is not started.
-func newService(cfg *conf.Config, log *logrus.Entry) *Service {
+func newService(log *logrus.Entry) *Service {
 	return &Service{
-		cfg: cfg, log: log, users: &fileUsers{by: map[string]string{}},
-		portals: portals{cfg: cfg, retry: portalRetry}, failed: make(chan error, len(cfg.Portals)+1),
+		log: log, users: &fileUsers{by: map[string]string{}}, challenges: &chap.Challenges{},
+		portals: portals{retry: portalRetry}, failed: make(chan error, 1),
+	}
+}
+
+// fail reports an error that ends the service.
+func (s *Service) fail(err error) {
+	select {
+	case s.failed <- err:
+	default: // an earlier one ends it
 	}
 }
 
 // start starts a new service.
-func (s *Service) start(ctx context.Context, o admin.Options, in Inheritance) (err error) {
+func (s *Service) start(ctx context.Context, cfg *conf.Config, o admin.Options, in Inheritance) (err error) {
 	defer func() {
 		if err == nil {
 			return
@@ -152,18 +165,18 @@ func (s *Service) start(ctx context.Context, o admin.Options, in Inheritance) (e
 		}
 		err = errors.Join(err, s.release())
 	}()
-	secrets, err := readSecrets(s.cfg, s.log)
+	secrets, unwise, err := readSecrets(cfg)
 	if err != nil {
 		return err
 	}
-	if err := s.openAll(ctx, o); err != nil {
-		return err
-	}
-	targets, err := s.makeTargets(ctx)
+	st, err := s.openAll(ctx, cfg, secrets, o)
 	if err != nil {
 		return err
 	}
-	if err := s.makeServer(ctx, targets, secrets); err != nil {
+	for _, w := range append(unwise, warnings(cfg, s.portals.all())...) {
+		w.log(s.log)
+	}
+	if err := s.makeServer(ctx, st); err != nil {
 		return err
 	}
 	if in.Ready != nil {
@@ -178,66 +191,84 @@ func (s *Service) start(ctx context.Context, o admin.Options, in Inheritance) (e
 	return nil
 }
 
-// openAll opens the store, binds the portals, and makes the views.
-func (s *Service) openAll(ctx context.Context, o admin.Options) (err error) {
+// openAll opens the store, binds the portals, and makes views and logical units.
+func (s *Service) openAll(ctx context.Context, cfg *conf.Config, all secrets, o admin.Options) (st *state, err error) {
 	// An existing store is opened first, because an error about another process that
 	// has it open says more than one about the portals. A new store is created only
 	// after the portals are bound.
-	first := noStore(s.cfg.DataDir)
+	first := noStore(cfg.DataDir)
 	if first {
-		if err := s.portals.bind(ctx, s.log); err != nil {
-			return err
+		if err := s.portals.bind(ctx, cfg, s.log); err != nil {
+			return nil, err
 		}
 	}
-	if err := s.openStore(ctx, o); err != nil {
-		return storeProblem(s.cfg, err)
+	if err := s.openStore(ctx, cfg, o); err != nil {
+		return nil, storeProblem(cfg, err)
 	}
-	if err := s.media.checkMedia(ctx); err != nil {
-		return err
+	if st, err = s.newState(ctx, cfg, all, nil); err != nil {
+		return nil, err
+	}
+	s.state.Store(st)
+	if err := st.media.checkMedia(ctx); err != nil {
+		return nil, err
 	}
 	if !first {
-		if err := s.portals.bind(ctx, s.log); err != nil {
-			return err
+		if err := s.portals.bind(ctx, cfg, s.log); err != nil {
+			return nil, err
 		}
 	}
-	if err := s.checkRedirects(ctx); err != nil {
-		return err
+	if err := checkRedirects(ctx, cfg, s.portals.all()); err != nil {
+		return nil, err
 	}
-	s.space, err = newSpaceWatch(s.store.LiveBytes, s.cfg.Store.SoftThreshold, s.store.FreeBytes, s.log)
+	s.space, err = newSpaceWatch(s.store.LiveBytes, cfg.Store.SoftThreshold, s.store.FreeBytes, s.log)
 	if err != nil {
-		return fmt.Errorf("free space of %s: %w", s.cfg.DataDir, err)
+		return nil, fmt.Errorf("free space of %s: %w", cfg.DataDir, err)
 	}
 	if s.era, err = loadEra(ctx, s.store, bootID(), s.log); err != nil {
-		return fmt.Errorf("record of this start: %w", err)
+		return nil, fmt.Errorf("record of this start: %w", err)
 	}
-	s.views, err = makeViews(ctx, s.media)
-	return err
+	if err := st.views.forgetOthers(ctx); err != nil {
+		return nil, err
+	}
+	return st, s.makeMedia(ctx, st)
+}
+
+// makeMedia makes the views, the logical units and the targets of a service that starts.
+func (s *Service) makeMedia(ctx context.Context, st *state) error {
+	st.views.makeAll(ctx)
+	s.copies = copymgr.New(s.tokens, copyRules(st.cfg), s.log)
+	numbers, err := loadPortNumbers(s.store, s.log)
+	if err != nil {
+		return err
+	}
+	s.makeUnits(ctx, st)
+	if err := s.makeDevices(st, numbers); err != nil {
+		return err
+	}
+	if err := st.media.checkSome(); err != nil {
+		return err
+	}
+	s.storeDuplicates(st, nil)
+	return numbers.save(ctx, s.store)
 }
 
 // openStore opens the store, its tokens and its virtual disks, and removes unfinished
 // volumes.
-func (s *Service) openStore(ctx context.Context, o admin.Options) (err error) {
+func (s *Service) openStore(ctx context.Context, cfg *conf.Config, o admin.Options) (err error) {
 	o.Server = served{s}
-	if s.admin, err = admin.Open(ctx, s.cfg, s.log, o); err != nil {
+	if s.admin, err = admin.Open(ctx, cfg, s.log, o); err != nil {
 		return err
 	}
 	s.store = s.admin.Backstore()
 	if s.tokens, err = s.admin.TokenManager(ctx); err != nil {
 		return err
 	}
-	disks, err := s.admin.DiskManager(ctx)
-	if err != nil {
-		return err
-	}
-	s.media = &media{
-		cfg: s.cfg, log: s.log, store: s.store, tokens: s.tokens, disks: disks, users: s.users, leftOut: map[string]error{},
-	}
 	return s.admin.RemoveUnfinishedVolumes(ctx)
 }
 
 // makeServer creates the transport, and stores the history of LUNs.
-func (s *Service) makeServer(ctx context.Context, targets []iscsi.TargetConfig, secrets secrets) error {
-	options := transportOptions(s.cfg.Limits, s.admin.Memory())
+func (s *Service) makeServer(ctx context.Context, st *state) error {
+	options := transportOptions(st.cfg.Limits, s.admin.Memory())
 	options.Log, options.Settler, options.Owned = s.log, settler{s.store}, s.store.Owned
 	history, err := loadLUNHistory(s.store, s.log)
 	if err != nil {
@@ -246,12 +277,20 @@ func (s *Service) makeServer(ctx context.Context, targets []iscsi.TargetConfig, 
 	if s.sightings, err = loadSightings(s.store, s.era.id, s.log); err != nil {
 		return err
 	}
-	for i := range targets {
-		targets[i].DeviceServer.(*scsi.Target).KeepSightings(s.sightings)
+	replaced := s.compareLUNs(history, st)
+	for _, device := range st.devices {
+		device.KeepSightings(s.sightings)
 	}
-	if err := s.secure(&options, targets, secrets, s.compareLUNs(history, targets)); err != nil {
+	for at := range replaced {
+		if device := st.devices[at.target]; device != nil && at.access == "" {
+			device.Replaced(at.lun)
+		}
+	}
+	targets, discovery, err := s.targetConfigs(st, replaced)
+	if err != nil {
 		return err
 	}
+	options.DiscoveryAuthentication = discovery
 	if s.server, err = iscsi.NewServer(options, targets); err != nil {
 		return fmt.Errorf("iSCSI: %w", err)
 	}
@@ -283,7 +322,7 @@ func (s *Service) acceptStandbys() (err error) {
 	if s.rescue {
 		return nil
 	}
-	s.standbys, err = standby.Serve(s.cfg.DataDir)
+	s.standbys, err = standby.Serve(s.state.Load().cfg.DataDir)
 	return err
 }
 
@@ -301,8 +340,8 @@ func (s *Service) OfferStandbys(network, address string, l net.Listener) {
 // warnOfSpace raises, at every LUN in the store, the unit attention for the soft
 // threshold.
 func (s *Service) warnOfSpace() {
-	for _, lu := range s.units {
-		lu.SoftThresholdReached()
+	for _, u := range s.state.Load().units {
+		u.lu.SoftThresholdReached()
 	}
 }
 
@@ -327,7 +366,7 @@ func (s *Service) serve(p portal) {
 	s.OfferStandbys(p.Network(), p.String(), p.listener)
 	err := s.server.Serve(context.Background(), iscsi.Portal{Listener: p.listener, Group: p.Group, Advertise: p.Advertise})
 	if !errors.Is(err, iscsi.ErrClosed) {
-		s.failed <- fmt.Errorf("portal %s: %w", p.listener.Addr(), err)
+		s.fail(fmt.Errorf("portal %s: %w", p.listener.Addr(), err))
 	}
 }
 
@@ -338,7 +377,7 @@ func (s *Service) guardOwnership(ctx context.Context) {
 	case <-ctx.Done():
 	case <-s.store.Lost():
 		s.server.CloseConnections()
-		s.failed <- s.store.Owned()
+		s.fail(s.store.Owned())
 	}
 }
 
@@ -395,12 +434,9 @@ func (s *Service) release() error {
 	var errs []error
 	errs = append(errs, s.portals.close()...)
 	errs = append(errs, s.listening.close()...)
-	s.stopUnits()
-	if s.views != nil {
-		errs = append(errs, s.views.close())
-	}
-	if s.media != nil {
-		errs = append(errs, s.media.close()...)
+	if st := s.state.Load(); st != nil {
+		s.stopUnits(st, nil)
+		errs = append(errs, st.close(nil))
 	}
 	if s.admin != nil {
 		errs = append(errs, s.admin.Close())

@@ -37,7 +37,7 @@ func TestServeAndRestart(t *testing.T) {
 	if luns[0].Size != 64<<20 || luns[0].Medium != "volume src" {
 		t.Errorf("LUN 0 is %+v", luns[0])
 	}
-	id := s.units["volume src"].ID()
+	id := s.state.Load().unit("volume src").ID()
 	stop(t, s)
 	stop(t, s) // again, for nothing
 	for _, p := range portals {
@@ -48,10 +48,10 @@ func TestServeAndRestart(t *testing.T) {
 	}
 
 	again := start(t, cfg)
-	if got := again.units["volume src"].ID(); got != id {
+	if got := again.state.Load().unit("volume src").ID(); got != id {
 		t.Errorf("the identity of a LUN changed over a restart: %x, was %x", got, id)
 	}
-	if other := again.units["volume dst"].ID(); other == id {
+	if other := again.state.Load().unit("volume dst").ID(); other == id {
 		t.Errorf("two LUNs have the identity %x", id)
 	}
 }
@@ -238,8 +238,8 @@ targets:
   - name: iqn.2026-11.example.odx:two
     luns: [{lun: 7, volume: v}]
 `))
-	if len(s.units) != 1 || len(s.LUNs()) != 2 || s.LUNs()[1].Size != 1<<20 {
-		t.Errorf("%d logical units for %d LUNs", len(s.units), len(s.LUNs()))
+	if len(s.state.Load().units) != 1 || len(s.LUNs()) != 2 || s.LUNs()[1].Size != 1<<20 {
+		t.Errorf("%d logical units for %d LUNs", len(s.state.Load().units), len(s.LUNs()))
 	}
 }
 
@@ -256,7 +256,7 @@ targets:
 		":5: targets[0].luns[0].size: LUN 0: file "+path+" does not exist; give its size to create it")
 
 	s := start(t, parse(t, dir, fmt.Sprintf(text, ", size: 1MiB")))
-	unit := s.units["file "+path]
+	unit := s.state.Load().unit("file " + path)
 	id := unit.ID()
 	if err := unit.Volume().WriteAt(t.Context(), []byte(strings.Repeat("odx!", 128)), 512); err != nil {
 		t.Fatal(err)
@@ -270,7 +270,7 @@ targets:
 	refused(t, parse(t, dir, fmt.Sprintf(text, ", size: 2MiB")),
 		":5: targets[0].luns[0].size: LUN 0: file "+path+" has 1MiB, not 2MiB; odx does not resize it: write its size, leave size out, or name another volume")
 	again := start(t, parse(t, dir, fmt.Sprintf(text, "")))
-	if got := again.units["file "+path].ID(); got != id {
+	if got := again.state.Load().unit("file " + path).ID(); got != id {
 		t.Errorf("the identity of the file changed over a restart: %x, was %x", got, id)
 	}
 }

@@ -3,7 +3,6 @@ package target
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -11,77 +10,81 @@ import (
 	"odx/conf"
 	"odx/offload/view"
 	"odx/target/copymgr"
-	"odx/target/iscsi"
 	"odx/target/scsi"
 )
 
-// makeTargets creates missing media and the device server of every target. LUNs on one
-// medium share a logical unit.
-func (s *Service) makeTargets(ctx context.Context) ([]iscsi.TargetConfig, error) {
-	s.units = map[string]*scsi.LogicalUnit{}
-	s.copies = copymgr.New(s.tokens, copyRules(s.cfg), s.log)
-	numbers, err := loadPortNumbers(s.store, s.log)
-	if err != nil {
-		return nil, err
+// makeUnits creates the logical units of st that it has not, and missing media. LUNs on one
+// medium share a logical unit. One that cannot be made is left out.
+func (s *Service) makeUnits(ctx context.Context, st *state) {
+	for _, l := range st.luns {
+		medium := l.Medium()
+		if st.units[medium] != nil || st.media.leftOut[medium] != nil {
+			continue
+		}
+		if err := s.addUnit(ctx, st, l); err != nil {
+			st.media.leaveOut(medium, err)
+		}
 	}
-	var targets []iscsi.TargetConfig
-	for _, t := range s.cfg.Targets {
-		groups, err := s.portGroups(&t, numbers)
+}
+
+// addUnit creates the logical unit of a LUN.
+func (s *Service) addUnit(ctx context.Context, st *state, l *conf.LUN) error {
+	u, err := s.makeUnit(ctx, st, l)
+	if err == nil {
+		st.units[l.Medium()] = u
+	}
+	return err
+}
+
+// makeDevices creates the device servers of the targets of a service that starts.
+func (s *Service) makeDevices(st *state, numbers *portNumbers) error {
+	for i := range st.cfg.Targets {
+		t := &st.cfg.Targets[i]
+		groups, err := portGroupsOf(st.cfg, t, numbers)
 		if err != nil {
-			return nil, s.cfg.Problem("targets", "%v", err)
+			return st.cfg.Problem("targets", "%v", err)
 		}
 		device := scsi.NewTarget(scsi.TargetConfig{Name: t.Name, PortGroups: groups, ImplicitOnly: t.FixedPaths, Log: s.log})
-		for i := range t.LUNs {
-			l := &t.LUNs[i]
-			lu := s.unitOf(ctx, l)
+		for k := range t.LUNs {
+			l := &t.LUNs[k]
+			lu := st.unit(l.Medium())
 			if lu == nil {
 				continue
 			}
 			if err := device.AddLU(l.Number, lu); err != nil {
-				return nil, s.cfg.Problem(l.Key, "%v", err)
+				return st.cfg.Problem(l.Key, "%v", err)
 			}
 		}
-		targets = append(targets, iscsi.TargetConfig{Name: t.Name, PortalGroups: t.PortalGroups, Redirect: redirect(t.Redirect), DeviceServer: device})
+		st.devices[t.Name] = device
 	}
-	return targets, errors.Join(s.media.checkSome(), s.storeDuplicates(), numbers.save(ctx, s.store))
-}
-
-// unitOf returns the logical unit of a LUN, which LUNs on one medium share; nil if the
-// medium cannot be served.
-func (s *Service) unitOf(ctx context.Context, l *conf.LUN) *scsi.LogicalUnit {
-	medium := l.Medium()
-	if s.units[medium] != nil || s.media.leftOut[medium] != nil {
-		return s.units[medium]
-	}
-	lu, err := s.makeUnit(ctx, l)
-	if err != nil {
-		s.media.leaveOut(medium, err)
-		return nil
-	}
-	s.units[medium] = lu
-	return lu
+	return nil
 }
 
 // storeDuplicates disables deduplication for the volumes and files below the LUNs with
-// store_duplicates, in their own entry or in an access list.
-func (s *Service) storeDuplicates() error {
-	for i := range s.cfg.Targets {
-		t := &s.cfg.Targets[i]
-		for k := range t.LUNs {
-			l := &t.LUNs[k]
-			if s.units[l.Medium()] == nil || !t.StoresDuplicates(l) {
-				continue
-			}
-			for _, name := range s.objectsOf(l) {
-				v, err := s.admin.Object(name)
-				if err != nil {
-					return err
-				}
-				v.StoreDuplicates(true)
+// store_duplicates, in their own entry or in an access list, and enables it for the others
+// that before, which may be nil, had below LUNs.
+func (s *Service) storeDuplicates(st, before *state) {
+	off := map[string]bool{} // by name of the object
+	if before != nil {
+		for _, l := range before.luns {
+			for _, name := range before.objectsOf(l) {
+				off[name] = false
 			}
 		}
 	}
-	return nil
+	for t, l := range st.luns {
+		if st.units[l.Medium()] == nil || !t.StoresDuplicates(l) {
+			continue
+		}
+		for _, name := range st.objectsOf(l) {
+			off[name] = true
+		}
+	}
+	for name, value := range off {
+		if v, err := s.admin.Object(name); err == nil { // otherwise its LUN is gone or left out
+			v.StoreDuplicates(value)
+		}
+	}
 }
 
 // copyRules returns the copy rules of the configuration.
@@ -98,49 +101,52 @@ func copyRules(cfg *conf.Config) copymgr.Rules {
 }
 
 // makeUnit creates the logical unit of l and installs the copy manager.
-func (s *Service) makeUnit(ctx context.Context, l *conf.LUN) (*scsi.LogicalUnit, error) {
+func (s *Service) makeUnit(ctx context.Context, st *state, l *conf.LUN) (*unit, error) {
 	c := scsi.LUConfig{LogicalBlockLength: l.BlockSize, ReadOnly: l.ReadOnly, UnmapGranularity: l.UnmapGranularity}
+	u := &unit{}
 	switch {
 	case l.View != "":
-		v, id := s.views.stack(l.View)
-		if p := s.media.checkSize(l, v.Size(), nil); p != nil {
+		u.over, u.gate = l.View, st.views.gate(l.View)
+		v := view.NewStack(st.views.devices[l.View], u.gate)
+		if p := st.media.checkSize(l, v.Size(), nil); p != nil {
 			return nil, *p
 		}
-		s.setView(&c, v, id)
+		s.setView(&c, v, st.views.identity(l.View))
 	case l.File != "":
-		d, _, err := s.views.fileDevice(ctx, fileUse{
+		d, _, err := st.views.fileDevice(ctx, fileUse{
 			name: l.File, size: l.Size, sector: l.BlockSize, readOnly: l.ReadOnly,
-			user: fmt.Sprintf("LUN %d (%s, line %d)", l.Number, s.cfg.File, s.cfg.Problem(l.Key, "").Line),
+			user: fmt.Sprintf("LUN %d (%s, line %d)", l.Number, st.cfg.File, st.cfg.Problem(l.Key, "").Line),
 		})
 		if err != nil {
 			return nil, err
 		}
-		s.setView(&c, s.views.stackOver(d, l.Medium()), admin.FileUnitID(s.store, l.File))
+		u.over, u.gate = l.Medium(), st.views.gate(l.Medium())
+		s.setView(&c, view.NewStack(d, u.gate), admin.FileUnitID(s.store, l.File))
 	case l.Volume != "":
-		v, err := s.media.openVolume(ctx, l)
+		v, err := st.media.openVolume(ctx, l)
 		if err != nil {
 			return nil, err
 		}
 		c.Volume, c.ID, c.Thin, c.Space = v, v.ID(), true, s.space.space()
 		c.ReadOnly = c.ReadOnly || v.ReadOnly()
 	default:
-		v, err := s.media.openBacking(l.Backing, l.Size)
+		v, err := st.media.openBacking(l.Medium(), l.Backing, l.Size)
 		if err != nil {
 			return nil, err
 		}
-		c.Volume, c.ID = v, s.media.backingID(l.Backing)
+		c.Volume, c.ID = v, st.media.backingID(l.Backing)
 	}
 	records := admin.NewUnitRecords(s.store, c.ID)
-	c.Records, c.Era, c.Volatile = records, records.InEra(s.era.id), s.cfg.WritesBack(l.View)
+	c.Records, c.Era, c.Volatile = records, records.InEra(s.era.id), st.cfg.WritesBack(l.View)
 	c.ID = s.store.Identify(c.ID)
-	lu, err := scsi.NewLogicalUnit(c)
-	if err != nil {
+	var err error
+	if u.lu, err = scsi.NewLogicalUnit(c); err != nil {
 		return nil, err
 	}
-	if err := s.copies.Install(lu, cmp.Or(l.View, l.Volume, l.File, l.Backing)); err != nil {
+	if err := s.copies.Install(u.lu, cmp.Or(l.View, l.Volume, l.File, l.Backing)); err != nil {
 		return nil, fmt.Errorf("copy manager: %w", err)
 	}
-	return lu, nil
+	return u, nil
 }
 
 // setView makes a view the medium of a logical unit.
@@ -154,13 +160,17 @@ func (s *Service) setView(c *scsi.LUConfig, v *view.Stack, id [16]byte) {
 // stopUnitsLimit bounds the wait for background work of logical units.
 const stopUnitsLimit = 2 * time.Second
 
-// stopUnits ends the background work of logical units.
-func (s *Service) stopUnits() {
+// stopUnits ends the background work of the logical units of st that kept, which may be
+// nil, does not have.
+func (s *Service) stopUnits(st, kept *state) {
 	ctx, cancel := context.WithTimeout(context.Background(), stopUnitsLimit)
 	defer cancel()
-	for medium, lu := range s.units {
-		if err := lu.Close(ctx); err != nil {
-			s.log.WithField("medium", medium).WithError(err).Warn("background work did not end before the stop")
+	for medium, u := range st.units {
+		if kept != nil && kept.units[medium] == u {
+			continue
+		}
+		if err := u.lu.Close(ctx); err != nil {
+			s.log.WithField("medium", medium).WithError(err).Warn("background work of a logical unit did not end")
 		}
 	}
 }

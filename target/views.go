@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"odx/admin"
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/conf"
@@ -27,43 +28,49 @@ const (
 type views struct {
 	media   *media
 	devices map[string]view.Device // by name of the view
-	files   map[string]view.Device // that are open, by name
+	files   map[string]*openFile   // by name
 	gates   map[string]view.Gate   // by the name that together returns
 	closers []viewCloser           // from the bottom up
 
 	legFiles map[string]*legFile // that mirrors write to, by path
 }
 
+// viewCloser closes a view, or a file of the store, by its name with admin.FilePrefix.
 type viewCloser struct {
 	name  string
 	close func(context.Context) error
 }
 
-// makeViews opens the views, and creates what is missing below them. It removes the
-// auxiliary volumes of views that are no longer configured, because the data may have
-// changed without them.
-func makeViews(ctx context.Context, m *media) (*views, error) {
-	s := &views{media: m, devices: map[string]view.Device{}, files: map[string]view.Device{}, gates: map[string]view.Gate{}, legFiles: map[string]*legFile{}}
-	if err := s.forgetOthers(ctx); err != nil {
-		return nil, err
+func newViews(m *media) *views {
+	return &views{media: m, devices: map[string]view.Device{}, files: map[string]*openFile{}, gates: map[string]view.Gate{}, legFiles: map[string]*legFile{}}
+}
+
+// makeAll opens the views that are not open and not left out, and creates what is missing
+// below them. A view that cannot be opened is left out.
+func (s *views) makeAll(ctx context.Context) {
+	for i := range s.media.cfg.Views {
+		v := &s.media.cfg.Views[i]
+		if s.devices[v.Name] != nil || s.media.leftOut[viewMedium(v.Name)] != nil {
+			continue
+		}
+		if err := s.open(ctx, v); err != nil {
+			s.media.leaveOut(viewMedium(v.Name), err)
+		}
 	}
-	for i := range m.cfg.Views {
-		v := &m.cfg.Views[i]
-		if m.leftOut[viewMedium(v.Name)] != nil {
-			continue
-		}
-		d, err := s.make(ctx, v)
-		var problem conf.Problem // of a view below
-		if bad := (*unusableDisk)(nil); err != nil && !errors.As(err, &bad) && !errors.As(err, &problem) {
-			err = m.cfg.Problem(v.Key, "view %s: %v", v.Name, err)
-		}
-		if err != nil {
-			m.leaveOut(viewMedium(v.Name), err)
-			continue
-		}
+}
+
+// open opens one view over those opened before. An error can be an unusableDisk.
+func (s *views) open(ctx context.Context, v *conf.View) error {
+	d, err := s.make(ctx, v)
+	if err == nil {
 		s.devices[v.Name] = d
+		return nil
 	}
-	return s, nil
+	var problem conf.Problem // of a view below
+	if bad := (*unusableDisk)(nil); !errors.As(err, &bad) && !errors.As(err, &problem) {
+		err = s.media.cfg.Problem(v.Key, "view %s: %v", v.Name, err)
+	}
+	return err
 }
 
 // make opens one view over those opened before.
@@ -85,9 +92,14 @@ func (s *views) make(ctx context.Context, v *conf.View) (view.Device, error) {
 		}
 		return view.NewStripe(devices, v.StripeUnit)
 	case conf.ViewMirror:
-		m, err := view.OpenMirror(ctx, view.MirrorConfig{Name: v.Name, Legs: legs, Engine: s.media.tokens.Engine(), Records: s.media.store, Log: s.media.log})
+		m, err := view.OpenMirror(ctx, view.MirrorConfig{
+			Name: v.Name, Legs: legs, Engine: s.media.tokens.Engine(), Records: s.media.store, Log: s.media.log, Hold: s.media.made != nil,
+		})
 		if err != nil {
 			return nil, err
+		}
+		if made := s.media.made; made != nil {
+			made.begin, made.views = append(made.begin, m.Begin), append(made.views, v.Name)
 		}
 		s.closers = append(s.closers, viewCloser{v.Name, m.Close})
 		return m, nil
@@ -200,10 +212,11 @@ type side struct {
 	view, volume string
 	over         string // identity of the device below the view
 	size         int64
+	made         *creation // nil at the start
 }
 
 func (s *views) side(prefix string, v *conf.View, leg view.Leg, size int64) side {
-	return side{s.media.store, v.Name, prefix + v.Name, fmt.Sprintf("%s %d", leg.ID, leg.Size()), size}
+	return side{s.media.store, v.Name, prefix + v.Name, fmt.Sprintf("%s %d", leg.ID, leg.Size()), size, s.media.made}
 }
 
 // open opens the volume. It creates a missing one, and then deletes the records of a
@@ -225,6 +238,9 @@ func (s side) open(ctx context.Context) (*backstore.Volume, error) {
 	}
 	if err := view.SetIdentity(ctx, s.store, s.view, s.over); err != nil {
 		return nil, err
+	}
+	if s.made != nil {
+		s.made.hidden, s.made.views = append(s.made.hidden, s.volume), append(s.made.views, s.view)
 	}
 	return s.store.CreateVolume(ctx, s.volume, s.size)
 }
@@ -256,24 +272,24 @@ func (s *views) forgetOthers(ctx context.Context) error {
 	return nil
 }
 
-// stack returns the view of that name for serving, and its identity.
-func (s *views) stack(name string) (*view.Stack, [16]byte) {
+// identity returns the identity of a view as a logical unit.
+func (s *views) identity(name string) [16]byte {
 	h := sha256.New()
 	id := s.media.store.HeaderID()
 	h.Write(id[:])
 	io.WriteString(h, "view "+name)
-	return s.stackOver(s.devices[name], name), [16]byte(h.Sum(nil))
+	return [16]byte(h.Sum(nil))
 }
 
-// stackOver returns the device of that name for serving.
-func (s *views) stackOver(d view.Device, name string) *view.Stack {
+// gate returns the gate of the device of that name.
+func (s *views) gate(name string) view.Gate {
 	together := s.together(name)
 	gate, ok := s.gates[together]
 	if !ok {
 		gate = view.NewGate()
 		s.gates[together] = gate
 	}
-	return view.NewStack(d, gate)
+	return gate
 }
 
 // together returns the same name for all views that share devices or are over each
@@ -297,15 +313,40 @@ func (s *views) together(name string) string {
 // closeViewsLimit bounds the write-back of caches at the stop.
 const closeViewsLimit = 30 * time.Second
 
-// close closes the views from the top down; caches write back.
-func (s *views) close() error {
+// close closes what kept, of the state that goes on, does not have: the views from the top
+// down, whose caches write back, then files. A nil kept has nothing.
+func (s *views) close(kept *views) error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeViewsLimit)
 	defer cancel()
 	var errs []error
 	for i := len(s.closers) - 1; i >= 0; i-- {
-		if err := s.closers[i].close(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("view %s: %w", s.closers[i].name, err))
+		c := s.closers[i]
+		if kept != nil && kept.has(c.name) {
+			continue
+		}
+		if err := c.close(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("view %s: %w", c.name, err))
+		}
+	}
+	for name, f := range s.files {
+		if kept == nil || kept.files[name] == nil {
+			s.media.users.remove(f.names)
+		}
+	}
+	if kept != nil { // two files can have had a parent in common
+		for _, f := range kept.files {
+			for _, name := range f.names {
+				s.media.users.add(name, f.user)
+			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// has reports whether a view, or a file by its name with admin.FilePrefix, is open.
+func (s *views) has(name string) bool {
+	if file, ok := strings.CutPrefix(name, admin.FilePrefix); ok {
+		return s.files[file] != nil
+	}
+	return s.devices[name] != nil
 }

@@ -148,11 +148,11 @@ func TestViewsOverISCSI(t *testing.T) {
 	if got := read(t, disk, 4096*512+at, n+1<<20); !bytes.Equal(got, want[1]) {
 		t.Error("the partition is not in its place on the disk")
 	}
-	id := s.units["view fast"].ID()
+	id := s.state.Load().unit("view fast").ID()
 	stop(t, s)
 
 	s = startStacks(t, dir)
-	if s.units["view fast"].ID() != id {
+	if s.state.Load().unit("view fast").ID() != id {
 		t.Error("the identity of a LUN changed over a restart")
 	}
 	for lun, data := range want {
@@ -230,7 +230,7 @@ views:
 		if !bytes.Equal(read(t, login(t, s, 0), 4096, len(data)), data) {
 			t.Errorf("%s: the data went with a leg", legs)
 		}
-		if err := s.views.devices["outside"].(*view.Mirror).Resync(t.Context()); err != nil {
+		if err := s.state.Load().views.devices["outside"].(*view.Mirror).Resync(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		stop(t, s)

@@ -26,7 +26,7 @@ type initiator struct {
 func attach(t *testing.T, s *Service, medium string) *initiator {
 	t.Helper()
 	i := &initiator{t: t, device: scsi.NewTarget(scsi.TargetConfig{Name: "iqn.2026-11.example.odx:test", PortGroups: []scsi.PortGroup{{Tag: 1, ID: 99}}})}
-	if err := i.device.AddLU(0, s.units[medium]); err != nil {
+	if err := i.device.AddLU(0, s.state.Load().unit(medium)); err != nil {
 		t.Fatal(err)
 	}
 	i.nexus = i.device.Attach(scsi.NexusID{})

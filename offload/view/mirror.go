@@ -46,6 +46,8 @@ type MirrorConfig struct {
 	// Close, a copy of a leg younger than the interval cannot be distinguished from the
 	// leg.
 	StampEvery time.Duration
+	// Hold leaves legs that are not in sync as they are until Begin.
+	Hold bool
 }
 
 // Mirror is RAID 1: every leg has the data. A write goes to all legs in sync. A leg
@@ -78,6 +80,7 @@ type Mirror struct {
 	// views of the mirror: the abort is not passed on to legs.
 	writes fence.Writes
 
+	run     context.Context // of the goroutines; stop ends it
 	stop    context.CancelFunc
 	resyncs sync.WaitGroup // the resync at the start
 	syncing sync.Mutex     // held by a resync
@@ -165,16 +168,24 @@ func OpenMirror(ctx context.Context, c MirrorConfig) (*Mirror, error) {
 		return nil, err
 	}
 	run, stop := context.WithCancel(context.Background())
-	v.stop = stop
-	v.resyncs.Go(func() {
-		if err := v.Resync(run); err != nil && run.Err() == nil {
-			v.Log.WithField("view", v.Name).WithError(err).Error("mirror leg out of sync")
-		}
-	})
+	v.run, v.stop = run, stop
+	if !c.Hold {
+		v.Begin()
+	}
 	if v.stamps() {
 		v.stamping.Go(func() { v.stampPeriodically(run) })
 	}
 	return v, nil
+}
+
+// Begin starts to sync legs that are not in sync, of a mirror that was opened with Hold. It is
+// called at most once, and not after Close.
+func (v *Mirror) Begin() {
+	v.resyncs.Go(func() {
+		if err := v.Resync(v.run); err != nil && v.run.Err() == nil {
+			v.Log.WithField("view", v.Name).WithError(err).Error("mirror leg out of sync")
+		}
+	})
 }
 
 // current returns the legs with the data, by the record and their stamps, and the
