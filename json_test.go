@@ -21,6 +21,7 @@ const wirePackage = "api/v1"
 var durable = map[string]string{
 	"audit/record.go":                "a change, in the audit file",
 	"backstore/repair_record.go":     "a repair in place that was interrupted",
+	"backstore/revert.go":            "a revert of a volume that is under way",
 	"backstore/scrubplan/record.go":  "the last scrub",
 	"offload/view/mirror.go":         "a mirror",
 	"successor/doc.go":               "what a process passes to its successor, but for the state",
