@@ -48,7 +48,11 @@ func (c *checker) authentication(key string, raw *fileAuthentication) Authentica
 		a.Users = append(a.Users, u)
 	}
 	if _, given := c.lines[key+".mutual"]; given && !c.mistyped[key+".mutual"] {
-		u := c.user(key+".mutual", raw.Mutual.Name, raw.Mutual.fileSecret())
+		m := raw.Mutual
+		if m == nil {
+			m = &fileMutual{}
+		}
+		u := c.user(key+".mutual", m.Name, m.fileSecret())
 		a.Mutual = &u
 	}
 	return a

@@ -19,6 +19,7 @@ type field struct {
 	class    Class
 	why      string
 	list     string
+	items    string
 	part     bool
 }
 
@@ -30,7 +31,7 @@ func fieldAt(t reflect.Type, i int) field {
 	return field{
 		index: i, name: sf.Tag.Get("yaml"), kind: sf.Type,
 		is: sf.Tag.Get("is"), needed: needed, fallback: sf.Tag.Get("default"), auto: sf.Tag.Get("auto"),
-		class: classOf(sf.Tag.Get("class")), why: sf.Tag.Get("why"), list: sf.Tag.Get("list"), part: part,
+		class: classOf(sf.Tag.Get("class")), why: sf.Tag.Get("why"), list: sf.Tag.Get("list"), items: sf.Tag.Get("items"), part: part,
 	}
 }
 
@@ -54,6 +55,11 @@ func (f field) reason() string {
 
 // secret reports whether the value of the key is a secret.
 func (f field) secret() bool { return f.is == "secret" }
+
+// secretSource reports whether the key is one of those that give a secret.
+func (f field) secretSource() bool {
+	return f.name == "secret" || f.name == "secret_file" || f.name == "secret_env"
+}
 
 // masked stands for a secret in what is printed.
 const masked = "(masked)"
@@ -111,4 +117,12 @@ func (f field) plain() bool {
 	default:
 		return false
 	}
+}
+
+// structOf returns the struct that t is, or points at.
+func structOf(t reflect.Type) reflect.Type {
+	if t.Kind() == reflect.Pointer {
+		return t.Elem()
+	}
+	return t
 }

@@ -15,12 +15,13 @@ import "go.yaml.in/yaml/v3"
 //	         without a restart
 //	list     of a list: the key that names its entries; or set, if their order means
 //	         nothing; none: the order matters
+//	items    the least number of entries of a list that is present, and the most
 //	part     present if an absent part is not the same as one full of defaults
 type (
 	fileConfig struct {
 		DataDir *string       `yaml:"data_dir" is:"path" need:"" class:"restart" why:"the open store cannot be exchanged for another one"`
-		Portals []*filePortal `yaml:"portals" need:"" list:"address" class:"once"`
-		Targets []fileTarget  `yaml:"targets" need:"" list:"name" class:"once"`
+		Portals []*filePortal `yaml:"portals" need:"" list:"address" class:"once" items:"1"`
+		Targets []fileTarget  `yaml:"targets" need:"" list:"name" class:"once" items:"1"`
 		Views   []fileView    `yaml:"views" list:"name" class:"once"`
 
 		Discovery fileDiscovery `yaml:"discovery" class:"once"`
@@ -41,12 +42,12 @@ type (
 		Advertise *string `yaml:"advertise" is:"address" class:"once"`
 	}
 	fileCopy struct {
-		Rules []fileCopyRule `yaml:"rules" class:"once"`
+		Rules []fileCopyRule `yaml:"rules" class:"once" items:"1"`
 	}
 	fileCopyRule struct {
-		Initiators []*string `yaml:"initiators" is:"pattern" list:"set" class:"once"`
-		From       []*string `yaml:"from" is:"media" list:"set" class:"once"`
-		To         []*string `yaml:"to" is:"media" list:"set" class:"once"`
+		Initiators []*string `yaml:"initiators" is:"pattern" list:"set" class:"once" items:"1"`
+		From       []*string `yaml:"from" is:"media" list:"set" class:"once" items:"1"`
+		To         []*string `yaml:"to" is:"media" list:"set" class:"once" items:"1"`
 		Allow      *string   `yaml:"allow" is:"bool" need:"" class:"once"`
 	}
 	fileTarget struct {
@@ -59,7 +60,7 @@ type (
 		Redirect     *fileRedirect `yaml:"redirect" class:"once"`
 
 		Authentication fileAuthentication `yaml:"authentication" part:"" class:"once"`
-		Access         []fileAccess       `yaml:"access" class:"once"`
+		Access         []fileAccess       `yaml:"access" class:"once" items:"1"`
 	}
 	filePath struct {
 		PortalGroup *string `yaml:"portal_group" is:"int 1 65535" need:"" class:"once"`
@@ -75,16 +76,16 @@ type (
 	}
 	fileAuthentication struct {
 		Required   *string     `yaml:"required" is:"bool" default:"true" class:"once"`
-		Users      []fileUser  `yaml:"users" need:"" list:"name" class:"once"`
+		Users      []fileUser  `yaml:"users" need:"" list:"name" class:"once" items:"1"`
 		Mutual     *fileMutual `yaml:"mutual" class:"once"`
-		Algorithms []*string   `yaml:"algorithms" is:"enum SHA3-256 SHA256 SHA1 MD5" list:"set" class:"once"`
+		Algorithms []*string   `yaml:"algorithms" is:"enum SHA3-256 SHA256 SHA1 MD5" list:"set" class:"once" items:"1"`
 	}
 	fileUser struct {
 		Name       *string   `yaml:"name" is:"chapname" need:"" class:"once"`
 		Secret     *string   `yaml:"secret" is:"secret" class:"once"`
 		SecretFile *string   `yaml:"secret_file" is:"path" class:"once"`
 		SecretEnv  *string   `yaml:"secret_env" is:"env" class:"once"`
-		Initiators []*string `yaml:"initiators" is:"pattern" list:"set" class:"once"`
+		Initiators []*string `yaml:"initiators" is:"pattern" list:"set" class:"once" items:"1"`
 	}
 	fileMutual struct {
 		Name       *string `yaml:"name" is:"chapname" need:"" class:"once"`
@@ -93,9 +94,9 @@ type (
 		SecretEnv  *string `yaml:"secret_env" is:"env" class:"once"`
 	}
 	fileAccess struct {
-		Initiators []*string       `yaml:"initiators" is:"pattern" list:"set" class:"once"`
-		Addresses  []*string       `yaml:"addresses" is:"network" list:"set" class:"once"`
-		LUNs       []fileMappedLUN `yaml:"luns" list:"lun" class:"once"`
+		Initiators []*string       `yaml:"initiators" is:"pattern" list:"set" class:"once" items:"1"`
+		Addresses  []*string       `yaml:"addresses" is:"network" list:"set" class:"once" items:"1"`
+		LUNs       []fileMappedLUN `yaml:"luns" list:"lun" class:"once" items:"1"`
 		ReadOnly   *string         `yaml:"read_only" is:"bool" default:"false" class:"once"`
 		Dedup      *string         `yaml:"dedup" is:"bool" default:"true" class:"once"`
 	}
@@ -109,7 +110,7 @@ type (
 		Secret      *string         `yaml:"secret" is:"secret" class:"once"`
 		SecretFile  *string         `yaml:"secret_file" is:"path" class:"once"`
 		SecretEnv   *string         `yaml:"secret_env" is:"env" class:"once"`
-		Secrets     []fileAPISecret `yaml:"secrets" list:"name" class:"once"`
+		Secrets     []fileAPISecret `yaml:"secrets" list:"name" class:"once" items:"1"`
 		Certificate *string         `yaml:"certificate" is:"path" class:"once"`
 		PrivateKey  *string         `yaml:"private_key" is:"path" class:"once"`
 	}
@@ -132,7 +133,7 @@ type (
 		Backing   *string  `yaml:"backing" is:"backing" class:"once"`
 		View      *string  `yaml:"view" is:"volume" class:"once"`
 		Size      *string  `yaml:"size" is:"size 512 1PiB 512" class:"once"`
-		BlockSize *string  `yaml:"block_size" is:"enum 512 4096" default:"512" why:"initiators would take the blocks of the disk for others; remove the LUN with one reload and add it with the next" class:"restart"`
+		BlockSize *string  `yaml:"block_size" is:"enum 512 4096" default:"512" why:"for a medium that stays a LUN; remove the LUN with one reload, and add it with the next" class:"restart"`
 		ReadOnly  *string  `yaml:"read_only" is:"bool" default:"false" class:"once"`
 		Dedup     *string  `yaml:"dedup" is:"bool" default:"true" class:"once"`
 		QoS       fileRate `yaml:"qos" class:"once"`
@@ -147,12 +148,12 @@ type (
 		BytesBurst *string `yaml:"bytes_burst" is:"size 64KiB" class:"once" auto:"what bytes_per_s gives in a second"`
 	}
 	fileQoS struct {
-		Initiators []fileInitiatorQoS `yaml:"initiators" class:"once"`
-		LUNs       []fileLUNQoS       `yaml:"luns" class:"once"`
+		Initiators []fileInitiatorQoS `yaml:"initiators" class:"once" items:"1"`
+		LUNs       []fileLUNQoS       `yaml:"luns" class:"once" items:"1"`
 		Background fileRate           `yaml:"background" class:"once"`
 	}
 	fileInitiatorQoS struct {
-		Initiators []*string `yaml:"initiators" is:"pattern" need:"" list:"set" class:"once"`
+		Initiators []*string `yaml:"initiators" is:"pattern" need:"" list:"set" class:"once" items:"1"`
 		IOPS       *string   `yaml:"iops" is:"int 1 100000000" class:"once"`
 		IOPSBurst  *string   `yaml:"iops_burst" is:"int 1 100000000" class:"once"`
 		BytesPerS  *string   `yaml:"bytes_per_s" is:"size 64KiB" class:"once"`
@@ -161,7 +162,7 @@ type (
 	fileLUNQoS struct {
 		Target     *string   `yaml:"target" is:"name" need:"" class:"once"`
 		LUN        *string   `yaml:"lun" is:"int 0 16383" need:"" class:"once"`
-		Initiators []*string `yaml:"initiators" is:"pattern" need:"" list:"set" class:"once"`
+		Initiators []*string `yaml:"initiators" is:"pattern" need:"" list:"set" class:"once" items:"1"`
 		IOPS       *string   `yaml:"iops" is:"int 1 100000000" class:"once"`
 		IOPSBurst  *string   `yaml:"iops_burst" is:"int 1 100000000" class:"once"`
 		BytesPerS  *string   `yaml:"bytes_per_s" is:"size 64KiB" class:"once"`
@@ -218,7 +219,7 @@ type (
 	}
 	fileGroup struct {
 		Name       *string   `yaml:"name" is:"label" need:"" class:"once"`
-		Initiators []*string `yaml:"initiators" is:"pattern" list:"set" class:"once"`
+		Initiators []*string `yaml:"initiators" is:"pattern" list:"set" class:"once" items:"1"`
 	}
 	fileTokenRule struct {
 		Initiator *string `yaml:"initiator" is:"pattern" class:"once"`
@@ -229,13 +230,13 @@ type (
 	fileView struct {
 		Name      *string        `yaml:"name" is:"volume" need:"" class:"once"`
 		Size      *string        `yaml:"size" is:"size 512 1PiB" class:"once"`
-		Partition *filePartition `yaml:"partition" class:"restart" why:"a view that is in use cannot become another one; remove it with one reload and add it with the next"`
-		Stripe    *fileStripe    `yaml:"stripe" class:"restart" why:"a view that is in use cannot become another one; remove it with one reload and add it with the next"`
-		Mirror    *fileLegs      `yaml:"mirror" class:"restart" why:"a view that is in use cannot become another one; remove it with one reload and add it with the next"`
-		Cache     *fileCache     `yaml:"cache" class:"restart" why:"a view that is in use cannot become another one; remove it with one reload and add it with the next"`
-		Verify    *fileOver      `yaml:"verify" class:"restart" why:"a view that is in use cannot become another one; remove it with one reload and add it with the next"`
-		Origin    *fileOver      `yaml:"origin" class:"restart" why:"a view that is in use cannot become another one; remove it with one reload and add it with the next"`
-		Snapshot  *fileOver      `yaml:"snapshot" class:"restart" why:"a view that is in use cannot become another one; remove it with one reload and add it with the next"`
+		Partition *filePartition `yaml:"partition" class:"restart" why:"remove the view with one reload, and add it with the next"`
+		Stripe    *fileStripe    `yaml:"stripe" class:"restart" why:"remove the view with one reload, and add it with the next"`
+		Mirror    *fileLegs      `yaml:"mirror" class:"restart" why:"remove the view with one reload, and add it with the next"`
+		Cache     *fileCache     `yaml:"cache" class:"restart" why:"remove the view with one reload, and add it with the next"`
+		Verify    *fileOver      `yaml:"verify" class:"restart" why:"remove the view with one reload, and add it with the next"`
+		Origin    *fileOver      `yaml:"origin" class:"restart" why:"remove the view with one reload, and add it with the next"`
+		Snapshot  *fileOver      `yaml:"snapshot" class:"restart" why:"remove the view with one reload, and add it with the next"`
 	}
 	filePartition struct {
 		Of        *string `yaml:"of" is:"device" need:"" class:"restart"`
@@ -243,11 +244,11 @@ type (
 		BlockSize *string `yaml:"block_size" is:"enum 512 4096" default:"512" class:"restart"`
 	}
 	fileStripe struct {
-		Legs []*string `yaml:"legs" is:"device" need:"" class:"restart"`
+		Legs []*string `yaml:"legs" is:"device" need:"" class:"restart" items:"2 64"`
 		Unit *string   `yaml:"unit" is:"size 4KiB 1GiB 4KiB" default:"64KiB" class:"restart"`
 	}
 	fileLegs struct {
-		Legs []*string `yaml:"legs" is:"device" need:"" class:"restart"`
+		Legs []*string `yaml:"legs" is:"device" need:"" class:"restart" items:"2 64"`
 	}
 	fileCache struct {
 		Of     *string `yaml:"of" is:"device" need:"" class:"restart"`
