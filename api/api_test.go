@@ -18,6 +18,7 @@ import (
 
 	"odx/admin"
 	v1 "odx/api/v1"
+	"odx/audit"
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/conf"
@@ -78,10 +79,27 @@ func fill(t *testing.T, s *target.Service, n int) {
 	}
 }
 
+// serving is what a server of a test serves; its changes are discarded.
+func serving(t *testing.T, a admin.Administrator) Serving {
+	t.Helper()
+	changes := audit.New(logs.Discard(), audit.Options{})
+	t.Cleanup(func() {
+		if err := changes.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return Serving{Administrator: a, Audit: changes, Log: logs.Discard()}
+}
+
+// anyone admits every request, in the role.
+type anyone struct{ role role }
+
+func (a anyone) admit(*http.Request) (caller, error) { return caller{role: a.role}, nil }
+
 // serve serves the API of a store in dir until the test ends, and returns a client.
 func serve(t *testing.T, dir string, s *target.Service) (*Server, *Client) {
 	t.Helper()
-	server := NewServer(s.Admin(), logs.Discard())
+	server := NewServer(serving(t, s.Admin()))
 	return server, serveSocket(t, dir, server)
 }
 

@@ -1,31 +1,77 @@
 package api
 
 import (
-	"crypto/ed25519"
-	"crypto/x509"
-	"encoding/pem"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"math/big"
-	"net"
+	"io"
 	"net/http"
-	"os"
-	"path/filepath"
+	"net/http/httptest"
+	"net/netip"
 	"strings"
-	"syscall"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	v1 "odx/api/v1"
 	"odx/backstore"
-	"odx/conf"
 	"odx/internal/kit/logs"
 )
 
 const testSecret = "0123456789abcdef"
 
-// Over TCP, requests without the secret are refused.
+func TestRemoteURL(t *testing.T) {
+	for _, text := range []string{"", "host:1", "ftp://host", "http://host/path", "https://"} {
+		if _, err := NewRemoteClient(text, nil); err == nil {
+			t.Errorf("%q was taken", text)
+		}
+	}
+}
+
+// guardWith returns a guard with these secrets.
+func guardWith(keys ...key) *Guard {
+	g := &Guard{}
+	g.current.Store(&credentials{keys: keys})
+	return g
+}
+
+func newKey(name string, r role, secret string) key {
+	return key{name, r, sha256.Sum256([]byte(secret))}
+}
+
+// send sends a request with a secret, if it is not empty, and returns status and failure.
+func send(t *testing.T, c *http.Client, method, url, authorization string) (int, v1.Failure, http.Header) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if authorization != "" {
+		req.Header.Set("Authorization", authorization)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var f v1.Failure
+	if resp.StatusCode >= 400 {
+		if err := json.NewDecoder(resp.Body).Decode(&f); err != nil {
+			t.Fatal(err)
+		}
+	} else if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, f, resp.Header
+}
+
+// TestGuardedServer: over TCP, requests without a secret are refused.
 func TestGuardedServer(t *testing.T) {
 	s := open(t, t.TempDir())
-	base, _ := serveTCP(t, NewGuardedServer(s.Admin(), logs.Discard(), []byte(testSecret)))
+	base, _ := serveTCP(t, NewGuardedServer(serving(t, s.Admin()), guardWith(newKey("default", administers, testSecret))))
 	client, err := NewRemoteClient(base, []byte(testSecret))
 	if err != nil {
 		t.Fatal(err)
@@ -39,107 +85,171 @@ func TestGuardedServer(t *testing.T) {
 	}
 	for name, header := range map[string]string{
 		"none": "", "another": "Bearer 0123456789abcdeF", "a part": "Bearer " + testSecret[:15],
-		"longer": "Bearer " + testSecret + "0", "another scheme": "Basic " + testSecret,
+		"longer": "Bearer " + testSecret + "0", "another scheme": "Basic " + testSecret, "empty": "Bearer ",
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+"/v1/volumes", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if header != "" {
-			req.Header.Set("Authorization", header)
-		}
-		resp, err := client.http.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusUnauthorized || !strings.HasPrefix(resp.Header.Get("WWW-Authenticate"), "Bearer") {
-			t.Errorf("%s: %s, %v", name, resp.Status, resp.Header)
+		status, f, head := send(t, &client.http, http.MethodGet, base+"/v1/volumes", header)
+		if status != http.StatusUnauthorized || f.Kind != "unauthorized" || !strings.HasPrefix(head.Get("WWW-Authenticate"), "Bearer") {
+			t.Errorf("%s: %d %+v, %v", name, status, f, head)
 		}
 	}
 }
 
-func TestRemoteURL(t *testing.T) {
-	for _, text := range []string{"", "host:1", "ftp://host", "http://host/path", "https://"} {
-		if _, err := NewRemoteClient(text, nil); err == nil {
-			t.Errorf("%q was taken", text)
+// TestFind: each secret is found, wherever it is in the list, and nothing else is.
+func TestFind(t *testing.T) {
+	var keys []key
+	for i := range 5 {
+		keys = append(keys, newKey(fmt.Sprint(i), reads, strings.Repeat(fmt.Sprint(i), 16)))
+	}
+	for i := range keys {
+		if k := find(keys, strings.Repeat(fmt.Sprint(i), 16)); k != &keys[i] {
+			t.Errorf("secret %d: %+v", i, k)
 		}
+	}
+	for _, given := range []string{"", "0", strings.Repeat("5", 16), strings.Repeat("0", 17)} {
+		if k := find(keys, given); k != nil {
+			t.Errorf("%q is the secret of %s", given, k.name)
+		}
+	}
+	if find(nil, "") != nil {
+		t.Error("a secret without any")
 	}
 }
 
-func TestListenTCP(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, text string, mode os.FileMode) {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), mode); err != nil {
-			t.Fatal(err)
+// TestGuard_Replace: a secret that was changed or removed counts at once, on connections
+// that are open, too; so does another role.
+func TestGuard_Replace(t *testing.T) {
+	s := open(t, t.TempDir())
+	g := guardWith(newKey("old", administers, testSecret))
+	base, l := serveTCP(t, NewGuardedServer(serving(t, s.Admin()), g))
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	try := func(secret string, want int) {
+		t.Helper()
+		if status, f, _ := send(t, client, http.MethodPost, base+"/v1/store/check", "Bearer "+secret); status != want {
+			t.Errorf("%d %+v, want %d", status, f, want)
 		}
 	}
-	write("good", testSecret+"\n", 0o600)
-	write("short", "short", 0o600)
-	write("open", testSecret, 0o644)
-	certificate, key := selfSigned(t)
-	write("certificate", certificate, 0o644)
-	write("key", key, 0o600)
-	write("open.key", key, 0o644)
-	write("huge", strings.Repeat("a", maxPEM+1), 0o600)
-	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
-		t.Fatal(err)
+	const next = "fedcba9876543210"
+	try(testSecret, http.StatusOK)
+	g.current.Store(&credentials{keys: []key{newKey("old", reads, testSecret), newKey("new", operates, next)}})
+	try(testSecret, http.StatusForbidden)
+	try(next, http.StatusOK)
+	g.current.Store(&credentials{keys: []key{newKey("new", operates, next)}})
+	if n := l.accepted.Load(); n != 1 {
+		t.Errorf("%d connections; the test is about one that stays", n)
 	}
-	for name, tt := range map[string]struct{ api, err, warning string }{
-		"good":              {"listen: 127.0.0.1:0\n  secret_file: good", "", ""},
-		"short secret":      {"listen: 127.0.0.1:0\n  secret_file: short", "api.secret_file: the secret has 5 bytes; give at least 16", ""},
-		"readable":          {"listen: 127.0.0.1:0\n  secret_file: open", "", "world-readable"},
-		"no TLS":            {"listen: 0.0.0.0:0\n  secret_file: good", "", "without TLS"},
-		"no certificate":    {"listen: 0.0.0.0:0\n  secret_file: good\n  certificate: none\n  private_key: none", "api.certificate: open ", ""},
-		"TLS":               {"listen: 0.0.0.0:0\n  secret_file: good\n  certificate: certificate\n  private_key: key", "", ""},
-		"readable key":      {"listen: 0.0.0.0:0\n  secret_file: good\n  certificate: certificate\n  private_key: open.key", "", "open.key is world-readable"},
-		"no key":            {"listen: 0.0.0.0:0\n  secret_file: good\n  certificate: certificate\n  private_key: good", "api.certificate: tls: ", ""},
-		"huge":              {"listen: 0.0.0.0:0\n  secret_file: good\n  certificate: huge\n  private_key: key", "exceeds 1048576 bytes", ""},
-		"secret, pipe":      {"listen: 0.0.0.0:0\n  secret_file: pipe", "pipe is not a regular file", ""},
-		"certificate, pipe": {"listen: 0.0.0.0:0\n  secret_file: good\n  certificate: pipe\n  private_key: key", "pipe is not a regular file", ""},
-		"key, pipe":         {"listen: 0.0.0.0:0\n  secret_file: good\n  certificate: certificate\n  private_key: pipe", "pipe is not a regular file", ""},
-		"no address":        {"listen: 192.0.2.1:0\n  secret_file: good", "api.listen: listen tcp 192.0.2.1:0", ""},
-	} {
-		cfg, err := conf.Parse(filepath.Join(dir, "odx.yaml"), fmt.Appendf(nil, `data_dir: data
-portals: ["127.0.0.1:0"]
-targets:
-  - name: iqn.2026-11.example.odx:disks
-    luns: [{lun: 0, volume: src, size: 64MiB}]
-api:
-  %s
-`, tt.api))
-		if err != nil {
-			t.Fatal(err)
-		}
-		l, _, warnings, err := ListenTCP(cfg, net.Listen)
-		if l != nil {
-			l.Close()
-		}
-		if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
-			t.Errorf("%s: %v, want %q", name, err, tt.err)
-		}
-		if got := strings.Join(warnings, "; "); (got == "") != (tt.warning == "") || !strings.Contains(got, tt.warning) {
-			t.Errorf("%s: warnings %q, want %q", name, got, tt.warning)
-		}
-	}
+	try(testSecret, http.StatusUnauthorized)
+	try(next, http.StatusOK)
+	g.current.Store(&credentials{})
+	try(next, http.StatusUnauthorized)
 }
 
-// selfSigned returns a certificate and its private key, as PEM.
-func selfSigned(t *testing.T) (certificate, key string) {
-	t.Helper()
-	public, private, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
+// TestGuard_Concurrent: while secrets change, each request is that of one of its own
+// secret, or of none.
+func TestGuard_Concurrent(t *testing.T) {
+	s := open(t, t.TempDir())
+	one, two := newKey("one", reads, strings.Repeat("1", 16)), newKey("two", administers, strings.Repeat("2", 16))
+	g := guardWith(one)
+	base, _ := serveTCP(t, newServer(serving(t, s.Admin()), patientGate{newBearerGate(g, logs.Discard())}))
+	ctx, stop := context.WithCancel(t.Context())
+	var changing sync.WaitGroup
+	changing.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			g.current.Store(&credentials{keys: [][]key{{one}, {two}, {one, two}, {}}[i%4]})
+		}
+	})
+	var asking sync.WaitGroup
+	for secret, want := range map[string]int{strings.Repeat("1", 16): http.StatusForbidden, strings.Repeat("2", 16): http.StatusNotFound} {
+		asking.Go(func() {
+			client := &http.Client{Transport: &http.Transport{}}
+			defer client.CloseIdleConnections()
+			for range 200 {
+				status, f, _ := send(t, client, http.MethodDelete, base+"/v1/volumes/none", "Bearer "+secret)
+				if status != want && status != http.StatusUnauthorized {
+					t.Errorf("secret %.1s: %d %+v", secret, status, f)
+				}
+			}
+		})
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
-	der, err := x509.CreateCertificate(nil, template, template, public, private)
-	if err != nil {
-		t.Fatal(err)
+	asking.Wait()
+	stop()
+	changing.Wait()
+}
+
+// patientGate forgets failures.
+type patientGate struct{ *bearerGate }
+
+func (g patientGate) admit(r *http.Request) (caller, error) {
+	f := &g.guard.failures
+	f.mu.Lock()
+	delete(f.by, addressOf(r))
+	f.mu.Unlock()
+	return g.bearerGate.admit(r)
+}
+
+// TestFailures: after so many wrong secrets an address waits, also with the right one;
+// other addresses do not.
+func TestFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lines logs.Text
+		g := newBearerGate(guardWith(newKey("default", administers, testSecret)), lines.Entry())
+		try := func(address, secret string, want error) {
+			t.Helper()
+			r := httptest.NewRequest(http.MethodGet, "/v1/status", nil)
+			r.RemoteAddr = address
+			r.Header.Set("Authorization", "Bearer "+secret)
+			if _, err := g.admit(r); !errors.Is(err, want) {
+				t.Errorf("%s: %v, want %v", address, err, want)
+			}
+		}
+		for range failureBurst {
+			try("192.0.2.1:1", "wrong", errUnauthorized)
+			try("[2001:db8::1]:1", "wrong", errUnauthorized)
+			try("192.0.2.3:1", testSecret, nil) // does not count
+		}
+		try("192.0.2.1:2", "wrong", errFailures)
+		try("192.0.2.1:2", testSecret, errFailures)
+		try("[::ffff:192.0.2.1]:2", testSecret, errFailures)
+		try("[2001:db8::2%eth0]:2", testSecret, errFailures)
+		try("192.0.2.2:1", testSecret, nil)
+		try("[2001:db8:0:1::1]:1", testSecret, nil)
+		time.Sleep(time.Second / failureRate)
+		try("192.0.2.1:3", testSecret, nil)
+		try("192.0.2.1:3", "wrong", errUnauthorized)
+		try("192.0.2.1:3", testSecret, errFailures)
+		if n := strings.Count(lines.String(), "API secret refused"); n == 0 || n > failureBurst+1 {
+			t.Errorf("%d lines", n)
+		}
+		if strings.Contains(lines.String(), testSecret) || strings.Contains(lines.String(), "wrong") {
+			t.Errorf("a secret is in the log:\n%s", &lines)
+		}
+	})
+}
+
+// TestFailures_bound: of more addresses than are remembered, those with the most failures
+// are.
+func TestFailures_bound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // no time passes
+		var f failures
+		worst := netip.MustParsePrefix("192.0.2.1/32")
+		for range failureBurst {
+			f.add(worst)
+		}
+		for i := range 2 * maxFailures {
+			f.add(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32))
+		}
+		if n := len(f.by); n != maxFailures || !f.blocked(worst) {
+			t.Errorf("%d addresses are remembered, the worst is blocked: %t", n, f.blocked(worst))
+		}
+	})
+}
+
+// TestRefuse: the answer to a request that has to wait says how long, and ends the
+// connection.
+func TestRefuse(t *testing.T) {
+	w := httptest.NewRecorder()
+	refuse(w, errFailures)
+	if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") != "1" || w.Header().Get("Connection") != "close" {
+		t.Errorf("%d, %v", w.Code, w.Header())
 	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
-		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -11,17 +12,18 @@ import (
 	"odx/admin"
 	v1 "odx/api/v1"
 	"odx/backstore"
+	"odx/vhd"
 )
 
 // diskRoutes are the routes of virtual disks.
 var diskRoutes = []route{
-	{http.MethodGet, "/v1/files/{name}/disk", "The virtual disk in a file.", http.StatusOK, short, func(c *call) (any, error) {
+	{http.MethodGet, "/v1/files/{name}/disk", "The virtual disk in a file.", http.StatusOK, short, reads, looks, func(c *call) (any, error) {
 		return asV1(DiskV1)(c.admin.Disk(c.ctx, c.request.PathValue("name")))
 	}},
-	{http.MethodPost, "/v1/files/{name}/disk/check", "Look for what is wrong with the virtual disk in a file.", http.StatusOK, long, func(c *call) (any, error) {
+	{http.MethodPost, "/v1/files/{name}/disk/check", "Look for what is wrong with the virtual disk in a file.", http.StatusOK, long, operates, looks, func(c *call) (any, error) {
 		return asV1(DiskCheckV1)(c.admin.CheckDisk(c.ctx, c.request.PathValue("name")))
 	}},
-	{http.MethodPost, "/v1/disks", "Make, convert, merge, compact, defragment or resize a virtual disk; answers with lines that say the progress.", http.StatusOK, long, changeDisk},
+	{http.MethodPost, "/v1/disks", "Make, convert, merge, compact, defragment or resize a virtual disk; answers with lines that say the progress.", http.StatusOK, long, operates, changes("disk change"), changeDisk},
 }
 
 func changeDisk(c *call) (any, error) {
@@ -29,13 +31,24 @@ func changeDisk(c *call) (any, error) {
 	if err := c.decode(&r); err != nil {
 		return nil, err
 	}
+	c.subject(fileSubject(cmp.Or(r.Destination, r.Source)))
+	if r.Operation == string(vhd.ToVolume) {
+		c.subject(objectOf(r.Destination))
+	}
+	c.changed.What = "disk " + r.Operation
+	c.changed.Before, c.changed.After = c.filesNamed(r.Destination, r.Source), map[string]any{"request": r}
 	var lastSent time.Time
-	return asV1(DiskResultV1)(c.admin.ChangeDisk(c.ctx, diskRequestOf(r), func(p admin.DiskProgress) {
+	result, err := c.admin.ChangeDisk(c.ctx, diskRequestOf(r), func(p admin.DiskProgress) {
 		if now := time.Now(); now.Sub(lastSent) >= progressPeriod {
 			lastSent = now
 			c.reportProgress(diskProgressV1(p))
 		}
-	}))
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.changed.After = map[string]any{"request": r, "result": DiskResultV1(result)}
+	return DiskResultV1(result), nil
 }
 
 func (c *Client) Disk(ctx context.Context, name string) (admin.Disk, error) {

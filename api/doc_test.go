@@ -35,13 +35,18 @@ func specification(t *testing.T) *openapi3.T {
 // the same words.
 func TestSpecificationListsEveryRoute(t *testing.T) {
 	var want, got []string
+	roles := map[string]string{}
 	for _, r := range allRoutes() {
 		want = append(want, r.method+" "+r.path)
+		roles[r.method+" "+r.path] = r.role.String()
 	}
 	doc := specification(t)
 	for path, item := range doc.Paths.Map() {
 		for method, op := range item.Operations() {
 			got = append(got, method+" "+path)
+			if role := op.Extensions["x-role"]; role != roles[method+" "+path] {
+				t.Errorf("%s %s: x-role is %v, the route needs %s", method, path, role, roles[method+" "+path])
+			}
 			if op.Summary == "" || op.Responses.Default() == nil {
 				t.Errorf("%s %s: no summary, or no word about errors", method, path)
 			}

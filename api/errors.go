@@ -27,6 +27,8 @@ var kinds = []struct {
 }{
 	{"no_resource", http.StatusNotFound, errNoResource},
 	{"unauthorized", http.StatusUnauthorized, errUnauthorized},
+	{"too_many_failures", http.StatusTooManyRequests, errFailures},
+	{"forbidden", http.StatusForbidden, errForbidden},
 	{"too_large", http.StatusRequestEntityTooLarge, errTooLarge},
 	{"in_use", http.StatusConflict, admin.ErrInUse},
 	{"busy", http.StatusConflict, vhd.ErrBusy},

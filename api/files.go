@@ -15,59 +15,61 @@ import (
 
 // fileRoutes are the routes of files.
 var fileRoutes = []route{
-	{http.MethodGet, "/v1/files", "All files, by name.", http.StatusOK, lists, func(c *call) (any, error) {
+	{http.MethodGet, "/v1/files", "All files, by name.", http.StatusOK, lists, reads, looks, func(c *call) (any, error) {
 		return listV1(FileV1)(c.admin.Files(c.ctx))
 	}},
-	{http.MethodPost, "/v1/files", "Make a file of zeros, or one that equals a volume or another file now.", http.StatusCreated, short, func(c *call) (any, error) {
+	{http.MethodPost, "/v1/files", "Make a file of zeros, or one that equals a volume or another file now.", http.StatusCreated, short, operates, changes("file create"), func(c *call) (any, error) {
 		var p v1.CreateFile
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
+		c.subject(fileSubject(p.Name))
 		if p.From == "" {
 			return asV1(FileV1)(c.admin.CreateFile(c.ctx, p.Name, p.SizeBytes))
 		}
 		if p.SizeBytes != 0 {
 			return nil, fmt.Errorf("%w: from and size_bytes together", blockdev.ErrInvalid)
 		}
+		c.changed.After = map[string]any{"from": p.From}
 		return asV1(FileV1)(c.admin.CopyFile(c.ctx, p.From, p.Name))
 	}},
-	{http.MethodPatch, "/v1/files/{name}", "Set the size of a file.", http.StatusOK, short, func(c *call) (any, error) {
+	{http.MethodPatch, "/v1/files/{name}", "Set the size of a file.", http.StatusOK, short, operates, changes("file resize"), func(c *call) (any, error) {
 		var p v1.Resize
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		return asV1(FileV1)(c.admin.ResizeFile(c.ctx, c.request.PathValue("name"), p.SizeBytes))
+		return asV1(FileV1)(c.admin.ResizeFile(c.ctx, c.fileAsItWas(), p.SizeBytes))
 	}},
-	{http.MethodPost, "/v1/files/{name}/rename", "Give a file another name, in place of the file that has it.", http.StatusOK, short, func(c *call) (any, error) {
+	{http.MethodPost, "/v1/files/{name}/rename", "Give a file another name, in place of the file that has it.", http.StatusOK, short, operates, changes("file rename"), func(c *call) (any, error) {
 		var p v1.NewName
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		return asV1(FileV1)(c.admin.RenameFile(c.ctx, c.request.PathValue("name"), p.Name))
+		return asV1(FileV1)(c.admin.RenameFile(c.ctx, c.fileAsItWas(p.Name), p.Name))
 	}},
-	{http.MethodPost, "/v1/files/{name}/start", "Make a hidden file that is to become this one when it is whole.", http.StatusCreated, short, func(c *call) (any, error) {
+	{http.MethodPost, "/v1/files/{name}/start", "Make a hidden file that is to become this one when it is whole.", http.StatusCreated, short, operates, changes("file start"), func(c *call) (any, error) {
 		var p v1.StartFile
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		return asV1(FileV1)(c.admin.StartFile(c.ctx, fileStartOf(p, c.request.PathValue("name"))))
+		return asV1(FileV1)(c.admin.StartFile(c.ctx, fileStartOf(p, c.file())))
 	}},
-	{http.MethodPost, "/v1/files/{name}/finish", "Give a file that is whole its name.", http.StatusOK, short, func(c *call) (any, error) {
+	{http.MethodPost, "/v1/files/{name}/finish", "Give a file that is whole its name.", http.StatusOK, short, operates, changes("file finish"), func(c *call) (any, error) {
 		var p v1.FinishFile
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		return asV1(FileV1)(c.admin.FinishFile(c.ctx, fileFinishOf(p, c.request.PathValue("name"))))
+		return asV1(FileV1)(c.admin.FinishFile(c.ctx, fileFinishOf(p, c.fileAsItWas())))
 	}},
-	{http.MethodDelete, "/v1/files/{name}", "Delete a file that is not the parent of virtual disks.", http.StatusNoContent, short, func(c *call) (any, error) {
-		switch name, force := c.request.PathValue("name"), c.request.URL.Query().Get("force"); force {
-		case "", "false":
-			return nil, c.admin.DeleteFile(c.ctx, name)
-		case "true":
-			return nil, c.admin.DeleteParent(c.ctx, name)
-		default:
-			return nil, fmt.Errorf("%w: force is %q; use true or false", blockdev.ErrInvalid, force)
+	{http.MethodDelete, "/v1/files/{name}", "Delete a file that is not the parent of virtual disks.", http.StatusNoContent, short, administers, changes("file delete"), func(c *call) (any, error) {
+		force, err := c.flag("force")
+		if err != nil {
+			return nil, err
 		}
+		if force {
+			return nil, c.admin.DeleteParent(c.ctx, c.fileAsItWas())
+		}
+		return nil, c.admin.DeleteFile(c.ctx, c.fileAsItWas())
 	}},
 }
 

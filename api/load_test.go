@@ -18,7 +18,6 @@ import (
 	"time"
 
 	v1 "odx/api/v1"
-	"odx/internal/kit/logs"
 	"odx/quota"
 )
 
@@ -31,7 +30,7 @@ func TestServer_ShareMemory(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	memory := quota.New(maxData)
-	server := NewServer(s.Admin(), logs.Discard())
+	server := NewServer(serving(t, s.Admin()))
 	server.ShareMemory(memory)
 	client := serveSocket(t, dir, server)
 	if err := memory.Take(t.Context(), "another", maxData); err != nil {
@@ -96,7 +95,7 @@ func TestServer_Shutdown_waitingForMemory(t *testing.T) {
 		if err := memory.Take(t.Context(), "another", maxData); err != nil {
 			t.Fatal(err)
 		}
-		server := NewServer(nil, logs.Discard())
+		server := NewServer(serving(t, nil))
 		server.ShareMemory(memory)
 		answer := httptest.NewRecorder()
 		done := make(chan struct{})
@@ -156,7 +155,7 @@ func serveTCP(t *testing.T, server *Server) (url string, l *countedListener) {
 // disconnected.
 func TestServer_Serve_bound(t *testing.T) {
 	s := open(t, t.TempDir())
-	url, l := serveTCP(t, NewServer(s.Admin(), logs.Discard()))
+	url, l := serveTCP(t, newServer(serving(t, s.Admin()), anyone{administers}))
 	var clients []net.Conn
 	for range maxConnections {
 		c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
@@ -193,7 +192,7 @@ func TestServer_Serve_bound(t *testing.T) {
 // length is announced or not, and takes no memory.
 func TestServer_bodyTooLarge(t *testing.T) {
 	s := open(t, t.TempDir())
-	server := NewServer(s.Admin(), logs.Discard())
+	server := newServer(serving(t, s.Admin()), anyone{administers})
 	url, _ := serveTCP(t, server)
 	for name, tt := range map[string]struct {
 		method, path string
@@ -238,7 +237,7 @@ func TestServer_bodyTooLarge(t *testing.T) {
 
 // TestServer_reserve: a request takes memory for what it may send and get.
 func TestServer_reserve(t *testing.T) {
-	server := NewServer(nil, logs.Discard())
+	server := NewServer(serving(t, nil))
 	for _, tt := range []struct {
 		load  load
 		query string

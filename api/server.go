@@ -16,6 +16,7 @@ import (
 
 	"odx/admin"
 	v1 "odx/api/v1"
+	"odx/audit"
 	"odx/blockdev"
 	"odx/quota"
 )
@@ -24,6 +25,7 @@ import (
 type Server struct {
 	http    http.Server
 	admin   admin.Administrator
+	audit   *audit.Log
 	log     *logrus.Entry
 	memory  *quota.Quota  // of requests: their bodies and answers
 	serving chan struct{} // closed when Serve has ended
@@ -37,20 +39,28 @@ type Server struct {
 	calls  sync.WaitGroup // requests being handled
 }
 
-// NewServer returns a server whose requests call a. The store has to stay open until
-// Shutdown has returned.
-func NewServer(a admin.Administrator, log *logrus.Entry) *Server {
-	return newServer(a, log, func(h http.Handler) http.Handler { return h })
+// Serving is what a Server serves, all of it open until Shutdown has returned.
+type Serving struct {
+	// Administrator is what requests call.
+	Administrator admin.Administrator
+	// Audit records what they change.
+	Audit *audit.Log
+	// Log has what goes wrong.
+	Log *logrus.Entry
 }
 
-// NewGuardedServer is NewServer for listeners on a network: each request has to have
-// the secret.
-func NewGuardedServer(a admin.Administrator, log *logrus.Entry, secret []byte) *Server {
-	return newServer(a, log, func(h http.Handler) http.Handler { return bearer(secret, h) })
-}
+// NewServer returns a server for the Unix socket: its clients are known by their users.
+func NewServer(s Serving) *Server { return newServer(s, newSocketGate()) }
 
-func newServer(a admin.Administrator, log *logrus.Entry, guard func(http.Handler) http.Handler) *Server {
-	s := &Server{admin: a, log: log, memory: quota.New(defaultMemory), serving: make(chan struct{})}
+// NewGuardedServer returns a server for listeners on a network: each request has to have
+// a secret of the guard.
+func NewGuardedServer(s Serving, g *Guard) *Server { return newServer(s, newBearerGate(g, s.Log)) }
+
+func newServer(serving Serving, g gate) *Server {
+	s := &Server{
+		admin: serving.Administrator, audit: serving.Audit, log: serving.Log,
+		memory: quota.New(defaultMemory), serving: make(chan struct{}),
+	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	for _, r := range allRoutes() {
@@ -58,7 +68,8 @@ func newServer(a admin.Administrator, log *logrus.Entry, guard func(http.Handler
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) { s.handle(&noRoute, w, req) })
 	s.http = http.Server{
-		Handler:           guard(mux),
+		Handler:           behind(g, mux),
+		ConnContext:       withPeer,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       time.Minute,
@@ -111,6 +122,10 @@ type call struct {
 	parameters []byte
 	held       reservation
 	writer     http.ResponseWriter
+	// changed is what the line of the audit log has: its subject, and the states that
+	// are known; see subject. changedBytes is how much data changed.
+	changed      audit.Change
+	changedBytes int64
 	// streaming: the response has begun, as lines of JSON.
 	streaming bool
 }
@@ -124,6 +139,7 @@ func (s *Server) handle(r *route, w http.ResponseWriter, req *http.Request) {
 	c := &call{ctx: req.Context(), admin: s.admin, request: req, maxBody: r.load.body, writer: w}
 	defer c.held.release()
 	result, err := s.execute(r, c)
+	s.record(r, c, result, err)
 	switch {
 	case err != nil:
 		s.fail(c, err)
@@ -139,6 +155,9 @@ func (s *Server) handle(r *route, w http.ResponseWriter, req *http.Request) {
 
 // execute reads the request and calls the route.
 func (s *Server) execute(r *route, c *call) (result any, err error) {
+	if by, needs := callerOf(c.ctx), r.needs(c.request); by.role < needs {
+		return nil, &forbiddenError{by, needs}
+	}
 	if err := c.checkLength(); err != nil {
 		return nil, err
 	}

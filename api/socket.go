@@ -19,7 +19,7 @@ func Listen(dir string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("API socket: %w", err)
 	}
-	return l, nil
+	return peerListener{l}, nil
 }
 
 // socketRetry is the pause before the server tries again to create the socket.

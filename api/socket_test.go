@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"odx/admin"
-	"odx/internal/kit/logs"
 )
 
 // TestServer_ServeSocket: a server whose socket cannot be made yet, as on a full disk
@@ -20,7 +19,7 @@ func TestServer_ServeSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := open(t, dir)
-	early := NewServer(s.Admin(), logs.Discard())
+	early := NewServer(serving(t, s.Admin()))
 	early.ServeSocket(dir)
 	if err := early.Shutdown(t.Context()); err != nil {
 		t.Errorf("shutdown without a socket: %v", err)

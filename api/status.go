@@ -14,7 +14,7 @@ func (c *Client) Status(ctx context.Context) (admin.Status, error) {
 
 // statusRoutes are the routes of the server's status.
 var statusRoutes = []route{
-	{http.MethodGet, "/v1/status", "What is served: portals, LUNs, and the initiators that are logged in.", http.StatusOK, short, func(c *call) (any, error) {
+	{http.MethodGet, "/v1/status", "What is served: portals, LUNs, and the initiators that are logged in.", http.StatusOK, short, reads, looks, func(c *call) (any, error) {
 		return asV1(StatusV1)(c.admin.Status(c.ctx))
 	}},
 }

@@ -13,7 +13,6 @@ import (
 	"odx/admin"
 	"odx/backstore"
 	"odx/blockdev"
-	"odx/internal/kit/logs"
 	"odx/target"
 	"odx/tokens"
 	"odx/vhd"
@@ -85,7 +84,7 @@ func (aborting) WriteToken(context.Context, admin.TokenWrite) (admin.TokenWritte
 // What a copy did before its token ended is reported, with the token's error.
 func TestWriteToken_Aborted(t *testing.T) {
 	dir := t.TempDir()
-	client := serveSocket(t, dir, NewServer(aborting{}, logs.Discard()))
+	client := serveSocket(t, dir, NewServer(serving(t, aborting{})))
 	done, err := client.WriteToken(t.Context(), admin.TokenWrite{})
 	if done.Bytes != 8192 || !errors.Is(err, tokens.ErrCancelled) {
 		t.Errorf("%+v, %v", done, err)

@@ -15,6 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/api"
+	"odx/audit"
 	"odx/conf"
 	"odx/quota"
 	"odx/standby"
@@ -30,6 +31,7 @@ type running struct {
 	log  *logrus.Entry
 
 	queries  []*api.Server
+	audit    *audit.Log         // of queries
 	unguard  context.CancelFunc // ends guarding
 	guarding sync.WaitGroup
 }
@@ -82,7 +84,7 @@ func (r *running) closeAPI(ctx context.Context) error {
 	for _, q := range r.queries {
 		errs = append(errs, q.Shutdown(ctx))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, r.audit.Close(ctx))...)
 }
 
 // stop closes everything within stopLimit.
@@ -102,11 +104,12 @@ func (r *running) stop() error {
 // serveAPI serves the API on the socket, and on TCP if configured.
 func (r *running) serveAPI() ([]*api.Server, error) {
 	cfg, service, log := r.cfg, r.service, r.log
+	guard, warnings, err := api.NewGuard(cfg)
+	if err != nil {
+		return nil, err
+	}
 	var guarded net.Listener
-	var secret []byte
 	if cfg.API.Listen != "" {
-		var warnings []string
-		var err error
 		listen := func(network, address string) (net.Listener, error) {
 			l, err := r.held.Listen(context.Background(), network, address)
 			if err == nil {
@@ -114,20 +117,23 @@ func (r *running) serveAPI() ([]*api.Server, error) {
 			}
 			return l, err
 		}
-		if guarded, secret, warnings, err = api.ListenTCP(cfg, listen); err != nil {
+		var more []string
+		if guarded, more, err = guard.Listen(cfg, listen); err != nil {
 			return nil, err
 		}
-		for _, w := range warnings {
+		for _, w := range append(warnings, more...) {
 			log.Warn(w)
 		}
 		log.WithField("address", guarded.Addr()).Info("API listens on TCP")
 	}
-	servers := []*api.Server{api.NewServer(service.Admin(), log)}
+	r.audit = audit.New(log, audit.Options{})
+	serving := api.Serving{Administrator: service.Admin(), Audit: r.audit, Log: log}
+	servers := []*api.Server{api.NewServer(serving)}
 	memory := quota.New(service.Admin().Memory().Requests)
 	servers[0].ShareMemory(memory)
 	servers[0].ServeSocket(cfg.DataDir)
 	if guarded != nil {
-		tcp := api.NewGuardedServer(service.Admin(), log, secret)
+		tcp := api.NewGuardedServer(serving, guard)
 		tcp.ShareMemory(memory)
 		servers = append(servers, tcp)
 		go tcp.Serve(guarded)

@@ -1,0 +1,146 @@
+package api
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"slices"
+	"sync/atomic"
+
+	"odx/conf"
+)
+
+// maxPEM bounds the files of a certificate and of its private key, in bytes.
+const maxPEM = 1 << 20
+
+// Guard protects the API over TCP: the secrets that it takes, with their roles, and its
+// certificate. They can be replaced while it is used: the next request needs a secret of
+// the new ones, also on a connection that is open already; the next connection gets the
+// new certificate.
+type Guard struct {
+	current  atomic.Pointer[credentials]
+	failures failures
+}
+
+// credentials are what a configuration names.
+type credentials struct {
+	keys []key
+	tls  *tls.Config // nil without a certificate
+}
+
+// NewGuard reads the secrets and the certificate that a configuration names, and returns
+// warnings for the log. Errors are conf.Problems.
+func NewGuard(cfg *conf.Config) (g *Guard, warnings []string, err error) {
+	g = &Guard{}
+	commit, warnings, err := g.Prepare(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	commit()
+	return g, warnings, nil
+}
+
+// Prepare reads what another configuration names; commit puts it in force. A
+// configuration without the API over TCP is one without secrets: every request is refused.
+// Errors are conf.Problems; nothing has changed then.
+func (g *Guard) Prepare(cfg *conf.Config) (commit func(), warnings []string, err error) {
+	next := &credentials{}
+	if cfg.API.Listen != "" {
+		if next, warnings, err = readCredentials(cfg); err != nil {
+			return nil, nil, err
+		}
+	}
+	return func() { g.current.Store(next) }, warnings, nil
+}
+
+// CheckTCP returns why the API cannot be served over TCP, as far as that is known without
+// listening; nil if the configuration does not ask for it.
+func CheckTCP(cfg *conf.Config) error {
+	if cfg.API.Listen == "" {
+		return nil
+	}
+	_, _, err := readCredentials(cfg)
+	return err
+}
+
+// Listen listens as the configuration says, with listen for the socket, and returns
+// warnings for the log. Connections have TLS while the guard has a certificate. Errors are
+// conf.Problems.
+func (g *Guard) Listen(cfg *conf.Config, listen func(network, address string) (net.Listener, error)) (l net.Listener, warnings []string, err error) {
+	if l, err = listen("tcp", cfg.API.Listen); err != nil {
+		return nil, nil, cfg.Problem("api.listen", "%v", err)
+	}
+	if g.current.Load().tls == nil && !l.Addr().(*net.TCPAddr).IP.IsLoopback() {
+		warnings = append(warnings, fmt.Sprintf("the API listens on %v without TLS: a listener on the way learns its secret", l.Addr()))
+	}
+	return guardedListener{l, g}, warnings, nil
+}
+
+// guardedListener gives each connection the TLS that the guard has at that time.
+type guardedListener struct {
+	net.Listener
+	guard *Guard
+}
+
+// Accept implements net.Listener.
+func (l guardedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	if config := l.guard.current.Load().tls; config != nil {
+		return tls.Server(c, config), nil
+	}
+	return c, nil
+}
+
+// readCredentials reads the files that a configuration names.
+func readCredentials(cfg *conf.Config) (c *credentials, warnings []string, err error) {
+	c = &credentials{}
+	warn := func(warning string) {
+		if warning != "" {
+			warnings = append(warnings, warning)
+		}
+	}
+	for _, s := range cfg.API.Secrets {
+		secret, warning, err := s.Secret.Read()
+		if err != nil {
+			return nil, nil, cfg.Problem(s.Secret.Key, "%v", err)
+		}
+		if len(secret) < MinSecret {
+			return nil, nil, cfg.Problem(s.Secret.Key, "the secret has %d bytes; give at least %d, for example what openssl rand -base64 24 prints", len(secret), MinSecret)
+		}
+		sum := sha256.Sum256(secret)
+		if i := slices.IndexFunc(c.keys, func(k key) bool { return k.sum == sum }); i >= 0 {
+			return nil, nil, cfg.Problem(s.Secret.Key, "the secret is that of %s, too; give each its own, which says who a request is from", c.keys[i].name)
+		}
+		warn(warning)
+		c.keys = append(c.keys, key{s.Name, roleOf(s.Role), sum})
+	}
+	a := &cfg.API
+	if a.Certificate == "" {
+		return c, warnings, nil
+	}
+	pair, warning, err := loadKeyPair(a)
+	if err != nil {
+		return nil, nil, cfg.Problem("api.certificate", "%v", err)
+	}
+	warn(warning)
+	c.tls = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}
+	return c, warnings, nil
+}
+
+// loadKeyPair reads the certificate and its private key.
+func loadKeyPair(a *conf.API) (pair tls.Certificate, warning string, err error) {
+	certificate, err := conf.ReadFile(a.Certificate, maxPEM)
+	if err != nil {
+		return pair, "", err
+	}
+	private, warning, err := conf.ReadPrivateFile(a.PrivateKey, maxPEM)
+	if err != nil {
+		return pair, "", err
+	}
+	pair, err = tls.X509KeyPair(certificate, private)
+	return pair, warning, err
+}

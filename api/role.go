@@ -1,0 +1,65 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"odx/admin"
+	"odx/conf"
+	"odx/vhd"
+)
+
+// errForbidden: the caller has not the role that the request needs.
+var errForbidden = errors.New("forbidden")
+
+// role is what a caller may do. A later one may do what the earlier ones may.
+type role int
+
+const (
+	// reads: look at everything but secrets and the contents of disks.
+	reads role = iota
+	// operates: create and copy, read and write data, end sessions.
+	operates
+	// administers: everything.
+	administers
+)
+
+// roleOf returns the role of a secret; the least for one that is not known.
+func roleOf(r conf.Role) role {
+	switch r {
+	case conf.RoleAdminister:
+		return administers
+	case conf.RoleOperate:
+		return operates
+	default:
+		return reads
+	}
+}
+
+// String returns the role as the configuration has it.
+func (r role) String() string {
+	return [...]string{"read", "operate", "administer"}[r]
+}
+
+// forbiddenError is the error of a request that needs another role than its caller has.
+type forbiddenError struct {
+	caller caller
+	needs  role
+}
+
+func (e *forbiddenError) Error() string {
+	return fmt.Sprintf("%v has the role %v; this request needs %v", e.caller.actor, e.caller.role, e.needs)
+}
+
+func (e *forbiddenError) Unwrap() error { return errForbidden }
+
+// needs returns the role that a request needs. Who may begin a volume or a file may give it
+// up.
+func (r *route) needs(req *http.Request) role {
+	name := req.PathValue("name")
+	if r.method == http.MethodDelete && r.role == administers && (admin.IsScratchVolume(name) || vhd.IsScratch(name)) {
+		return operates
+	}
+	return r.role
+}
