@@ -27,8 +27,8 @@ func (u *logicalUnit) executeExtendedCopy(ctx context.Context, t *scsi.Task, nam
 		return err
 	}
 	op := &operation{
-		manager: u.manager,
-		owner:   owner{u.lu, t.Nexus}, origin: u.originOf(t, name), serviceAction: cdb[1] & 0x1F,
+		manager: u.manager, account: t.Account(),
+		owner: owner{u.lu, t.Nexus}, origin: u.originOf(t, name), serviceAction: cdb[1] & 0x1F,
 		listID: list.listID, identified: list.identified, units: unitsBytes,
 	}
 	x := &extendedCopy{unit: u, nexus: t.Nexus, list: list}
@@ -122,7 +122,7 @@ func (x *extendedCopy) run(ctx context.Context, op *operation) (report, error) {
 	r.held, r.heldDiscarded = x.held.bytes, x.held.discarded
 	if err == nil || r.transferCount > 0 { // otherwise it is refused
 		m := x.unit.manager
-		m.countCopy(copyCounts{&m.stats.Extended, &m.stats.ExtendedBytes, &m.stats.ExtendedMovedBytes}, r.transferCount, op.copied.Load(), err != nil)
+		op.countCopy(copyCounts{&m.stats.Extended, &m.stats.ExtendedBytes, &m.stats.ExtendedMovedBytes}, r.transferCount, err != nil)
 	}
 	return r, err
 }

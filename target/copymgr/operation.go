@@ -79,6 +79,7 @@ type operation struct {
 
 	progress progress
 	copied   atomic.Int64 // bytes that could not be mapped
+	account  scsi.Account // of the command
 
 	// work moves the data; background: no command waits for it. Both are set before the
 	// operation runs.

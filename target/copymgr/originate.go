@@ -25,8 +25,8 @@ func (u *logicalUnit) tokenCommand(ctx context.Context, t *scsi.Task, name strin
 		return nil // no error, nothing to do
 	}
 	op := &operation{
-		manager: u.manager,
-		owner:   owner{u.lu, t.Nexus}, origin: u.originOf(t, name), serviceAction: cdb[1] & 0x1F,
+		manager: u.manager, account: t.Account(),
+		owner: owner{u.lu, t.Nexus}, origin: u.originOf(t, name), serviceAction: cdb[1] & 0x1F,
 		listID: binary.BigEndian.Uint32(cdb[6:]), identified: true, units: unitsDestinationBlocks,
 		uses: []use{{u.lu, t.Nexus.ID}},
 	}

@@ -64,7 +64,7 @@ func (u *logicalUnit) populate(ctx context.Context, op *operation, source tokens
 		r.status = copyDoneWithResidual
 	}
 	m := u.manager
-	m.countCopy(copyCounts{&m.stats.Populated, &m.stats.PopulatedBytes, &m.stats.PopulatedMovedBytes}, uint64(res.Represented), op.copied.Load(), partial)
+	op.countCopy(copyCounts{&m.stats.Populated, &m.stats.PopulatedBytes, &m.stats.PopulatedMovedBytes}, uint64(res.Represented), partial)
 	return r, nil
 }
 

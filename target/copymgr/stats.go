@@ -5,6 +5,8 @@ import (
 	"maps"
 	"time"
 
+	"odx/blockdev"
+	"odx/target/qos"
 	"odx/target/scsi"
 	"odx/target/scsi/sense"
 )
@@ -127,6 +129,20 @@ func (m *Manager) countCopy(c copyCounts, n uint64, moved int64, partial bool) {
 		return
 	}
 	*c.whole++
+}
+
+// nodeSpan is how many bytes a leaf of the map of a volume of the store has.
+const nodeSpan = 512 * blockdev.BlockLength
+
+// countCopy counts a command that copied n bytes, in full or in part, for its initiator
+// too. What was mapped is charged as the map nodes that it takes, each like a block, and
+// what was moved as its bytes.
+func (op *operation) countCopy(c copyCounts, n uint64, partial bool) {
+	moved := op.copied.Load()
+	op.manager.countCopy(c, n, moved, partial)
+	op.account.AddBytes(scsi.KindCopy, n)
+	nodes := (max(int64(n)-moved, 0) + nodeSpan - 1) / nodeSpan
+	op.account.Charge(qos.Cost{Operations: nodes, Bytes: nodes*blockdev.BlockLength + moved})
 }
 
 func (m *Manager) countAbort() {

@@ -131,7 +131,7 @@ func (w *tokenWrite) result(op *operation, n int64, err error) (report, error) {
 	}
 	if w.blocks > 0 {
 		m := w.unit.manager
-		m.countCopy(copyCounts{&m.stats.Written, &m.stats.WrittenBytes, &m.stats.WrittenMovedBytes}, uint64(n), op.copied.Load(), partial)
+		op.countCopy(copyCounts{&m.stats.Written, &m.stats.WrittenBytes, &m.stats.WrittenMovedBytes}, uint64(n), partial)
 	}
 	return r, err
 }

@@ -16,7 +16,7 @@ const maxCopyWait = 2 * time.Second
 //
 // Limited are the commands that read, write, unmap or copy data, and others that access
 // the medium, but for TEST UNIT READY. A copy counts as the map nodes that it changes
-// (Task.Charge), not as its bytes.
+// (Account.Charge), not as its bytes.
 func (lu *LogicalUnit) SetLimits(l qos.Limits, ofInitiator func(initiator string) qos.Limits) {
 	lu.limiter.Set(l)
 	lu.initiators.Set(ofInitiator)
@@ -96,17 +96,4 @@ func (t *Task) awaitLimits(wake func()) (passed bool) {
 		wake()
 	})
 	return t.passed
-}
-
-// Charge takes c from the limits of the task after it has run: a copy is known by then.
-// Commands after it wait for that, for no more than two seconds.
-func (t *Task) Charge(c qos.Cost) {
-	if t.itl == nil || !t.itl.limited() {
-		return
-	}
-	t.itl.account.limiter.Charge(c)
-	if t.itl.nexus.limiter != nil {
-		t.itl.nexus.limiter.Charge(c)
-	}
-	t.LU.limiter.Charge(c)
 }

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"odx/target/qos"
 	"odx/target/scsi/sense"
 )
 
@@ -192,9 +193,32 @@ func (t *Task) countRefused(err error) {
 	k.errors.Add(1)
 }
 
+// Account is what a task counts for. It is valid after the end of the task, for a copy in
+// the background. The zero value counts nothing.
+type Account struct{ itl *itlNexus }
+
+// Account returns the account of a task that Prepare has passed.
+func (t *Task) Account() Account { return Account{t.itl} }
+
+// AddBytes counts bytes of the medium that were read, written, unmapped or copied.
+func (a Account) AddBytes(kind Kind, n uint64) {
+	if a.itl != nil {
+		a.itl.counters()[kind].bytes.Add(n)
+	}
+}
+
+// Charge takes c from the limits of the task, after it has done what costs that: commands
+// after it wait for it, for no more than two seconds.
+func (a Account) Charge(c qos.Cost) {
+	if a.itl == nil || !a.itl.limited() {
+		return
+	}
+	a.itl.account.limiter.Charge(c)
+	if a.itl.nexus.limiter != nil {
+		a.itl.nexus.limiter.Charge(c)
+	}
+	a.itl.lu.limiter.Charge(c)
+}
+
 // Took returns how long Execute has taken for the task, in all its calls.
 func (t *Task) Took() time.Duration { return t.took }
-
-// AddBytes counts bytes of the medium that the task has read, written, unmapped or copied.
-// It is for operations that other packages install.
-func (t *Task) AddBytes(n uint64) { t.bytes += n }
