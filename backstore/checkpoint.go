@@ -5,6 +5,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"time"
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
@@ -87,11 +88,13 @@ func (s *Store) Checkpoint(ctx context.Context) error {
 func (s *Store) checkpoint(ctx context.Context) (err error) {
 	s.checkpoints.storing.Store(true)
 	defer s.checkpoints.storing.Store(false)
+	began := time.Now()
 	defer func() {
 		if ctx.Err() != nil {
 			s.checkpoints.ended(nil) // the caller gave up, which says nothing of the disk
 			return
 		}
+		s.checkpoints.count(began, err)
 		s.checkpoints.ended(spaceError(err))
 	}()
 	if err := ctx.Err(); err != nil {

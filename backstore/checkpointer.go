@@ -3,6 +3,9 @@ package backstore
 import (
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"odx/backstore/latency"
 )
 
 // checkpointer has changes wait for a checkpoint when the
@@ -12,6 +15,10 @@ type checkpointer struct {
 	storing atomic.Bool   // a checkpoint has files of the reserve, and returns others
 	hurry   chan struct{} // has an element when a change waits
 	stored  chan struct{} // has an element when one was stored
+
+	took     latency.Histogram // of those that were stored
+	failures atomic.Uint64
+	last     atomic.Int64 // when the last one was stored, in Unix nanoseconds; 0: not yet
 
 	mu       sync.Mutex
 	finished chan struct{} // closed when the next checkpoint ends; guarded by mu
@@ -51,6 +58,17 @@ func (c *checkpointer) recheck() {
 		close(c.finished)
 		c.finished = nil
 	}
+}
+
+// count counts a checkpoint that began at some time and has ended with err.
+func (c *checkpointer) count(began time.Time, err error) {
+	if err != nil {
+		c.failures.Add(1)
+		return
+	}
+	now := time.Now()
+	c.took.Observe(now.Sub(began))
+	c.last.Store(now.UnixNano())
 }
 
 // ended lets waiting writers look again after a checkpoint that returned err.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -36,6 +37,10 @@ type cleaner struct {
 	// only one of them moves. Outermost, like Store.auditMu.
 	mu     sync.Mutex
 	budget *rate.Limiter
+
+	// What cleaning has done since the store was opened: bytes moved, segments cleaned,
+	// attempts that failed.
+	moved, cleaned, failures atomic.Uint64
 }
 
 // Cleaning moves what is still live out of segments that are mostly dead, so
@@ -115,6 +120,7 @@ func (c *cleaner) cleanSegment(ctx context.Context, id segment.ID, limiter *rate
 	if err := m.move(ctx); err != nil {
 		return err
 	}
+	c.cleaned.Add(1)
 	return m.damage
 }
 
@@ -183,6 +189,7 @@ func (m *mover) place(good []moving, data []byte) error {
 	if err != nil {
 		return err
 	}
+	c.moved.Add(uint64(len(data)))
 	c.space.disk.Add(int64(len(data))) // the old copy stays until a checkpoint
 	c.opMu.RLock()
 	defer c.opMu.RUnlock()

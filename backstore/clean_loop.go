@@ -95,6 +95,9 @@ func (l *cleanLoop) attempt(ctx context.Context, a *attempts, failed string, cle
 	}
 	for ctx.Err() == nil {
 		more, err := clean(ctx)
+		if err != nil && ctx.Err() == nil {
+			l.c.failures.Add(1)
+		}
 		if err != nil && ctx.Err() == nil && a.fail(l.c.space.cleanable(), time.Now()) {
 			l.c.log.WithError(err).Warn(failed)
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"odx/backstore/vfs"
 )
@@ -177,6 +178,18 @@ func (j *Journal) settle() error {
 
 // sync makes the records of a file durable, after the data that they refer to.
 func (j *Journal) sync(handle vfs.File) error {
+	began := time.Now()
+	err := j.syncData(handle)
+	if err != nil {
+		j.syncFailures.Add(1)
+		return err
+	}
+	j.syncs.Observe(time.Since(began))
+	return nil
+}
+
+// syncData syncs the data that records refer to, and then the records.
+func (j *Journal) syncData(handle vfs.File) error {
 	if j.o.BeforeSync != nil {
 		if err := j.o.BeforeSync(); err != nil {
 			return fmt.Errorf("before journal commit: %w", err)

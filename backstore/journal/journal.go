@@ -36,6 +36,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"odx/backstore/latency"
 	"odx/backstore/vfs"
 )
 
@@ -110,6 +111,9 @@ type Journal struct {
 	inKernel atomic.Uint64 // LSN up to which the kernel has them
 	oldest   atomic.Int64  // cursor.encoded where the oldest kept file begins
 	room     atomic.Int64  // bytes of records that fit into allocated blocks
+
+	syncs        latency.Histogram // see Syncs
+	syncFailures atomic.Uint64
 
 	turn chan struct{} // semaphore, held by the Reserve that waits for room
 
@@ -387,6 +391,12 @@ func (j *Journal) Bytes() int64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.queue.end.encoded - j.oldest.Load()
+}
+
+// Syncs returns how long syncs of records have taken, those of the data that the records
+// refer to included, and how many syncs failed.
+func (j *Journal) Syncs() (took latency.Counts, failed uint64) {
+	return j.syncs.Counts(), j.syncFailures.Load()
 }
 
 // Rotate starts a new file for later records and returns the number of its first one,
