@@ -276,6 +276,7 @@ func FuzzParse(f *testing.F) {
 			f.Add(text)
 		}
 	}
+	f.Add([]byte(edited))
 	f.Add([]byte("a: &a [*a]"))
 	f.Add([]byte("targets: &a [{luns: *a}]"))
 	f.Add([]byte("data_dir: !!int x"))
@@ -289,6 +290,10 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
+		if d := Diff(cfg, cfg); len(d) > 0 {
+			t.Errorf("differs from itself: %v", d)
+		}
+		checkEffective(t, cfg)
 		if cfg.DataDir == "" || len(cfg.Portals) == 0 || len(cfg.Targets) == 0 {
 			t.Errorf("accepted without data_dir, portals or targets: %+v", cfg)
 		}

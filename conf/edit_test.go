@@ -225,6 +225,39 @@ func TestApply_Several(t *testing.T) {
 	}
 }
 
+// Where the lines of an entry cannot be told from others, the whole file is written out:
+// values, order and comments stay, but not blank lines, alignment and indentation.
+func TestApply_WrittenOut(t *testing.T) {
+	const before = `data_dir:   /d   # local
+
+portals: ["127.0.0.1:1"]
+
+targets:
+    - name: iqn.2026-11.example:a
+      # the disks
+      luns: [ {lun: 0,  volume: a} ]
+      authentication:
+          users:
+              - secret: one
+                name: u        # the user
+`
+	const want = `data_dir: /d # local
+portals: ["127.0.0.1:1"]
+targets:
+  - name: iqn.2026-11.example:a
+    # the disks
+    luns: [{lun: 0, volume: a}]
+    authentication:
+      users:
+        - name: u # the user
+          secret_env: U
+`
+	got, err := Apply("odx.yaml", []byte(before), SetUser{Target: "iqn.2026-11.example:a", Name: "u", Secret: new(EnvSecret("U"))})
+	if err != nil || string(got) != want {
+		t.Errorf("%v: %s", err, lineDiff(want, string(got)))
+	}
+}
+
 // Every comment of the example stays, whatever entry is removed, but those within the entry.
 func TestApply_Example(t *testing.T) {
 	text := full(t)

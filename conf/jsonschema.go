@@ -30,9 +30,7 @@ type schemaBuilder struct{ defs object }
 
 // ref returns a reference to the definition of a struct.
 func (s *schemaBuilder) ref(t reflect.Type) object {
-	if t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
+	t = structOf(t)
 	name := strings.TrimPrefix(t.Name(), "file")
 	if s.defs[name] == nil {
 		s.defs[name] = object{} // bounds the recursion

@@ -30,6 +30,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
+	var status exitStatus
+	if errors.As(err, &status) {
+		return int(status)
+	}
 	printError(stderr, err)
 	var usage *usageError
 	if errors.As(err, &usage) {
@@ -37,6 +41,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	return 1
 }
+
+// exitStatus ends a command that has printed everything with a status.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 // usageError is an error of the command line: the exit status is 2.
 type usageError struct{ error }
@@ -78,7 +87,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newServe(), newStatus(), newHandover(), newStore(), newVolume(), newFile(), newVHD(), newToken(), newCopy(), newDoctor(), newVersion())
+	root.AddCommand(newServe(), newStatus(), newHandover(), newConfig(), newStore(), newVolume(), newFile(), newVHD(), newToken(), newCopy(), newDoctor(), newVersion())
 	root.InitDefaultCompletionCmd() // otherwise added by Execute, unchecked
 	checkUsage(root)
 	checkHelp(root)
