@@ -14,8 +14,6 @@ type API struct {
 	// Secrets are the bearer tokens (RFC 6750), one of which every request has; at least
 	// one.
 	Secrets []APISecret
-	// Secret is that of the first secret with RoleAdminister.
-	Secret Secret
 	// Certificate and PrivateKey are the PEM files of TLS. If empty, TLS is off.
 	Certificate, PrivateKey string
 }
@@ -68,11 +66,6 @@ func (c *checker) api(raw *fileAPI) API {
 		}
 	}
 	a.Secrets = c.apiSecrets(raw)
-	for _, s := range a.Secrets {
-		if s.Role == RoleAdminister && a.Secret == (Secret{}) {
-			a.Secret = s.Secret
-		}
-	}
 	a.Certificate, a.PrivateKey = c.pem(raw.Certificate), c.pem(raw.PrivateKey)
 	if (a.Certificate == "") != (a.PrivateKey == "") {
 		c.add("api", "certificate and private_key require each other; give both or neither")

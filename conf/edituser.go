@@ -16,6 +16,21 @@ func FileSecret(path string) Secret { return Secret{source: secretFile, text: pa
 // EnvSecret returns a secret in an environment variable of the server.
 func EnvSecret(variable string) Secret { return Secret{source: secretEnv, text: variable} }
 
+// Source returns where the secret comes from: itself, the path of its file, or the name of
+// its variable; the others are empty.
+func (s Secret) Source() (secret, file, variable string) {
+	f := s.file()
+	for _, p := range []struct {
+		from *string
+		to   *string
+	}{{f.inline, &secret}, {f.file, &file}, {f.env, &variable}} {
+		if p.from != nil {
+			*p.to = *p.from
+		}
+	}
+	return secret, file, variable
+}
+
 // AddUser adds a user to a target, or to discovery if Target is empty. The first user of a
 // target makes authentication mandatory there.
 type AddUser struct {
