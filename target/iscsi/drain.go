@@ -40,7 +40,27 @@ func (e *suspendError) Error() string { return errNotSuspended.Error() + ": " + 
 func (e *suspendError) Unwrap() error { return errNotSuspended }
 
 // suspension is a suspension of the server in progress.
-type suspension struct{ ctx context.Context }
+type suspension struct {
+	// ctx ends when commands had their time.
+	ctx context.Context
+	// rest ends restLimit later, until when commands may run that waited for those of
+	// connections that end with ctx.
+	rest context.Context
+}
+
+// restLimit bounds what commands may take after those that they waited for were aborted.
+const restLimit = 100 * time.Millisecond
+
+// newSuspension returns a suspension whose commands have the time of ctx. Its end releases
+// what it has.
+func newSuspension(ctx context.Context) (by *suspension, end func()) {
+	rest, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(restLimit, cancel)
+		context.AfterFunc(rest, func() { timer.Stop() })
+	})
+	return &suspension{ctx, rest}, func() { stop(); cancel() }
+}
 
 // over reports whether commands had their time.
 func (p *suspension) over() bool { return p.ctx.Err() != nil }
@@ -108,7 +128,7 @@ func (c *conn) drain(by *suspension) error {
 			return *reason
 		case c.sess.isQuiet():
 			return c.park(by)
-		case by.over():
+		case by.over() && (by.rest.Err() != nil || c.collectsAny()):
 			return errStillRuns
 		}
 		switch err := c.in.next(&c.pdu); {
@@ -185,6 +205,19 @@ func (c *conn) collects(itt uint32) bool {
 	defer s.mu.Unlock()
 	t := s.tasks[itt]
 	return t != nil && t.conn == c && t.state == taskCollecting
+}
+
+// collectsAny reports whether any command waits for Data-Out on c.
+func (c *conn) collectsAny() bool {
+	s := c.sess
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tasks {
+		if t.conn == c && t.state == taskCollecting {
+			return true
+		}
+	}
+	return false
 }
 
 // putBack sets the command of t aside, as if it had not arrived, if reading its immediate

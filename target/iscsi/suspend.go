@@ -45,19 +45,19 @@ const lingerLimit = 50 * time.Millisecond
 // except (ErrCommandsRunning, with which the result is valid) those in a DeviceServer.
 // Nexuses of the sessions are not detached.
 func (srv *Server) Suspend(ctx context.Context) (*Suspended, error) {
-	by := &suspension{ctx}
+	by, end := newSuspension(ctx)
+	defer end()
 	conns, err := srv.beginSuspension(by)
 	if err != nil {
 		return nil, err
 	}
-	interrupted := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(interrupted)
-		interruptLate(conns)
-	})
+	waits := []func(){
+		interruptAfter(ctx, func() { interruptLate(conns) }),
+		interruptAfter(by.rest, func() { interrupt(conns) }),
+	}
 	parked := by.await(conns)
-	if !stop() {
-		<-interrupted // before endSending resets the deadlines
+	for _, callOff := range waits {
+		callOff() // before endSending resets the deadlines
 	}
 	close(srv.watchdog.stop)
 	<-srv.watchdog.stopped // it sends pings
@@ -74,6 +74,21 @@ func (srv *Server) Suspend(ctx context.Context) (*Suspended, error) {
 	}
 	err = srv.awaitWorkers(parkLimit)
 	return srv.take(ctx, parked), err
+}
+
+// interruptAfter calls do when ctx ends, unless the result is called before. That returns when do
+// does not run any more.
+func interruptAfter(ctx context.Context, do func()) (callOff func()) {
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		do()
+	})
+	return func() {
+		if !stop() {
+			<-done
+		}
+	}
 }
 
 // beginSuspension stops the server from accepting connections, and interrupts readers. It
