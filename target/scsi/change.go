@@ -74,6 +74,11 @@ func (lu *LogicalUnit) Drain(ctx context.Context) error {
 	case <-drained:
 		return nil
 	case <-ctx.Done():
+	}
+	select {
+	case <-drained: // both
+		return nil
+	default:
 		return fmt.Errorf("commands of logical unit %s: %w", lu.SerialNumber(), ctx.Err())
 	}
 }

@@ -147,7 +147,7 @@ func (lu *LogicalUnit) nexusesOf(ids []NexusID) []*Nexus {
 		}
 	}
 	for _, itl := range lu.former {
-		if n := itl.nexus; slices.Contains(ids, n.ID) && !slices.Contains(found, n) {
+		if n := itl.nexus; itl.tasks.Load() > 0 && slices.Contains(ids, n.ID) && !slices.Contains(found, n) {
 			found = append(found, n)
 		}
 	}

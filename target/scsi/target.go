@@ -162,7 +162,7 @@ func (tg *Target) attach(n *Nexus, begin func(NexusID) beginning, before map[uin
 	defer tg.mu.Unlock()
 	how := begin(n.ID)
 	units := make(map[uint16]*itlNexus, len(tg.units))
-	replaced := false
+	replaced, announced := false, false
 	same := 0 // as before
 	for seen, as := range tg.viewed(n.view) {
 		lu := tg.units[as.LUN]
@@ -170,6 +170,7 @@ func (tg *Target) attach(n *Nexus, begin func(NexusID) beginning, before map[uin
 			same++
 			units[seen] = lu.attach(n, seen, as, continued)
 			units[seen].restore(u)
+			announced = announced || slices.Contains(u.Attentions, uint16(sense.ASCReportedLUNsDataChanged))
 		} else {
 			units[seen] = lu.attach(n, seen, as, how)
 		}
@@ -182,6 +183,8 @@ func (tg *Target) attach(n *Nexus, begin func(NexusID) beginning, before map[uin
 	case before != nil && (same != len(units) || same != len(before)):
 		n.inventory = inventory(units)
 		announce(units)
+	case announced:
+		n.inventory = inventory(units)
 	case replaced:
 		tg.announceReplaced(n, units)
 	}
