@@ -3,8 +3,6 @@ package conf
 import (
 	"errors"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -289,48 +287,4 @@ func removedLines(before, after string) (gone []string) {
 		}
 	}
 	return gone
-}
-
-func TestReplace(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "odx.yaml")
-	link := filepath.Join(dir, "link")
-	for _, err := range []error{os.WriteFile(path, []byte("one"), 0o600), os.Chmod(path, 0o640), os.Symlink("odx.yaml", link)} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	// What a process that was killed has left.
-	if err := os.WriteFile(filepath.Join(dir, ".odx.yaml.new"), []byte("half"), 0o400); err != nil {
-		t.Fatal(err)
-	}
-	if err := Replace(link, []byte("one"), []byte("two")); err != nil {
-		t.Fatal(err)
-	}
-	check := func(want string) {
-		t.Helper()
-		text, err := os.ReadFile(path)
-		info, statErr := os.Lstat(path)
-		if err != nil || statErr != nil || string(text) != want || info.Mode() != 0o640 {
-			t.Errorf("%q with mode %v (%v, %v), want %q", text, info.Mode(), err, statErr, want)
-		}
-		if to, err := os.Readlink(link); err != nil || to != "odx.yaml" {
-			t.Errorf("the link points at %q (%v)", to, err)
-		}
-		if list, err := os.ReadDir(dir); err != nil || len(list) != 2 {
-			t.Errorf("the directory has %v (%v)", list, err)
-		}
-	}
-	check("two")
-	if err := Replace(path, []byte("one"), []byte("three")); !errors.Is(err, ErrChanged) {
-		t.Errorf("based on an older text: %v", err)
-	}
-	check("two")
-	if err := Replace(filepath.Join(dir, "none"), nil, []byte("three")); !errors.Is(err, ErrChanged) {
-		t.Errorf("a file that is gone: %v", err)
-	}
-	if err := Replace("/dev/null", nil, []byte("three")); !errors.Is(err, ErrReadOnly) {
-		t.Errorf("a device: %v", err)
-	}
-	check("two")
 }

@@ -25,11 +25,15 @@ var (
 // now. After a crash the file is the one or the other. It keeps its owner and its mode; a
 // symbolic link keeps pointing at it. When Replace returns nil, text is durable.
 //
-// Errors wrap ErrReadOnly or ErrChanged, or are those of the operating system. In each case
+// Errors wrap ErrReadOnly or ErrChanged, are a Problem if text has a new secret that all users
+// could read, or are those of the operating system. In each case
 // but one nothing has changed: if the directory cannot be synced, the error says that the
 // change may not survive a power failure.
 func Replace(path string, before, text []byte) error {
 	if err := replace(path, before, text); err != nil {
+		if problem, ok := errors.AsType[Problem](err); ok {
+			return problem
+		}
 		return fmt.Errorf("replace %s: %w", path, err)
 	}
 	return nil
@@ -60,6 +64,9 @@ func replace(path string, before, text []byte) error {
 	if !bytes.Equal(current, before) {
 		return ErrChanged
 	}
+	if err := checkExposed(path, info, before, text); err != nil {
+		return err
+	}
 	next := filepath.Join(filepath.Dir(real), "."+filepath.Base(real)+".new")
 	if err := writeNext(next, info, text); err != nil {
 		return readOnly(err)
@@ -71,6 +78,54 @@ func replace(path string, before, text []byte) error {
 		return fmt.Errorf("it has been replaced, but may not survive a power failure: %w", err)
 	}
 	return nil
+}
+
+// checkExposed returns a Problem if all users may read the file, and text has a secret that
+// it does not have before.
+func checkExposed(path string, info fs.FileInfo, before, text []byte) error {
+	if info.Mode().Perm()&0o004 == 0 {
+		return nil
+	}
+	next, err := Parse(path, text)
+	if err != nil {
+		return nil // text is not a configuration
+	}
+	known := map[string]string{}
+	if old, err := Parse(path, before); err == nil {
+		known = old.inlineSecrets()
+	}
+	for secret, key := range next.inlineSecrets() {
+		if _, was := known[secret]; !was {
+			return next.Problem(key, "the secret would be in a file that is world-readable (mode %#o); restrict it with chmod o-r, or use secret_file", info.Mode().Perm())
+		}
+	}
+	return nil
+}
+
+// inlineSecrets returns the secrets that are in the configuration file, with their keys.
+func (c *Config) inlineSecrets() map[string]string {
+	found := map[string]string{}
+	add := func(s Secret) {
+		if s.source == secretInline && s.Key != "" {
+			found[s.text] = s.Key
+		}
+	}
+	authentication := func(a *Authentication) {
+		for i := range a.Users {
+			add(a.Users[i].Secret)
+		}
+		if a.Mutual != nil {
+			add(a.Mutual.Secret)
+		}
+	}
+	authentication(&c.DiscoveryAuthentication)
+	for i := range c.Targets {
+		authentication(&c.Targets[i].Authentication)
+	}
+	for _, s := range c.API.Secrets {
+		add(s.Secret)
+	}
+	return found
 }
 
 // lockFor locks the file that is at path, against other calls of Replace.
@@ -107,15 +162,27 @@ func writeNext(path string, like fs.FileInfo, text []byte) (err error) {
 	if _, err := f.Write(text); err != nil {
 		return err
 	}
-	if st, ok := like.Sys().(*syscall.Stat_t); ok && (int(st.Uid) != os.Geteuid() || int(st.Gid) != os.Getegid()) {
-		if err := f.Chown(int(st.Uid), int(st.Gid)); err != nil {
-			return fmt.Errorf("keep its owner: %w", err)
-		}
+	if err := keepOwner(f, like); err != nil {
+		return fmt.Errorf("keep its owner: %w", err)
 	}
 	if err := f.Chmod(like.Mode() & (fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky)); err != nil {
 		return err
 	}
 	return f.Sync()
+}
+
+// keepOwner gives a file the user and the group of another one, if it has others.
+func keepOwner(f *os.File, like fs.FileInfo) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	is, ok := info.Sys().(*syscall.Stat_t)
+	want, ok2 := like.Sys().(*syscall.Stat_t)
+	if !ok || !ok2 || is.Uid == want.Uid && is.Gid == want.Gid {
+		return nil
+	}
+	return f.Chown(int(want.Uid), int(want.Gid))
 }
 
 // readOnly adds ErrReadOnly to errors that say that the file cannot be replaced.
