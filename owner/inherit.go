@@ -57,10 +57,13 @@ func (d directory) inherit(files []*os.File) (_ Holding, err error) {
 	if err := flock(h.file, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrHeld, err)
 	}
-	if err := errors.Join(sameFile(h.dir, d.path), sameFile(h.file, d.lockFile())); err != nil {
+	if err := sameFile(h.dir, d.path); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrLost, err)
 	}
-	return h, h.count()
+	if err := h.count(); err != nil {
+		return nil, err
+	}
+	return h, h.Renew(context.Background()) // the lock file may have been removed or replaced
 }
 
 // share implements sharer.

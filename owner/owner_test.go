@@ -376,15 +376,56 @@ func TestOwner_Share(t *testing.T) {
 	if second.Epoch() != first.Epoch()+1 || second.Check() != nil || first.Check() == nil {
 		t.Errorf("epochs %d and %d, %v and %v", first.Epoch(), second.Epoch(), first.Check(), second.Check())
 	}
-	files, err = second.Share()
-	must.Succeed(t, err, second.Release(), os.Remove(filepath.Join(dir, LockName)))
-	if _, err := Inherit(t.Context(), dir, files); !errors.Is(err, ErrLost) {
-		t.Errorf("inherited without a lock file: %v", err)
-	}
-	third, err := Claim(t.Context(), Directory(dir))
-	must.Succeed(t, err)
-	must.Succeed(t, third.Release())
+	must.Succeed(t, second.Release())
 	if _, err := Inherit(t.Context(), dir, nil); err == nil {
 		t.Error("inherited from no files")
+	}
+}
+
+// TestInherit_LockFile: it does not matter for a claim that is passed on what becomes of the
+// lock file, unless another process has it.
+func TestInherit_LockFile(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(t *testing.T, file string)
+		want   error
+	}{
+		"removed":  {func(t *testing.T, file string) { must.Succeed(t, os.Remove(file)) }, nil},
+		"replaced": {func(t *testing.T, file string) { must.Succeed(t, os.Remove(file), os.WriteFile(file, nil, 0o600)) }, nil},
+		"of an older version of odx": {func(t *testing.T, file string) {
+			must.Succeed(t, os.Remove(file))
+			f, err := os.Create(file)
+			must.Succeed(t, err)
+			t.Cleanup(func() { f.Close() })
+			must.Succeed(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
+		}, ErrLost},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			first, err := Claim(t.Context(), Directory(dir))
+			must.Succeed(t, err)
+			files, err := first.Share()
+			must.Succeed(t, err, first.Release())
+			c.change(t, filepath.Join(dir, LockName))
+			second, err := Inherit(t.Context(), dir, files)
+			if !errors.Is(err, c.want) {
+				t.Fatalf("%v, want %v", err, c.want)
+			}
+			if err != nil {
+				return
+			}
+			defer second.Release()
+			if second.Epoch() != first.Epoch()+1 {
+				t.Errorf("epoch %d after %d", second.Epoch(), first.Epoch())
+			}
+			f, err := os.Open(filepath.Join(dir, LockName))
+			must.Succeed(t, err)
+			defer f.Close()
+			if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+				t.Errorf("an older version of odx could lock it: %v", err)
+			}
+			if info, err := f.Stat(); err != nil || uint64(info.Size()) != second.Epoch() {
+				t.Errorf("its length is %d, the epoch %d", info.Size(), second.Epoch())
+			}
+		})
 	}
 }
