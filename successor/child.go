@@ -20,6 +20,13 @@ const (
 	servingLimit = 30 * time.Second
 )
 
+// hurriedLimit is what is left of servingLimit once this process is to end: it is to answer a
+// signal in time, whatever the child does.
+const hurriedLimit = 2 * time.Second
+
+// lastLook is how long a child that was late is still listened to.
+const lastLook = 100 * time.Millisecond
+
 // childFD is the descriptor of the socket pair in the successor: the first after standard
 // error.
 const childFD = 3
@@ -98,22 +105,65 @@ func ended(err error) error {
 // PID returns the number of the child's process.
 func (c *Child) PID() int { return c.cmd.Process.Pid }
 
+// Ended reports whether the child has ended.
+func (c *Child) Ended() bool {
+	select {
+	case <-c.ended:
+		return true
+	default:
+		return false
+	}
+}
+
 // Pass passes duplicates of the files of e, and its state, and returns when the child serves.
-// After an error the caller kills the child before it uses the files again.
-func (c *Child) Pass(e *Estate) error {
+// From the end of ctx on, the child has little time left. After an error the caller kills the
+// child before it uses the files again.
+func (c *Child) Pass(ctx context.Context, e *Estate) error {
 	if err := c.deadline(servingLimit); err != nil {
 		return err
 	}
+	hurried := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(hurried)
+		_ = c.deadline(hurriedLimit) // of a connection that is closed, it is of no use
+	})
+	err := c.sendEstate(e)
+	if err == nil {
+		err = c.awaitServing()
+	}
+	if !stop() {
+		<-hurried // before another deadline
+	}
+	return ended(err)
+}
+
+// sendEstate sends the files and the state of e.
+func (c *Child) sendEstate(e *Estate) error {
 	for _, f := range e.Files {
 		if err := c.send(packet{Kind: kindFile, Name: f.Name}, f.File); err != nil {
-			return fmt.Errorf("pass %s: %w", f.Name, ended(err))
+			return fmt.Errorf("pass %s: %w", f.Name, err)
 		}
 	}
-	if err := c.sendBytes(packet{Kind: kindState}, e.State); err != nil {
-		return ended(err)
+	return c.sendBytes(packet{Kind: kindState}, e.State)
+}
+
+// awaitServing returns when the child serves. If this process was stopped, its time may be over
+// although the child was in time.
+func (c *Child) awaitServing() error {
+	_, err := c.expect(kindServing)
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.served() {
+		return nil
+	}
+	return err
+}
+
+// served reports whether the child has said that it serves.
+func (c *Child) served() bool {
+	if c.deadline(lastLook) != nil {
+		return false
 	}
 	_, err := c.expect(kindServing)
-	return ended(err)
+	return err == nil
 }
 
 // Kill ends the child and waits for its end. Its error is ErrServed if the child has served
@@ -125,10 +175,8 @@ func (c *Child) Kill() error {
 	}
 	<-c.ended
 	// What it has sent is there now, and then the end of the connection.
-	if c.deadline(time.Second) == nil {
-		if _, served := c.expect(kindServing); served == nil {
-			err = errors.Join(err, ErrServed)
-		}
+	if c.served() {
+		err = errors.Join(err, ErrServed)
 	}
 	return errors.Join(err, c.conn.Close())
 }

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Predecessor is the process whose place this one takes.
@@ -49,9 +52,9 @@ func (p *Predecessor) Refuse(why error) error {
 }
 
 // Receive returns what the predecessor passes on. It waits for as long as the predecessor
-// lives.
+// lives: what that does before it passes anything, such as a checkpoint, may take long.
 func (p *Predecessor) Receive() (*Estate, error) {
-	if err := p.deadline(readyLimit + servingLimit); err != nil {
+	if err := p.conn.SetDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
 	e := &Estate{}
@@ -63,7 +66,9 @@ func (p *Predecessor) Receive() (*Estate, error) {
 			err = fmt.Errorf("a packet %q without a file", next.Kind)
 		case next.Kind == kindFile && len(e.Files) < maxFiles:
 			e.Files = append(e.Files, File{next.Name, file})
-			continue
+			if err = p.deadline(servingLimit); err == nil {
+				continue
+			}
 		case next.Kind == kindState:
 			e.State, err = readMemory(file)
 			if err == nil {
@@ -76,7 +81,15 @@ func (p *Predecessor) Receive() (*Estate, error) {
 	}
 }
 
-// Serving says that this process serves, which ends the predecessor.
+// Serving says that this process serves, which ends the predecessor. One that has ended
+// before, for example because it was killed, has left everything to this process by then.
 func (p *Predecessor) Serving() error {
-	return errors.Join(p.send(packet{Kind: kindServing}, nil), p.conn.Close())
+	err := p.deadline(readyLimit)
+	if err == nil {
+		err = p.send(packet{Kind: kindServing}, nil)
+	}
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		err = nil
+	}
+	return errors.Join(err, p.conn.Close())
 }

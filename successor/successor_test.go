@@ -2,12 +2,14 @@ package successor
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"odx/internal/kit/must"
 )
@@ -40,9 +42,22 @@ func be(how string) error {
 	if err := p.Ready(); err != nil || how == "ready" {
 		return err
 	}
+	if how == "patient" { // the time in which it was to be ready is over
+		if err := p.deadline(-time.Second); err != nil {
+			return err
+		}
+	}
 	e, err := p.Receive()
 	if err != nil || how == "heir" {
 		return err
+	}
+	switch how {
+	case "hanging":
+		select {}
+	case "orphaned":
+		if _, _, err := p.receive(); err == nil {
+			return errors.New("the predecessor has sent more")
+		}
 	}
 	if how == "late" { // it serves, and the other side does not hear of it in time
 		if err := p.send(packet{Kind: "nonsense"}, nil); err != nil {
@@ -92,7 +107,7 @@ func TestChild_Pass(t *testing.T) {
 	c, err := start(t, "good")
 	must.Succeed(t, err)
 	e, out := estate(t)
-	must.Succeed(t, c.Pass(e), c.Leave(), e.Close())
+	must.Succeed(t, c.Pass(t.Context(), e), c.Leave(), e.Close())
 	got, err := io.ReadAll(out)
 	if want := "one content of one;two content of two;1048576 bytes"; err != nil || string(got) != want {
 		t.Errorf("the successor got %q (%v), want %q", got, err, want)
@@ -112,7 +127,7 @@ func TestChild_Fails(t *testing.T) {
 		c, err := start(t, how)
 		must.Succeed(t, err)
 		e, _ := estate(t)
-		if err := c.Pass(e); err == nil {
+		if err := c.Pass(t.Context(), e); err == nil {
 			t.Errorf("%s: passed", how)
 		}
 		if how == "late" {
@@ -130,6 +145,57 @@ func TestChild_Fails(t *testing.T) {
 	}
 	if _, err := Start(t.Context(), "/none/odx", nil, Plan{}); err == nil {
 		t.Error("a program that is not there was started")
+	}
+}
+
+// A successor that hangs does not keep a process that is to end from its end.
+func TestChild_PassHurried(t *testing.T) {
+	c, err := start(t, "hanging")
+	must.Succeed(t, err)
+	e, _ := estate(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	began := time.Now()
+	if err := c.Pass(ctx, e); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("passed: %v", err)
+	}
+	if took := time.Since(began); took > 2*hurriedLimit {
+		t.Errorf("that took %v", took)
+	}
+	must.Succeed(t, c.Kill(), e.Close())
+}
+
+// A process that was stopped until the time of the successor was over finds that it serves.
+func TestChild_PassStopped(t *testing.T) {
+	c, err := start(t, "good")
+	must.Succeed(t, err)
+	e, _ := estate(t)
+	must.Succeed(t, c.sendEstate(e))
+	<-c.ended
+	must.Succeed(t, c.deadline(-time.Second), c.awaitServing(), c.Leave(), e.Close())
+}
+
+// A successor whose predecessor ends, killed for example, after everything was passed, serves.
+func TestPredecessor_Ends(t *testing.T) {
+	c, err := start(t, "orphaned")
+	must.Succeed(t, err)
+	e, out := estate(t)
+	must.Succeed(t, c.deadline(servingLimit), c.sendEstate(e), c.Leave(), e.Close())
+	if got, err := io.ReadAll(out); err != nil || !strings.HasSuffix(string(got), "1048576 bytes") {
+		t.Errorf("the successor got %q (%v)", got, err)
+	}
+	<-c.ended
+}
+
+// TestPredecessor_Waits: what is passed comes whenever the predecessor is ready.
+func TestPredecessor_Waits(t *testing.T) {
+	c, err := start(t, "patient")
+	must.Succeed(t, err)
+	e, _ := estate(t)
+	must.Succeed(t, c.Pass(t.Context(), e), c.Leave(), e.Close())
+	<-c.ended
+	if !c.Ended() {
+		t.Error("the child has not ended")
 	}
 }
 

@@ -80,7 +80,7 @@ func (s *views) fileDevice(ctx context.Context, u fileUse) (d view.Device, fresh
 			return nil, false, &unusableDisk{err}
 		}
 		s.files[u.name] = &openFile{device: served.Disk, names: served.Files, user: u.user, readOnly: u.readOnly}
-		s.closers = append(s.closers, viewCloser{admin.FilePrefix + u.name, served.Close})
+		s.closers = append(s.closers, viewCloser{admin.FilePrefix + u.name, served.Close, nil})
 	}
 	f := s.files[u.name]
 	for _, name := range f.names {

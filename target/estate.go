@@ -39,20 +39,21 @@ func Inherit(ctx context.Context, cfg *conf.Config, log *logrus.Entry, h *Handed
 	if err != nil {
 		return nil, nil, errors.Join(err, held.Close(), h.Close())
 	}
+	s.handovers.failed(h.failed)
 	return s, held, nil
 }
 
-// Pass passes h to another process, and returns when that serves. h stays as it is; after
-// an error that is not successor.ErrServed a service can go on with it here, once the child
-// was killed.
-func (h *Handed) Pass(child *successor.Child) error {
+// Pass passes h to another process, and returns when that serves; after the end of ctx it has
+// little time left. h stays as it is; after an error a service can go on with it here, once the
+// child was killed, and if it had not served by then.
+func (h *Handed) Pass(ctx context.Context, child *successor.Child) error {
 	e, err := h.estate()
 	if err != nil {
 		return err
 	}
 	// While a duplicate is open, no connection ends. That one is not closed is no reason to
 	// doubt a child that serves.
-	err = child.Pass(e)
+	err = child.Pass(ctx, e)
 	if closing := closeConnections(e); err != nil {
 		err = errors.Join(err, closing)
 	}

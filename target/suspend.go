@@ -25,8 +25,10 @@ type Handed struct {
 	Claim []*os.File
 	// Sockets are the listening sockets.
 	Sockets []Socket
-	// Sessions are the live sessions with their connections.
+	// Sessions are the live sessions with their connections; nil for none.
 	Sessions *iscsi.Suspended
+	// failed counts the handovers that failed before this one.
+	failed int
 }
 
 // Socket is a listening socket, and what it was to listen on in the words of the
@@ -52,11 +54,14 @@ type Inheritance struct {
 }
 
 // PrepareHandover returns the beginning of what Suspend hands over, or why this service
-// cannot be handed over. The service continues to serve. The checkpoint that it takes makes
-// the next start short.
+// cannot be handed over. The service continues to serve. What caches have is written back, and
+// a checkpoint taken, which makes the end of this service and the next start short.
 func (s *Service) PrepareHandover(ctx context.Context) (*Handed, error) {
 	if s.rescue {
 		return nil, errors.New("a store that is only read is not handed over")
+	}
+	if err := s.state.Load().views.flush(ctx); err != nil {
+		return nil, err
 	}
 	if err := s.store.Checkpoint(ctx); err != nil {
 		return nil, err
@@ -66,24 +71,35 @@ func (s *Service) PrepareHandover(ctx context.Context) (*Handed, error) {
 }
 
 // Suspend ends the service and adds to h, of PrepareHandover, what another service needs to
-// continue in its place: initiators see a pause. After an error only the store is left.
+// continue in its place: initiators see a pause. After an error a service can go on with h in
+// this process; it has no sessions then if what initiators were answered may be lost.
 func (s *Service) Suspend(ctx context.Context, h *Handed) error {
-	s.stopOnce.Do(func() {
-		h.Sockets = s.listening.take()
-		limited, cancel := context.WithTimeout(ctx, suspendLimit)
-		defer cancel()
-		h.Sessions, s.stopErr = s.server.Suspend(limited)
-		if errors.Is(s.stopErr, iscsi.ErrCommandsRunning) {
-			// They find the store closed, and their connections are.
-			s.log.WithError(s.stopErr).Warn("commands did not end before the handover")
-			s.stopErr = nil
-		}
-		s.unwatch()
-		s.serving.Wait()
-		s.stopCopies(limited)
-		s.stopErr = errors.Join(s.stopErr, s.standbys.Close(), s.release())
-	})
+	s.stopOnce.Do(func() { s.stopErr = s.suspend(ctx, h) })
 	return s.stopErr
+}
+
+func (s *Service) suspend(ctx context.Context, h *Handed) error {
+	h.failed, _ = s.handovers.get()
+	h.Sockets = s.listening.take()
+	limited, cancel := context.WithTimeout(ctx, suspendLimit)
+	defer cancel()
+	sessions, err := s.server.Suspend(limited)
+	if errors.Is(err, iscsi.ErrCommandsRunning) {
+		// They find the store closed, and their connections are.
+		s.log.WithError(err).Warn("commands did not end before the handover")
+		err = nil
+	}
+	h.Sessions = sessions
+	s.unwatch()
+	s.serving.Wait()
+	s.stopCopies(limited)
+	if err := s.standbys.Close(); err != nil {
+		s.log.WithError(err).Warn("socket for standbys not closed")
+	}
+	if lost := s.releaseMedia(); lost != nil { // of a cache, for example
+		err = errors.Join(err, lost, h.DropSessions())
+	}
+	return errors.Join(err, s.admin.Close())
 }
 
 // listening are duplicates of the listening sockets, which outlive those that accept.
@@ -171,6 +187,13 @@ func (s *Service) HandoverFailed(why error) {
 	defer f.mu.Unlock()
 	f.count++
 	f.last = why.Error()
+}
+
+// failed counts the failed handovers of the services before, in the same process.
+func (f *failedHandovers) failed(before int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.count += before
 }
 
 func (f *failedHandovers) get() (count int, last string) {

@@ -431,15 +431,21 @@ func (s *Service) stopCopies(ctx context.Context) {
 
 // release closes what is open, in the reverse order of Start.
 func (s *Service) release() error {
+	err := s.releaseMedia()
+	if s.admin != nil {
+		err = errors.Join(err, s.admin.Close())
+	}
+	return err
+}
+
+// releaseMedia closes what is open over the store.
+func (s *Service) releaseMedia() error {
 	var errs []error
 	errs = append(errs, s.portals.close()...)
 	errs = append(errs, s.listening.close()...)
 	if st := s.state.Load(); st != nil {
 		s.stopUnits(st, nil)
 		errs = append(errs, st.close(nil))
-	}
-	if s.admin != nil {
-		errs = append(errs, s.admin.Close())
 	}
 	return errors.Join(errs...)
 }

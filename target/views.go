@@ -39,6 +39,7 @@ type views struct {
 type viewCloser struct {
 	name  string
 	close func(context.Context) error
+	flush func(context.Context) error // writes back while the view goes on; nil for none
 }
 
 func newViews(m *media) *views {
@@ -101,14 +102,14 @@ func (s *views) make(ctx context.Context, v *conf.View) (view.Device, error) {
 		if made := s.media.made; made != nil {
 			made.begin, made.views = append(made.begin, m.Begin), append(made.views, v.Name)
 		}
-		s.closers = append(s.closers, viewCloser{v.Name, m.Close})
+		s.closers = append(s.closers, viewCloser{v.Name, m.Close, nil})
 		return m, nil
 	case conf.ViewCache:
 		c, err := view.NewCache(view.CacheConfig{Of: legs[0].Device, Bytes: v.Memory, WriteBack: v.WriteBack})
 		if err != nil {
 			return nil, err
 		}
-		s.closers = append(s.closers, viewCloser{v.Name, c.Flush})
+		s.closers = append(s.closers, viewCloser{v.Name, c.Flush, c.Flush})
 		return c, nil
 	case conf.ViewVerify:
 		return s.verify(ctx, v, legs[0])
@@ -308,6 +309,20 @@ func (s *views) together(name string) string {
 		}
 	}
 	return find(name)
+}
+
+// flush writes back what caches have, from the top down.
+func (s *views) flush(ctx context.Context) error {
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		c := s.closers[i]
+		if c.flush == nil {
+			continue
+		}
+		if err := c.flush(ctx); err != nil {
+			return fmt.Errorf("view %s: %w", c.name, err)
+		}
+	}
+	return nil
 }
 
 // closeViewsLimit bounds the write-back of caches at the stop.

@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
+	"os/exec"
+	"path/filepath"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -60,7 +61,30 @@ func (r *running) prepareHandover(ctx context.Context) (*handover, error) {
 	if err != nil {
 		return nil, errors.Join(err, child.Kill())
 	}
+	if child.Ended() { // this may have taken long
+		return nil, errors.Join(errors.New("the new process has ended; what it wrote to standard error says why"), child.Kill(), handed.Close())
+	}
 	return &handover{child, handed}, nil
+}
+
+// ownProgram returns the path by which this process was started, or that of its file if it was
+// not started by one. It is asked for at the start: an upgrade may put another file there, or
+// let a symbolic link lead to another one.
+func ownProgram() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	named, err := exec.LookPath(os.Args[0])
+	if err != nil {
+		return self, nil
+	}
+	running, runs := os.Stat("/proc/self/exe")
+	found, finds := os.Stat(named)
+	if runs != nil || finds != nil || !os.SameFile(running, found) {
+		return self, nil // the name is not that of the file, as that of a login shell
+	}
+	return filepath.Abs(named)
 }
 
 // startSuccessor starts the program by its path: it may be another one by now.
@@ -68,12 +92,10 @@ func (r *running) startSuccessor(ctx context.Context) (*successor.Child, error) 
 	if os.Getpid() == 1 {
 		return nil, errors.New("as process 1 of a container odx cannot hand over: its end is that of the container; run it below an init")
 	}
-	program, err := os.Executable()
-	if err != nil {
-		return nil, err
+	if r.program == "" {
+		return nil, errors.New("the path of the program is not known: stop odx and start it again")
 	}
-	program = strings.TrimSuffix(program, " (deleted)") // what has its name now
-	return successor.Start(ctx, program, []string{"serve", "--" + successorFlag},
+	return successor.Start(ctx, r.program, []string{"serve", "--" + successorFlag},
 		successor.Plan{Path: r.cfg.File, Configuration: r.cfg.Text(), StateVersion: target.StateVersion})
 }
 
@@ -91,12 +113,12 @@ func (r *running) handOver(ctx context.Context, h *handover) (*running, error) {
 		r.log.WithError(err).Warn("requests of the API ended for the handover")
 	}
 	r.endGuard()
-	if err := r.service.Suspend(unended, h.handed); err != nil {
-		return nil, errors.Join(err, h.child.Kill(), h.handed.Close())
-	}
-	err := ctx.Err()
+	err := r.service.Suspend(unended, h.handed)
 	if err == nil {
-		err = h.handed.Pass(h.child)
+		err = ctx.Err()
+	}
+	if err == nil {
+		err = h.handed.Pass(ctx, h.child)
 	}
 	if err != nil {
 		return r.resume(unended, h.handed, errors.Join(err, h.child.Kill()))
@@ -124,6 +146,7 @@ func (r *running) resume(ctx context.Context, handed *target.Handed, why error) 
 	if err != nil {
 		return nil, errors.Join(why, err)
 	}
+	next.program = r.program
 	next.service.HandoverFailed(why)
 	return next, nil
 }
@@ -138,7 +161,7 @@ func inherit(ctx context.Context, cfg *conf.Config, handed *target.Handed, ready
 }
 
 // beSuccessor takes over from the process that has started this one, and serves until ctx ends.
-func beSuccessor(ctx context.Context, stdout, stderr io.Writer) error {
+func beSuccessor(ctx context.Context, program string, stdout, stderr io.Writer) error {
 	before, plan, err := successor.Connect()
 	if err != nil {
 		return err
@@ -160,7 +183,11 @@ func beSuccessor(ctx context.Context, stdout, stderr io.Writer) error {
 		if err != nil {
 			return nil, err
 		}
-		return inherit(ctx, cfg, handed, before.Serving, log)
+		run, err := inherit(ctx, cfg, handed, before.Serving, log)
+		if err == nil {
+			run.program = program
+		}
+		return run, err
 	})
 }
 

@@ -69,7 +69,7 @@ func handOver(ctx context.Context, cfg *conf.Config, a admin.Administrator) (pid
 		}
 		now, err := a.Status(ctx)
 		switch {
-		case errors.Is(err, admin.ErrNotRunning), err != nil && ctx.Err() == nil: // between two processes
+		case err != nil: // between two processes, or ctx has ended
 		case now.PID != before.PID:
 			return now.PID, nil
 		case now.HandoversFailed > before.HandoversFailed:

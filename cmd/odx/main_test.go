@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,6 +24,9 @@ import (
 // TestMain makes the test binary odx itself when the environment says so: the
 // tests start it as the program that it is.
 func TestMain(m *testing.M) {
+	if how := os.Getenv("BE_SUCCESSOR"); how != "" && slices.Contains(os.Args, "--"+successorFlag) {
+		beFaultySuccessor(how)
+	}
 	if os.Getenv("BE_ODX") != "" {
 		main()
 	}

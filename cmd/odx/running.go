@@ -29,6 +29,8 @@ type running struct {
 	// held are the sockets of the server before it that it has not taken; nil for none.
 	held *standby.Held
 	log  *logrus.Entry
+	// program is what a handover starts; "" if that is not known.
+	program string
 
 	queries  []*api.Server
 	audit    *audit.Log         // of queries

@@ -71,8 +71,9 @@ func newServe() *cobra.Command {
 }
 
 func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error {
+	program, unknown := ownProgram()
 	if o.successor {
-		return beSuccessor(ctx, stdout, stderr)
+		return beSuccessor(ctx, program, stdout, stderr)
 	}
 	cfg, err := loadConfig(o)
 	if err != nil {
@@ -83,7 +84,16 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 		return err
 	}
 	target.LimitMemory(cfg)
-	return serveAs(ctx, log, stdout, func(ctx context.Context) (*running, error) { return begin(ctx, cfg, o, stdout, log) })
+	if unknown != nil {
+		log.WithError(unknown).Warn("path of this program not known: it cannot hand over")
+	}
+	return serveAs(ctx, log, stdout, func(ctx context.Context) (*running, error) {
+		run, err := begin(ctx, cfg, o, stdout, log)
+		if err == nil {
+			run.program = program
+		}
+		return run, err
+	})
 }
 
 // serveAs starts a service, and serves until a signal ends it, another process has taken

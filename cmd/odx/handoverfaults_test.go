@@ -1,0 +1,115 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"odx/internal/kit/must"
+	"odx/successor"
+)
+
+// beFaultySuccessor is a successor with a fault.
+func beFaultySuccessor(how string) {
+	before, _, err := successor.Connect()
+	if err == nil && how != "dies before it is ready" {
+		err = before.Ready()
+	}
+	switch how {
+	case "dies before it is ready", "dies when it is ready":
+		os.Exit(1)
+	case "is ready twice":
+		err = before.Ready()
+	}
+	if err == nil {
+		_, err = before.Receive()
+	}
+	switch how {
+	case "refuses with the sessions":
+		err = before.Refuse(os.ErrInvalid)
+	case "hangs with the sessions":
+		fmt.Fprintln(os.Stderr, "successor hangs")
+		select {}
+	}
+	fmt.Fprintln(os.Stderr, "successor ends:", err)
+	os.Exit(1)
+}
+
+// startPredecessor starts a server whose successors have a fault.
+func startPredecessor(t *testing.T, path, how string) *server {
+	t.Helper()
+	cmd := odx("serve", "--config", path)
+	cmd.Env = append(cmd.Env, "BE_SUCCESSOR="+how)
+	return startServer(t, cmd)
+}
+
+// TestServe_SuccessorFails: whatever becomes of the new process before it serves, the old one
+// goes on with its sessions, and odx handover says why, however often that happens.
+func TestServe_SuccessorFails(t *testing.T) {
+	for _, how := range []string{
+		"dies before it is ready", "dies when it is ready", "is ready twice", "dies with the sessions", "refuses with the sessions",
+	} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			path := writeConfig(t, config)
+			s := startPredecessor(t, path, how)
+			before := served(t, path)
+			d := openDisk(t, s.portal)
+			for n := 1; n <= 3; n++ {
+				_, complaint, status := output(t, "handover", "--config", path)
+				if status != 1 || !strings.Contains(complaint, fmt.Sprintf("process %d goes on: ", before)) {
+					t.Fatalf("handover %d: status %d: %s", n, status, complaint)
+				}
+				if out, _, _ := output(t, "status", "--config", path); !strings.Contains(out, fmt.Sprintf("%d failed", n)) {
+					t.Errorf("status does not say that %d failed:\n%s", n, out)
+				}
+				must.Succeed(t, d.WriteAt(t.Context(), make([]byte, 4096), 0))
+			}
+			if n := strings.Count(s.stderr.String(), `"msg":"initiator logged in"`); n != 1 {
+				t.Errorf("%d logins", n)
+			}
+			s.stop(t)
+		})
+	}
+}
+
+// TestServe_StoppedInHandover: a server whose successor hangs stops in time all the same.
+func TestServe_StoppedInHandover(t *testing.T) {
+	s := startPredecessor(t, writeConfig(t, config), "hangs with the sessions")
+	must.Succeed(t, s.cmd.Process.Signal(syscall.SIGUSR2))
+	awaitOutput(t, s.stderr, "successor hangs")
+	s.stop(t)
+	if !strings.Contains(s.stderr.String(), `"msg":"stopped"`) {
+		t.Errorf("no clean stop:\n%s", s.stderr)
+	}
+}
+
+// TestServe_HandoverLink: where a symbolic link by which odx was started leads to another
+// program, that one serves after a handover.
+func TestServe_HandoverLink(t *testing.T) {
+	dir := t.TempDir()
+	link := filepath.Join(dir, "odx")
+	must.Succeed(t, os.Symlink(os.Args[0], link))
+	next := filepath.Join(dir, "odx-2")
+	program, err := os.ReadFile(os.Args[0])
+	must.Succeed(t, err, os.WriteFile(next, program, 0o755))
+
+	path := writeConfig(t, config)
+	cmd := odx("serve", "--config", path)
+	cmd.Path, cmd.Args[0] = link, link
+	startServer(t, cmd)
+	served(t, path)
+	must.Succeed(t, os.Remove(link), os.Symlink(next, link))
+	for range 2 {
+		if out, complaint, status := output(t, "handover", "--config", path); status != 0 {
+			t.Fatalf("status %d: %s%s", status, out, complaint)
+		}
+		now := served(t, path)
+		if got, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", now)); err != nil || got != next {
+			t.Errorf("%s serves (%v), not the program that the link leads to now", got, err)
+		}
+	}
+}
