@@ -102,7 +102,7 @@ func TestStore_Volumes(t *testing.T) {
 	}
 
 	err = s.DeleteVolume(ctx, "src")
-	want := "volume src: in use as LUN 0 of " + iqn + "; take that out of the configuration (" + cfg.File + ", line 7), restart odx serve if it runs, and try again"
+	want := "volume src: in use as LUN 0 of " + iqn + "; take that out of the configuration (" + cfg.File + ", line 7), reload odx serve if it runs, and try again"
 	if !errors.Is(err, ErrInUse) || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}

@@ -93,8 +93,8 @@ func (s *Store) DiskManager(ctx context.Context) (*vhd.Manager, error) {
 	s.opening.Lock()
 	defer s.opening.Unlock()
 	if s.disks == nil {
-		s.disks, err = vhd.New(ctx, vhd.Config{Store: s.store, Engine: tokens.Engine(), Uses: uses{s}, Log: s.log, TableMemory: s.memory.Tables,
-			Operations: int(max(s.memory.Rest/8/vhd.OperationMemory, 1))})
+		s.disks, err = vhd.New(ctx, vhd.Config{Store: s.store, Engine: tokens.Engine(), Uses: uses{s}, Log: s.log, TableMemory: s.Memory().Tables,
+			Operations: int(max(s.Memory().Rest/8/vhd.OperationMemory, 1))})
 	}
 	return s.disks, err
 }

@@ -19,9 +19,11 @@ func volumeMedium(name string) string { return (&conf.LUN{Volume: name}).Medium(
 func fileMedium(name string) string   { return (&conf.LUN{File: name}).Medium() }
 
 // lunsOn returns the LUNs of the configuration on a medium.
-func (s *Store) lunsOn(medium string) []configuredLUN {
+func (s *Store) lunsOn(medium string) []configuredLUN { return lunsOn(s.cfg(), medium) }
+
+func lunsOn(cfg *conf.Config, medium string) []configuredLUN {
 	var luns []configuredLUN
-	for _, t := range s.cfg.Targets {
+	for _, t := range cfg.Targets {
 		for i := range t.LUNs {
 			if t.LUNs[i].Medium() == medium {
 				luns = append(luns, configuredLUN{&t.LUNs[i], t.Name})
@@ -33,13 +35,13 @@ func (s *Store) lunsOn(medium string) []configuredLUN {
 
 // checkNoLUN returns ErrInUse for a medium that the configuration has as a LUN.
 func (s *Store) checkNoLUN(medium string) error {
-	luns := s.lunsOn(medium)
-	if len(luns) == 0 {
-		return nil
+	for _, cfg := range s.using.configurations() {
+		for _, l := range lunsOn(cfg, medium) {
+			return fmt.Errorf("%s: %w as LUN %d of %s; take that out of the configuration (%s, line %d), reload odx serve if it runs, and try again",
+				medium, ErrInUse, l.Number, l.target, cfg.File, cfg.Problem(l.Key, "").Line)
+		}
 	}
-	l := luns[0]
-	return fmt.Errorf("%s: %w as LUN %d of %s; take that out of the configuration (%s, line %d), restart odx serve if it runs, and try again",
-		medium, ErrInUse, l.Number, l.target, s.cfg.File, s.cfg.Problem(l.Key, "").Line)
+	return nil
 }
 
 // checkServed returns ErrInUse if the object, named as in Object, is served.
@@ -75,23 +77,34 @@ func (s *Store) CheckWritable(name string) error {
 // for a file that an operation on virtual disks is about to replace: that operation
 // waits for the writers registered before it.
 func (s *Store) BeginWrite(name string) (end func(), err error) {
+	s.using.changing.RLock()
+	defer s.using.changing.RUnlock()
 	if err := s.CheckWritable(name); err != nil {
 		return nil, err
 	}
+	done := func() {}
 	if file, ok := strings.CutPrefix(name, FilePrefix); ok {
 		if disks := s.openedDisks(); disks != nil {
-			return disks.Write(file)
+			if done, err = disks.Write(file); err != nil {
+				return nil, err
+			}
 		}
 	}
-	return func() {}, nil
+	ended := s.using.write(name)
+	return func() {
+		ended()
+		done()
+	}, nil
 }
 
 func (s *Store) checkNoView(name string, counts func(*conf.View) bool) error {
-	for i := range s.cfg.Views {
-		v := &s.cfg.Views[i]
-		for _, d := range v.Over {
-			if counts(v) && cmp.Or(d.View, d.Backing) == "" && d.String() == name {
-				return fmt.Errorf("%s: %w by view %s (%s, line %d)", name, ErrInUse, v.Name, s.cfg.File, s.cfg.Problem(v.Key, "").Line)
+	for _, cfg := range s.using.configurations() {
+		for i := range cfg.Views {
+			v := &cfg.Views[i]
+			for _, d := range v.Over {
+				if counts(v) && cmp.Or(d.View, d.Backing) == "" && d.String() == name {
+					return fmt.Errorf("%s: %w by view %s (%s, line %d)", name, ErrInUse, v.Name, cfg.File, cfg.Problem(v.Key, "").Line)
+				}
 			}
 		}
 	}

@@ -70,6 +70,9 @@ type Reloaded struct {
 	Changes []conf.Change
 	// Warnings are what is not served, and what is unwise.
 	Warnings []string
+	// TargetsCame and TargetsLeft are the targets that are there now and were not, and the
+	// reverse.
+	TargetsCame, TargetsLeft []string
 	// Came and Left are the LUNs that are served now and were not, and the reverse; one
 	// that has another medium is in both.
 	Came, Left []LUNName
@@ -100,14 +103,14 @@ type LUNStats struct {
 	Total Counters
 	// Minute is what Total has grown by in the last minute.
 	Minute Counters
-	// Initiators are those that have used the LUN, by their names.
+	// Initiators are those that are logged in, by their names.
 	Initiators []InitiatorStats
 }
 
 // InitiatorStats are the counters of a LUN for one initiator.
 type InitiatorStats struct {
-	Initiator     string
-	Total, Minute Counters
+	Initiator string
+	Total     Counters
 }
 
 // Counters count commands by kind. Commands that touch no data are in none.
@@ -116,12 +119,15 @@ type Counters struct{ Read, Write, Unmap, Copy KindCounters }
 // KindCounters count the commands of one kind.
 type KindCounters struct {
 	Commands, Bytes, Errors uint64
-	// Latency counts the commands by duration: commands that took less than UpTo, and not
-	// less than that of the entry before. Entries without commands are left out.
+	// Mean and P99 are the mean duration, and the one that 99 % of the commands did not
+	// exceed, at most twice too much; 0 without commands.
+	Mean, P99 time.Duration
+	// Latency counts the commands by duration: those that took no longer than UpTo, and
+	// longer than that of the entry before. Entries without commands are left out.
 	Latency []LatencyCount
 }
 
-// LatencyCount is one entry of a histogram; UpTo is 0 in the one without a bound.
+// LatencyCount is one entry of a histogram; UpTo is 0 in the one without a bound, the last.
 type LatencyCount struct {
 	UpTo  time.Duration
 	Count uint64

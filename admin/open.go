@@ -50,8 +50,7 @@ type Server interface {
 
 // Store is an open store. It implements Administrator.
 type Store struct {
-	cfg      *conf.Config
-	memory   conf.Memory
+	using    using
 	log      *logrus.Entry
 	readOnly bool
 	server   Server // nil where nothing serves the store
@@ -69,8 +68,10 @@ type Store struct {
 // the configuration is a conf.Problem; backstore.ErrLocked if another process has the
 // store open.
 func Open(ctx context.Context, cfg *conf.Config, log *logrus.Entry, o Options) (*Store, error) {
-	s := &Store{cfg: cfg, memory: DivideMemory(cfg), log: log, readOnly: o.ReadOnly, server: o.Server}
-	options := storeOptions(cfg, &s.memory, log)
+	s := &Store{log: log, readOnly: o.ReadOnly, server: o.Server}
+	memory := DivideMemory(cfg)
+	s.using.now.Store(&settings{cfg, memory})
+	options := storeOptions(cfg, &memory, log)
 	options.ReadOnly, options.ScrubEvery, options.Owner = o.ReadOnly, o.ScrubEvery, o.Owner
 	var err error
 	if s.store, err = backstore.Open(ctx, options); err != nil {
@@ -125,7 +126,7 @@ func inspect(ctx context.Context, cfg *conf.Config, log *logrus.Entry, o Options
 func (s *Store) Backstore() *backstore.Store { return s.store }
 
 // Memory returns how the memory of the process is divided.
-func (s *Store) Memory() conf.Memory { return s.memory }
+func (s *Store) Memory() conf.Memory { return s.using.now.Load().memory }
 
 // checkOwner returns an error for a store of another user: opening it would create
 // files that its server cannot write.

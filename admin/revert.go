@@ -29,6 +29,8 @@ var ErrLoggedIn = fmt.Errorf("%w by initiators", ErrInUse)
 // RenameVolume gives a volume that is no LUN of the configuration, and below no view,
 // another name. Its identity stays. It is durable on return.
 func (s *Store) RenameVolume(ctx context.Context, old, name string) (Volume, error) {
+	s.using.changing.RLock()
+	defer s.using.changing.RUnlock()
 	if err := checkVolumeName(name); err != nil {
 		return Volume{}, err
 	}
@@ -55,6 +57,8 @@ func (s *Store) RenameVolume(ctx context.Context, old, name string) (Volume, err
 // name and identity, the snapshot stays. Initiators that have the volume as a LUN get unit
 // attentions. ErrLoggedIn: some have it, and the request has no Force.
 func (s *Store) RevertVolume(ctx context.Context, r RevertRequest) (Volume, error) {
+	s.using.changing.RLock()
+	defer s.using.changing.RUnlock()
 	from, err := s.volume(r.Snapshot)
 	if err != nil {
 		return Volume{}, err

@@ -61,6 +61,27 @@ type Session struct {
 	// Commands is how many are outstanding.
 	Commands int
 	LUNs     []SessionLUN
+	// Portal is the address of this server that the first connection came to, PortalGroup
+	// the tag of its group. User is the CHAP name, "" without authentication.
+	Portal      string
+	PortalGroup uint16
+	User        string
+	// Negotiated are the keys that both sides agreed on (RFC 7143 13), with the digests of
+	// the first connection.
+	Negotiated map[string]string
+	// Total is the traffic of the session in this process, LastMinute that of about the
+	// last minute.
+	Total, LastMinute SessionTraffic
+	// LoggingOut: the initiator was asked to log out, and the session ends soon.
+	LoggingOut bool
+}
+
+// SessionTraffic are the answered commands of a session. Bytes are those of their data.
+type SessionTraffic struct {
+	Commands, Errors, Bytes uint64
+	// Mean and P99 are the mean time to the answer, and the one that 99 % of the commands
+	// stayed below; 0 without commands.
+	Mean, P99 time.Duration
 }
 
 // SessionLUN is a LUN of a session.

@@ -146,7 +146,7 @@ func (s *Store) Capacity() (Capacity, error) {
 		return Capacity{}, err
 	}
 	var host unix.Statfs_t
-	if err := unix.Statfs(s.cfg.DataDir, &host); err != nil {
+	if err := unix.Statfs(s.cfg().DataDir, &host); err != nil {
 		return Capacity{}, err
 	}
 	c := Capacity{FreeBytes: free, HostFreeBytes: int64(host.Bavail) * int64(host.Bsize)}
@@ -159,7 +159,7 @@ func (s *Store) Capacity() (Capacity, error) {
 	if s.server != nil {
 		c.WarnBytes = s.server.WarnBytes()
 	} else {
-		c.WarnBytes = int64(float64(s.store.LiveBytes()+free) * float64(s.cfg.Store.SoftThreshold) / 100)
+		c.WarnBytes = int64(float64(s.store.LiveBytes()+free) * float64(s.cfg().Store.SoftThreshold) / 100)
 	}
 	return c, nil
 }

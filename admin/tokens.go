@@ -16,13 +16,14 @@ func (s *Store) TokenManager(ctx context.Context) (*tokens.Manager, error) {
 	if s.tokens != nil {
 		return s.tokens, nil
 	}
-	o := tokenOptions(&s.cfg.Tokens, &s.memory)
+	now := s.using.now.Load()
+	o := tokenOptions(&now.cfg.Tokens, &now.memory)
 	o.Store, o.Log = offload.ExtentStore{Store: s.store}, s.log
 	var err error
 	if s.tokens, err = tokens.Open(ctx, o); err != nil {
-		return nil, fmt.Errorf("open the tokens of the store in %s: %w", s.cfg.DataDir, err)
+		return nil, fmt.Errorf("open the tokens of the store in %s: %w", now.cfg.DataDir, err)
 	}
-	s.tokens.Engine().LimitMemory(s.memory.Copies)
+	s.tokens.Engine().LimitMemory(now.memory.Copies)
 	return s.tokens, nil
 }
 

@@ -91,6 +91,8 @@ func (s *Store) CreateVolume(ctx context.Context, name string, size int64) (Volu
 // ResizeVolume grows a volume, durably. Initiators that have it as a LUN get a unit
 // attention.
 func (s *Store) ResizeVolume(ctx context.Context, name string, size int64) (Volume, error) {
+	s.using.changing.RLock()
+	defer s.using.changing.RUnlock()
 	v, err := s.volume(name)
 	if err != nil {
 		return Volume{}, err
@@ -115,6 +117,8 @@ func (s *Store) ResizeVolume(ctx context.Context, name string, size int64) (Volu
 
 // DeleteVolume deletes a volume that is no LUN of the configuration, durably.
 func (s *Store) DeleteVolume(ctx context.Context, name string) error {
+	s.using.changing.RLock()
+	defer s.using.changing.RUnlock()
 	v, err := s.volume(name)
 	if err != nil {
 		return err

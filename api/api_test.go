@@ -353,7 +353,7 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/v1/store/clean", "", 200, `{"freed_bytes":0,"physical_bytes":0}`},
 		{"POST", "/v1/store/scrub", "{}", 200, `{"progress":{"total_bytes":0,"read_bytes":0,"damaged_extents":0}}` + "\n" +
 			`{"result":{"total_bytes":0,"read_bytes":0,"damaged_extents":0,"damages":[]}}`},
-		{"DELETE", "/v1/volumes/src", "", 409, `{"kind":"in_use","error":"volume src: in use as LUN 0 of iqn.2026-11.example.odx:disks; take that out of the configuration (odx.yaml, line 5), restart odx serve if it runs, and try again"}`},
+		{"DELETE", "/v1/volumes/src", "", 409, `{"kind":"in_use","error":"volume src: in use as LUN 0 of iqn.2026-11.example.odx:disks; take that out of the configuration (odx.yaml, line 5), reload odx serve if it runs, and try again"}`},
 	} {
 		status, body := request(t, client, tt.method, tt.path, tt.body)
 		if got := strings.TrimSpace(mask(body, "id", "created")); status != tt.status || got != tt.want {

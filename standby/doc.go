@@ -16,13 +16,16 @@ const socketName = "standby.sock"
 // version is that of the packets.
 const version = 1
 
-// packet describes the listening socket that comes with it (SCM_RIGHTS, unix(7)). Its
-// fields are part of the protocol between versions of odx.
+// packet describes the listening socket that comes with it (SCM_RIGHTS, unix(7)), or one that
+// the server has closed. Its fields are part of the protocol between versions of odx.
 type packet struct {
 	Version int    `json:"version"`
 	Network string `json:"network"`
 	// Address is what the server was told to listen on, as its configuration has it.
 	Address string `json:"address"`
+	// Withdrawn: no socket comes with the packet, and the one of this address that the
+	// standby holds is to be closed.
+	Withdrawn bool `json:"withdrawn,omitempty"`
 }
 
 // parsePacket reads a packet.

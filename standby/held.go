@@ -86,6 +86,15 @@ func (h *Held) attach(ctx context.Context, dir string, log *logrus.Entry) error 
 		if err != nil || n == nil {
 			return err
 		}
+		if l == nil {
+			if withdrawn := h.take(*n); withdrawn != nil {
+				log.WithField("address", n.address).Info("standby gives up a listening socket that the server has closed")
+				if err := withdrawn.Close(); err != nil {
+					return err
+				}
+			}
+			continue
+		}
 		if err := h.Hold(n.network, n.address, l); err != nil {
 			return err
 		}
@@ -93,7 +102,8 @@ func (h *Held) attach(ctx context.Context, dir string, log *logrus.Entry) error 
 	}
 }
 
-// receive receives a socket; none at the end of the connection.
+// receive receives a socket, or the name of one that is withdrawn; neither at the end of the
+// connection.
 func receive(conn *net.UnixConn) (*name, net.Listener, error) {
 	data, file, err := localsocket.Receive(conn)
 	if errors.Is(err, io.EOF) {
@@ -102,13 +112,18 @@ func receive(conn *net.UnixConn) (*name, net.Listener, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if file == nil {
-		return nil, nil, errors.New("packet of a server without a socket")
+	if file != nil {
+		defer file.Close() // the listener has a descriptor of its own
 	}
-	defer file.Close() // the listener has a descriptor of its own
 	p, err := parsePacket(data)
 	if err != nil {
 		return nil, nil, err
+	}
+	if p.Withdrawn {
+		return &name{p.Network, p.Address}, nil, nil
+	}
+	if file == nil {
+		return nil, nil, errors.New("packet of a server without a socket")
 	}
 	l, err := net.FileListener(file)
 	if err != nil {

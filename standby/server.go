@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -33,6 +34,7 @@ type Server struct {
 
 // offer is a socket that standbys get.
 type offer struct {
+	name   name
 	about  []byte // a packet
 	socket syscall.RawConn
 }
@@ -113,7 +115,7 @@ func (s *Server) Offer(network, address string, l net.Listener) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	o := offer{about, raw}
+	o := offer{name{network, address}, about, raw}
 	s.offers = append(s.offers, o)
 	for conn := range s.attached {
 		if o.send(conn) != nil {
@@ -121,6 +123,27 @@ func (s *Server) Offer(network, address string, l net.Listener) error {
 		}
 	}
 	return nil
+}
+
+// Withdraw has standbys close a socket that was offered: this process closes it, too, and
+// serves no longer there.
+func (s *Server) Withdraw(network, address string) {
+	if s == nil {
+		return
+	}
+	about, _ := json.Marshal(packet{Version: version, Network: network, Address: address, Withdrawn: true}) // plain data cannot fail
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.offers = slices.DeleteFunc(s.offers, func(o offer) bool { return o.name == name{network, address} })
+	for conn := range s.attached {
+		err := conn.SetWriteDeadline(time.Now().Add(sendLimit))
+		if err == nil {
+			err = localsocket.Send(conn, about, -1)
+		}
+		if err != nil {
+			conn.Close() // watch ends
+		}
+	}
 }
 
 // send sends the socket to a standby.

@@ -33,10 +33,10 @@ func (s *Service) GuardMemory(ctx context.Context) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	memory := s.admin.Memory()
 	tick := time.NewTicker(memoryTick)
 	defer tick.Stop()
 	for {
+		memory := s.admin.Memory()
 		buffers := s.server.BufferedBytes() + s.tokens.Engine().Buffered()
 		debug.SetMemoryLimit(collectorLimit(&memory, buffers, s.tokens.Stats().MemoryBytes))
 		select {

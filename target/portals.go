@@ -125,6 +125,11 @@ func (ps *portals) bindAgain(ctx context.Context, c conf.Portal) (p portal, ok b
 	return ps.list[i], true
 }
 
+// has reports whether a listener is that of a portal.
+func (ps *portals) has(p portal) bool {
+	return slices.ContainsFunc(ps.all(), func(own portal) bool { return own.listener == p.listener })
+}
+
 // close closes the listeners that the transport does not serve.
 func (ps *portals) close() (errs []error) {
 	for _, p := range ps.bound() {

@@ -138,12 +138,45 @@ func port(id scsi.NexusID) scsi.NexusID {
 
 // Last implements scsi.Sightings.
 func (s *sightings) Last(id scsi.NexusID, lun uint16) (unit [16]byte, ok bool) {
-	if e := s.before[port(id)]; e != nil {
+	return lastOf(s.before, id, lun)
+}
+
+func lastOf(before map[scsi.NexusID]*sighting, id scsi.NexusID, lun uint16) (unit [16]byte, ok bool) {
+	if e := before[port(id)]; e != nil {
 		unit, ok := e.Units[lun]
 		return unit, ok
 	}
 	return unit, false
 }
+
+// sightingsSince are sightings as they are when a target comes to a running server: what
+// initiators found at a target of that name before it left is from before its start.
+type sightingsSince struct {
+	*sightings
+	before map[scsi.NexusID]*sighting
+}
+
+// since returns the sightings for a target that comes now.
+func (s *sightings) since(target string) *sightingsSince {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := &sightingsSince{s, map[scsi.NexusID]*sighting{}}
+	for id, e := range s.now {
+		if id.TargetName == target {
+			t.before[id] = e.clone()
+		}
+	}
+	return t
+}
+
+// Last implements scsi.Sightings.
+func (t *sightingsSince) Last(id scsi.NexusID, lun uint16) (unit [16]byte, ok bool) {
+	return lastOf(t.before, id, lun)
+}
+
+// Interrupted implements scsi.Sightings. The target has left in the meantime, which is as a
+// loss of power.
+func (t *sightingsSince) Interrupted(scsi.NexusID) bool { return false }
 
 // Interrupted implements scsi.Sightings.
 func (s *sightings) Interrupted(id scsi.NexusID) bool {

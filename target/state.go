@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"time"
 
 	"odx/conf"
 	"odx/offload/view"
@@ -17,6 +18,7 @@ import (
 type state struct {
 	cfg     *conf.Config
 	secrets secrets
+	unwise  []warning // about the configuration
 	media   *media
 	views   *views
 	units   map[string]*unit        // by conf.LUN.Medium
@@ -30,6 +32,9 @@ type unit struct {
 	// its group; over is empty where there is none.
 	over string
 	gate view.Gate
+	// snapshot: the medium is read-only, whatever the configuration says.
+	snapshot bool
+	since    time.Time
 }
 
 // newState returns what cfg makes of nothing. made is nil at the start of a service.

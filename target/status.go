@@ -22,7 +22,11 @@ func (v served) Resized(volume string) {
 }
 
 // Renewed implements admin.Server.
-func (v served) Renewed(volume string) { v.Resized(volume) }
+func (v served) Renewed(volume string) {
+	if lu := v.service.state.Load().unit((&conf.LUN{Volume: volume}).Medium()); lu != nil {
+		lu.Renewed()
+	}
+}
 
 // FileUser implements admin.Server.
 func (v served) FileUser(file string) string { return v.service.users.of(file) }
@@ -70,6 +74,11 @@ func (s *Service) session(i *iscsi.SessionInfo) admin.Session {
 	out := admin.Session{
 		Initiator: i.InitiatorName, Alias: i.InitiatorAlias, ISID: i.ISID, TSIH: i.TSIH, Target: i.TargetName,
 		Addresses: []string{}, Since: i.Since.UTC(), Commands: i.Commands, LUNs: []admin.SessionLUN{},
+		PortalGroup: i.PortalGroup, User: i.User, Negotiated: negotiated(i),
+		Total: trafficOf(&i.Total), LastMinute: trafficOf(&i.LastMinute), LoggingOut: i.LoggingOut,
+	}
+	if len(i.Connections) > 0 {
+		out.Portal = i.Connections[0].Local
 	}
 	for _, c := range i.Connections {
 		out.Addresses = append(out.Addresses, c.Remote)

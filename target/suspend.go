@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -79,6 +80,8 @@ func (s *Service) Suspend(ctx context.Context, h *Handed) error {
 }
 
 func (s *Service) suspend(ctx context.Context, h *Handed) error {
+	s.changes.end()
+	s.liftLimits()
 	h.failed, _ = s.handovers.get()
 	h.Sockets = s.listening.take()
 	limited, cancel := context.WithTimeout(ctx, suspendLimit)
@@ -99,7 +102,7 @@ func (s *Service) suspend(ctx context.Context, h *Handed) error {
 	if lost := s.releaseMedia(); lost != nil { // of a cache, for example
 		err = errors.Join(err, lost, h.DropSessions())
 	}
-	return errors.Join(err, s.admin.Close())
+	return errors.Join(err, s.admin.Close(), s.closeAudit())
 }
 
 // listening are duplicates of the listening sockets, which outlive those that accept.
@@ -126,6 +129,19 @@ func (k *listening) add(network, address string, l net.Listener) error {
 	}
 	k.sockets = append(k.sockets, Socket{network, address, file})
 	return nil
+}
+
+// drop closes the duplicate of a socket.
+func (k *listening) drop(network, address string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	i := slices.IndexFunc(k.sockets, func(s Socket) bool { return s.Network == network && s.Address == address })
+	if i < 0 {
+		return nil
+	}
+	file := k.sockets[i].File
+	k.sockets = slices.Delete(k.sockets, i, i+1)
+	return file.Close()
 }
 
 // take returns the duplicates, which become the caller's. None is kept from then on.

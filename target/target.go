@@ -21,6 +21,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/admin"
+	"odx/audit"
 	"odx/backstore"
 	"odx/chap"
 	"odx/conf"
@@ -28,6 +29,7 @@ import (
 	"odx/standby"
 	"odx/target/copymgr"
 	"odx/target/iscsi"
+	"odx/target/qos"
 	"odx/tokens"
 )
 
@@ -44,8 +46,14 @@ type Service struct {
 	copies *copymgr.Manager
 	users  *fileUsers
 	space  *spaceWatch
-	// challenges are those of all authentications.
+	// challenges are those of all authentications, initiators the limits of initiators over
+	// all LUNs.
 	challenges *chap.Challenges
+	initiators *qos.Initiators
+	audit      *audit.Log
+
+	changes   changes
+	followers []func(next *conf.Config) (commit func(), warnings []string, err error)
 
 	era       *era
 	sightings *sightings
@@ -141,7 +149,7 @@ func Rescue(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service,
 // newService returns a service that is not started.
 func newService(log *logrus.Entry) *Service {
 	return &Service{
-		log: log, users: &fileUsers{by: map[string]string{}}, challenges: &chap.Challenges{},
+		log: log, users: &fileUsers{by: map[string]string{}}, challenges: &chap.Challenges{}, initiators: &qos.Initiators{}, changes: newChanges(),
 		portals: portals{retry: portalRetry}, failed: make(chan error, 1),
 	}
 }
@@ -169,15 +177,14 @@ func (s *Service) start(ctx context.Context, cfg *conf.Config, o admin.Options, 
 	if err != nil {
 		return err
 	}
+	s.audit = audit.New(s.log, auditOptions(cfg))
 	st, err := s.openAll(ctx, cfg, secrets, o)
 	if err != nil {
 		return err
 	}
-	for _, w := range append(unwise, warnings(cfg, s.portals.all())...) {
+	st.unwise = append(unwise, warnings(cfg, s.portals.all())...)
+	for _, w := range st.unwise {
 		w.log(s.log)
-	}
-	if err := s.makeServer(ctx, st); err != nil {
-		return err
 	}
 	if in.Ready != nil {
 		if err := in.Ready(); err != nil {
@@ -191,7 +198,7 @@ func (s *Service) start(ctx context.Context, cfg *conf.Config, o admin.Options, 
 	return nil
 }
 
-// openAll opens the store, binds the portals, and makes views and logical units.
+// openAll opens the store, binds the portals, and makes everything that is served.
 func (s *Service) openAll(ctx context.Context, cfg *conf.Config, all secrets, o admin.Options) (st *state, err error) {
 	// An existing store is opened first, because an error about another process that
 	// has it open says more than one about the portals. A new store is created only
@@ -233,7 +240,8 @@ func (s *Service) openAll(ctx context.Context, cfg *conf.Config, all secrets, o 
 	return st, s.makeMedia(ctx, st)
 }
 
-// makeMedia makes the views, the logical units and the targets of a service that starts.
+// makeMedia makes the views, the logical units, the targets and the transport of a service
+// that starts.
 func (s *Service) makeMedia(ctx context.Context, st *state) error {
 	st.views.makeAll(ctx)
 	s.copies = copymgr.New(s.tokens, copyRules(st.cfg), s.log)
@@ -242,14 +250,26 @@ func (s *Service) makeMedia(ctx context.Context, st *state) error {
 		return err
 	}
 	s.makeUnits(ctx, st)
-	if err := s.makeDevices(st, numbers); err != nil {
-		return err
-	}
 	if err := st.media.checkSome(); err != nil {
 		return err
 	}
+	history, err := loadLUNHistory(s.store, s.log)
+	if err != nil {
+		return err
+	}
+	if s.sightings, err = loadSightings(s.store, s.era.id, s.log); err != nil {
+		return err
+	}
+	replaced := s.compareLUNs(history, st)
+	if err := s.makeDevices(st, numbers, replaced); err != nil {
+		return err
+	}
 	s.storeDuplicates(st, nil)
-	return numbers.save(ctx, s.store)
+	s.limit(st)
+	if err := numbers.save(ctx, s.store); err != nil {
+		return err
+	}
+	return s.makeServer(ctx, st, history)
 }
 
 // openStore opens the store, its tokens and its virtual disks, and removes unfinished
@@ -267,26 +287,10 @@ func (s *Service) openStore(ctx context.Context, cfg *conf.Config, o admin.Optio
 }
 
 // makeServer creates the transport, and stores the history of LUNs.
-func (s *Service) makeServer(ctx context.Context, st *state) error {
+func (s *Service) makeServer(ctx context.Context, st *state, history *lunHistory) error {
 	options := transportOptions(st.cfg.Limits, s.admin.Memory())
 	options.Log, options.Settler, options.Owned = s.log, settler{s.store}, s.store.Owned
-	history, err := loadLUNHistory(s.store, s.log)
-	if err != nil {
-		return err
-	}
-	if s.sightings, err = loadSightings(s.store, s.era.id, s.log); err != nil {
-		return err
-	}
-	replaced := s.compareLUNs(history, st)
-	for _, device := range st.devices {
-		device.KeepSightings(s.sightings)
-	}
-	for at := range replaced {
-		if device := st.devices[at.target]; device != nil && at.access == "" {
-			device.Replaced(at.lun)
-		}
-	}
-	targets, discovery, err := s.targetConfigs(st, replaced)
+	targets, discovery, err := s.targetConfigs(st, history.replaced())
 	if err != nil {
 		return err
 	}
@@ -312,6 +316,7 @@ func (s *Service) startServing() {
 		s.portals.bindMissing(watching, s.log, func(p portal) { s.serving.Go(func() { s.serve(p) }) })
 	})
 	s.serving.Go(func() { s.guardOwnership(watching) })
+	s.serving.Go(func() { s.sample(watching) })
 	s.serving.Go(func() { s.sightings.run(watching, s.log) })
 	s.serving.Go(func() { s.space.run(watching, s.warnOfSpace, s.relieveStore) })
 }
@@ -365,7 +370,7 @@ func storeProblem(cfg *conf.Config, err error) error {
 func (s *Service) serve(p portal) {
 	s.OfferStandbys(p.Network(), p.String(), p.listener)
 	err := s.server.Serve(context.Background(), iscsi.Portal{Listener: p.listener, Group: p.Group, Advertise: p.Advertise})
-	if !errors.Is(err, iscsi.ErrClosed) {
+	if !errors.Is(err, iscsi.ErrClosed) && !errors.Is(err, iscsi.ErrPortalClosed) && s.portals.has(p) {
 		s.fail(fmt.Errorf("portal %s: %w", p.listener.Addr(), err))
 	}
 }
@@ -393,6 +398,8 @@ func (s *Service) Admin() *admin.Store { return s.admin }
 // called more than once.
 func (s *Service) Stop(ctx context.Context) error {
 	s.stopOnce.Do(func() {
+		s.changes.last()
+		s.liftLimits()
 		if s.store.Owned() != nil {
 			var now context.CancelFunc
 			ctx, now = context.WithCancel(ctx)
@@ -435,7 +442,20 @@ func (s *Service) release() error {
 	if s.admin != nil {
 		err = errors.Join(err, s.admin.Close())
 	}
-	return err
+	return errors.Join(err, s.closeAudit())
+}
+
+// auditLimit bounds the wait for the disk of the audit file at the stop.
+const auditLimit = time.Second
+
+// closeAudit writes what was recorded.
+func (s *Service) closeAudit() error {
+	if s.audit == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), auditLimit)
+	defer cancel()
+	return s.audit.Close(ctx)
 }
 
 // releaseMedia closes what is open over the store.

@@ -36,24 +36,40 @@ func (s *Service) addUnit(ctx context.Context, st *state, l *conf.LUN) error {
 	return err
 }
 
+// newDevice returns the device server of a target, without logical units.
+func (s *Service) newDevice(name string) *scsi.Target {
+	return scsi.NewTarget(scsi.TargetConfig{Name: name, Initiators: s.initiators, Log: s.log})
+}
+
+// deviceConfiguration returns what the device server of a target has.
+func (s *Service) deviceConfiguration(st *state, t *conf.Target, numbers *portNumbers, replaced map[place]bool) (scsi.Configuration, error) {
+	groups, err := portGroupsOf(st.cfg, t, numbers)
+	if err != nil {
+		return scsi.Configuration{}, st.cfg.Problem("targets", "%v", err)
+	}
+	c := scsi.Configuration{Units: map[uint16]*scsi.LogicalUnit{}, PortGroups: groups, ImplicitOnly: t.FixedPaths, Replaced: map[uint16]bool{}}
+	for i := range t.LUNs {
+		l := &t.LUNs[i]
+		if lu := st.unit(l.Medium()); lu != nil {
+			c.Units[l.Number] = lu
+		}
+		c.Replaced[l.Number] = replaced[place{t.Name, "", l.Number}]
+	}
+	return c, nil
+}
+
 // makeDevices creates the device servers of the targets of a service that starts.
-func (s *Service) makeDevices(st *state, numbers *portNumbers) error {
+func (s *Service) makeDevices(st *state, numbers *portNumbers, replaced map[place]bool) error {
 	for i := range st.cfg.Targets {
 		t := &st.cfg.Targets[i]
-		groups, err := portGroupsOf(st.cfg, t, numbers)
+		c, err := s.deviceConfiguration(st, t, numbers, replaced)
 		if err != nil {
-			return st.cfg.Problem("targets", "%v", err)
+			return err
 		}
-		device := scsi.NewTarget(scsi.TargetConfig{Name: t.Name, PortGroups: groups, ImplicitOnly: t.FixedPaths, Log: s.log})
-		for k := range t.LUNs {
-			l := &t.LUNs[k]
-			lu := st.unit(l.Medium())
-			if lu == nil {
-				continue
-			}
-			if err := device.AddLU(l.Number, lu); err != nil {
-				return st.cfg.Problem(l.Key, "%v", err)
-			}
+		device := s.newDevice(t.Name)
+		device.KeepSightings(s.sightings)
+		if _, err := device.Reconfigure(c); err != nil {
+			return st.cfg.Problem("targets", "target %s: %v", t.Name, err)
 		}
 		st.devices[t.Name] = device
 	}
@@ -103,7 +119,7 @@ func copyRules(cfg *conf.Config) copymgr.Rules {
 // makeUnit creates the logical unit of l and installs the copy manager.
 func (s *Service) makeUnit(ctx context.Context, st *state, l *conf.LUN) (*unit, error) {
 	c := scsi.LUConfig{LogicalBlockLength: l.BlockSize, ReadOnly: l.ReadOnly, UnmapGranularity: l.UnmapGranularity}
-	u := &unit{}
+	u := &unit{since: time.Now()}
 	switch {
 	case l.View != "":
 		u.over, u.gate = l.View, st.views.gate(l.View)
@@ -128,7 +144,8 @@ func (s *Service) makeUnit(ctx context.Context, st *state, l *conf.LUN) (*unit, 
 			return nil, err
 		}
 		c.Volume, c.ID, c.Thin, c.Space = v, v.ID(), true, s.space.space()
-		c.ReadOnly = c.ReadOnly || v.ReadOnly()
+		u.snapshot = v.ReadOnly()
+		c.ReadOnly = c.ReadOnly || u.snapshot
 	default:
 		v, err := st.media.openBacking(l.Medium(), l.Backing, l.Size)
 		if err != nil {
@@ -137,6 +154,7 @@ func (s *Service) makeUnit(ctx context.Context, st *state, l *conf.LUN) (*unit, 
 		c.Volume, c.ID = v, st.media.backingID(l.Backing)
 	}
 	records := admin.NewUnitRecords(s.store, c.ID)
+	c.Audit = s.auditOf(l)
 	c.Records, c.Era, c.Volatile = records, records.InEra(s.era.id), st.cfg.WritesBack(l.View)
 	c.ID = s.store.Identify(c.ID)
 	var err error

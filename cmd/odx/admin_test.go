@@ -153,7 +153,7 @@ third   3GiB   read-write  -       TIME  -
 `},
 			{args: "volume delete third", stdout: "volume third: deleted\n"},
 			{args: "volume delete third", stderr: "odx: volume third: not found\n", status: 1},
-			{args: "volume delete src", stderr: "odx: volume src: in use as LUN 0 of iqn.2026-11.example.odx:disks; take that out of the configuration (DIR/odx.yaml, line 6), restart odx serve if it runs, and try again\n", status: 1},
+			{args: "volume delete src", stderr: "odx: volume src: in use as LUN 0 of iqn.2026-11.example.odx:disks; take that out of the configuration (DIR/odx.yaml, line 6), reload odx serve if it runs, and try again\n", status: 1},
 			{args: "volume delete", stderr: "odx: accepts 1 arg(s), received 0; usage: odx volume delete NAME [flags]\n", status: 2},
 		})
 	})
