@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -22,8 +23,10 @@ type Live interface {
 	// Reload reads the configuration file again and applies what has changed. Secrets in
 	// files are read again, whether the configuration has changed or not.
 	Reload(ctx context.Context) (Reloaded, error)
-	// PutConfig makes text the configuration file, and applies it.
-	PutConfig(ctx context.Context, text []byte) (Reloaded, error)
+	// PutConfig makes text the configuration file, and applies it. basedOn is the Digest of
+	// the file that text was made from: conf.ErrChanged if it is another one by now. If it
+	// is empty, text replaces whatever is there.
+	PutConfig(ctx context.Context, text []byte, basedOn string) (Reloaded, error)
 	// CompareConfig returns what PutConfig would change, with the changes that need a
 	// restart, and changes nothing.
 	CompareConfig(ctx context.Context, text []byte) ([]conf.Change, error)
@@ -32,6 +35,9 @@ type Live interface {
 	// Config returns the configuration that the server has, with all defaults, as YAML.
 	// Secrets are masked.
 	Config(ctx context.Context) ([]byte, error)
+	// ConfigFile returns the text of the configuration file that the server has read last,
+	// with its comments and its secrets.
+	ConfigFile(ctx context.Context) ([]byte, error)
 
 	// Sessions describes the sessions, the oldest first.
 	Sessions(ctx context.Context) ([]Session, error)
@@ -41,6 +47,9 @@ type Live interface {
 	// LUNStats returns the counters of the LUNs, in the order of the configuration.
 	LUNStats(ctx context.Context) ([]LUNStats, error)
 }
+
+// Digest identifies the text of a configuration file: its SHA-256, in hexadecimal.
+func Digest(text []byte) string { return fmt.Sprintf("%x", sha256.Sum256(text)) }
 
 var (
 	// ErrChanging: the server hands over to another process, or stops, and its

@@ -184,5 +184,8 @@ func (c *Child) Kill() error {
 // Stop asks a child that serves to end, as SIGTERM does.
 func (c *Child) Stop() error { return c.cmd.Process.Signal(unix.SIGTERM) }
 
+// Reload asks a child that serves to read its configuration again, as SIGHUP does.
+func (c *Child) Reload() error { return c.cmd.Process.Signal(unix.SIGHUP) }
+
 // Leave ends the connection to a child that serves.
 func (c *Child) Leave() error { return c.conn.Close() }

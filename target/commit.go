@@ -34,8 +34,8 @@ func (t *transition) commit() (r admin.Reloaded) {
 	r.LogoutsRequested, r.LockedFor = len(result.LoggingOut), result.LongestLock
 	s.movePortals(t.portals, &r)
 	t.apply()
-	for _, commit := range t.commits {
-		commit()
+	for _, p := range t.outside {
+		p.Commit()
 	}
 	t.made.committed()
 	return r
@@ -73,10 +73,7 @@ func (s *Service) movePortals(n *nextPortals, r *admin.Reloaded) {
 			continue
 		}
 		s.log.WithField("portal", p.String()).Info("portal closed")
-		s.standbys.Withdraw(p.Network(), p.String())
-		if err := s.listening.drop(p.Network(), p.String()); err != nil {
-			s.log.WithError(err).WithField("portal", p.String()).Warn("duplicate of a listening socket not closed")
-		}
+		s.WithdrawSocket(p.Network(), p.String())
 		result, err := s.server.ClosePortal(p.listener)
 		if err != nil { // it is not served yet, or failed
 			_ = p.listener.Close() // that of Serve says more

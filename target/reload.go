@@ -34,11 +34,14 @@ func (s *Service) Reload(ctx context.Context) (admin.Reloaded, error) {
 }
 
 // PutConfig implements admin.Live.
-func (s *Service) PutConfig(ctx context.Context, text []byte) (admin.Reloaded, error) {
+func (s *Service) PutConfig(ctx context.Context, text []byte, basedOn string) (admin.Reloaded, error) {
 	return s.change(ctx, "put configuration", func(path string) (*proposal, error) {
 		before, err := os.ReadFile(path)
 		if err != nil {
 			return nil, fmt.Errorf("configuration %s: %w", path, err)
+		}
+		if basedOn != "" && basedOn != admin.Digest(before) {
+			return nil, fmt.Errorf("configuration %s: %w", path, conf.ErrChanged)
 		}
 		cfg, err := conf.Parse(path, text)
 		return &proposal{cfg, before}, err
@@ -74,13 +77,22 @@ func (s *Service) CompareConfig(_ context.Context, text []byte) ([]conf.Change, 
 // Config implements admin.Live.
 func (s *Service) Config(context.Context) ([]byte, error) { return s.state.Load().cfg.Effective() }
 
+// ConfigFile implements admin.Live.
+func (s *Service) ConfigFile(context.Context) ([]byte, error) { return s.state.Load().cfg.Text(), nil }
+
 // Configuration returns the configuration in force.
 func (s *Service) Configuration() *conf.Config { return s.state.Load().cfg }
 
-// Follow has prepare called with each configuration that is to be applied. When all that can
-// fail has been done, commit is called; it is not after an error, of prepare or elsewhere.
-// It belongs to the set-up.
-func (s *Service) Follow(prepare func(next *conf.Config) (commit func(), warnings []string, err error)) {
+// Prepared is what something outside of the service has prepared for a configuration.
+type Prepared struct {
+	// Commit applies it and cannot fail, Undo drops it. One of them is called.
+	Commit, Undo func()
+	Warnings     []string
+}
+
+// Follow has prepare called with each configuration that is to be applied. It belongs to the
+// set-up.
+func (s *Service) Follow(prepare func(next *conf.Config) (Prepared, error)) {
 	s.followers = append(s.followers, prepare)
 }
 

@@ -237,7 +237,7 @@ func TestService_Reload_Refused(t *testing.T) {
 		"a portal":                  {strings.Replace(one("{lun: 8, volume: b, size: 1MiB}"), `"127.0.0.1:0"`, fmt.Sprintf(`"127.0.0.1:0", %q`, taken.Addr()), 1), "in use by another program", &problems},
 		"another data_dir":          {strings.Replace(one(), "data_dir: data", "data_dir: other", 1), "data_dir", &restart},
 		"another block size":        {one("{lun: 7, volume: a, size: 1MiB, block_size: 4096}"), "block_size", &restart},
-		"... at another LUN":        {one("{lun: 9, volume: a, size: 1MiB, block_size: 4096}"), "blocks of the disk", &restart},
+		"... at another LUN":        {one("{lun: 9, volume: a, size: 1MiB, block_size: 4096}"), "remove the LUN with one reload", &restart},
 		"a volume that is missing":  {one("{lun: 8, volume: b, size: 1MiB}", "{lun: 9, volume: c}"), "volume c does not exist", &problem},
 		"a volume that is smaller":  {one("{lun: 8, volume: b, size: 1MiB}", "{lun: 9, volume: free, size: 2MiB}"), "has 1MiB, not 2MiB", &problem},
 		"a size that is larger now": {one("{lun: 7, volume: a, size: 2MiB}"), "has 1MiB, not 2MiB", &problem},
@@ -262,7 +262,7 @@ func TestService_Reload_Refused(t *testing.T) {
 			text, err := os.ReadFile(s.file)
 			must.Succeed(t, err)
 			s.write(one("{lun: 7, volume: a, size: 1MiB}"))
-			if _, err := s.PutConfig(t.Context(), text); err == nil || !strings.Contains(err.Error(), c.words) {
+			if _, err := s.PutConfig(t.Context(), text, ""); err == nil || !strings.Contains(err.Error(), c.words) {
 				t.Errorf("as text: %v", err)
 			}
 			if now, err := os.ReadFile(s.file); err != nil || string(now) != one("{lun: 7, volume: a, size: 1MiB}") {

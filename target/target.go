@@ -53,7 +53,7 @@ type Service struct {
 	audit      *audit.Log
 
 	changes   changes
-	followers []func(next *conf.Config) (commit func(), warnings []string, err error)
+	followers []func(next *conf.Config) (Prepared, error)
 
 	era       *era
 	sightings *sightings
@@ -339,6 +339,14 @@ func (s *Service) OfferStandbys(network, address string, l net.Listener) {
 	}
 	if err := s.standbys.Offer(network, address, l); err != nil {
 		s.log.WithError(err).WithField("address", address).Warn("standbys do not hold this socket: while one takes over, connections are refused")
+	}
+}
+
+// WithdrawSocket ends what OfferStandbys began, for a socket that is to be closed.
+func (s *Service) WithdrawSocket(network, address string) {
+	s.standbys.Withdraw(network, address)
+	if err := s.listening.drop(network, address); err != nil {
+		s.log.WithError(err).WithField("address", address).Warn("duplicate of a listening socket not closed")
 	}
 }
 

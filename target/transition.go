@@ -33,7 +33,7 @@ type transition struct {
 	numbers  *portNumbers
 	devices  map[string]scsi.Configuration // by name of the target
 	server   iscsi.Reconfiguration
-	commits  []func()
+	outside  []Prepared // by followers
 	warnings []string
 	// history is the new history of LUNs, historyBefore what the store has.
 	history, historyBefore *lunHistory
@@ -66,11 +66,11 @@ func (t *transition) prepare(ctx context.Context, cfg *conf.Config) error {
 		}
 	}
 	for _, prepare := range s.followers {
-		commit, warnings, err := prepare(cfg)
+		p, err := prepare(cfg)
 		if err != nil {
 			return err
 		}
-		t.commits, t.warnings = append(t.commits, commit), append(t.warnings, warnings...)
+		t.outside, t.warnings = append(t.outside, p), append(t.warnings, p.Warnings...)
 	}
 	t.made = newCreation(s.store, s.log)
 	if t.next, err = s.newState(ctx, cfg, all, t.made); err != nil {
@@ -279,6 +279,9 @@ func (t *transition) undo() error {
 			}
 		}
 		errs = append(errs, t.next.close(t.now), t.made.undo(ctx))
+	}
+	for _, p := range t.outside {
+		p.Undo()
 	}
 	if t.portals != nil {
 		errs = append(errs, t.portals.undo())

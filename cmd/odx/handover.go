@@ -31,8 +31,9 @@ type handover struct {
 }
 
 // untilHandover serves until ctx ends or the service fails, whose error it returns, or until
-// a handover can begin, which it returns. One that cannot changes nothing.
-func (r *running) untilHandover(ctx context.Context, handovers <-chan os.Signal) (*handover, error) {
+// a handover can begin, which it returns. One that cannot changes nothing. It reloads the
+// configuration when a signal asks for it.
+func (r *running) untilHandover(ctx context.Context, asked *signals) (*handover, error) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -40,7 +41,10 @@ func (r *running) untilHandover(ctx context.Context, handovers <-chan os.Signal)
 		case err := <-r.service.Failed():
 			r.log.WithError(err).Error("serving failed")
 			return nil, err
-		case <-handovers:
+		case <-asked.reloads:
+			r.reload(ctx)
+			continue
+		case <-asked.handovers:
 		}
 		h, err := r.prepareHandover(ctx)
 		if err == nil {
@@ -51,17 +55,25 @@ func (r *running) untilHandover(ctx context.Context, handovers <-chan os.Signal)
 	}
 }
 
-// prepareHandover does what can fail while this process serves.
+// prepareHandover does what can fail while this process serves. The configuration that the
+// new process gets stays in force from then on.
 func (r *running) prepareHandover(ctx context.Context) (*handover, error) {
+	release, err := r.service.HoldConfiguration(ctx)
+	if err != nil {
+		return nil, err
+	}
 	child, err := r.startSuccessor(ctx)
 	if err != nil {
+		release()
 		return nil, err
 	}
 	handed, err := r.service.PrepareHandover(ctx)
 	if err != nil {
+		release()
 		return nil, errors.Join(err, child.Kill())
 	}
 	if child.Ended() { // this may have taken long
+		release()
 		return nil, errors.Join(errors.New("the new process has ended; what it wrote to standard error says why"), child.Kill(), handed.Close())
 	}
 	return &handover{child, handed}, nil
@@ -95,8 +107,9 @@ func (r *running) startSuccessor(ctx context.Context) (*successor.Child, error) 
 	if r.program == "" {
 		return nil, errors.New("the path of the program is not known: stop odx and start it again")
 	}
+	cfg := r.service.Configuration()
 	return successor.Start(ctx, r.program, []string{"serve", "--" + successorFlag},
-		successor.Plan{Path: r.cfg.File, Configuration: r.cfg.Text(), StateVersion: target.StateVersion})
+		successor.Plan{Path: cfg.File, Configuration: cfg.Text(), StateVersion: target.StateVersion})
 }
 
 // handOver passes the service to another process. It returns the service that continues in
@@ -104,12 +117,12 @@ func (r *running) startSuccessor(ctx context.Context) (*successor.Child, error) 
 //
 // A signal that ends this process while it hands over ends the one that serves after that: as
 // long as it is not known which one that is, nothing is given up.
-func (r *running) handOver(ctx context.Context, h *handover) (*running, error) {
+func (r *running) handOver(ctx context.Context, h *handover, asked *signals) (*running, error) {
 	r.log.WithField("process", h.child.PID()).Info("handing over")
 	unended := context.WithoutCancel(ctx)
 	limited, cancel := context.WithTimeout(unended, queriesLimit)
 	defer cancel()
-	if err := r.closeAPI(limited); err != nil {
+	if err := r.queries.close(limited); err != nil {
 		r.log.WithError(err).Warn("requests of the API ended for the handover")
 	}
 	r.endGuard()
@@ -125,6 +138,7 @@ func (r *running) handOver(ctx context.Context, h *handover) (*running, error) {
 	}
 	r.log.WithField("process", h.child.PID()).Info("handed over")
 	notify(r.log, fmt.Sprintf("MAINPID=%d", h.child.PID()))
+	asked.pass(r.log, h.child)
 	err = errors.Join(h.child.Leave(), h.handed.Close())
 	if ctx.Err() != nil { // the child does not know of the signal
 		err = errors.Join(err, h.child.Stop())
@@ -142,7 +156,7 @@ func (r *running) resume(ctx context.Context, handed *target.Handed, why error) 
 			r.log.WithError(err).Warn("connections not closed")
 		}
 	}
-	next, err := inherit(ctx, r.cfg, handed, nil, r.log)
+	next, err := inherit(ctx, r.service.Configuration(), handed, nil, r.log)
 	if err != nil {
 		return nil, errors.Join(why, err)
 	}
@@ -157,7 +171,7 @@ func inherit(ctx context.Context, cfg *conf.Config, handed *target.Handed, ready
 	if err != nil {
 		return nil, err
 	}
-	return &running{cfg: cfg, service: service, held: held, log: log}, nil
+	return &running{service: service, held: held, log: log}, nil
 }
 
 // beSuccessor takes over from the process that has started this one, and serves until ctx ends.

@@ -12,18 +12,25 @@ import (
 // newLog returns a log with the configured level and format. It writes to w, standard
 // error: scripts read standard output.
 func newLog(c conf.Log, w io.Writer) (*logrus.Entry, error) {
-	level, err := logrus.ParseLevel(c.Level)
+	level, formatter, err := logSettings(c)
 	if err != nil {
 		return nil, err
 	}
 	log := logrus.New()
 	log.SetOutput(w)
 	log.SetLevel(level)
-	switch c.Format {
-	case "json":
-		log.SetFormatter(&logrus.JSONFormatter{TimestampFormat: time.RFC3339Nano})
-	default:
-		log.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, TimestampFormat: "2006-01-02T15:04:05.000Z07:00"})
-	}
+	log.SetFormatter(formatter)
 	return logrus.NewEntry(log), nil
+}
+
+// logSettings returns the level and the format of a configuration.
+func logSettings(c conf.Log) (logrus.Level, logrus.Formatter, error) {
+	level, err := logrus.ParseLevel(c.Level)
+	if err != nil {
+		return 0, nil, err
+	}
+	if c.Format == "json" {
+		return level, &logrus.JSONFormatter{TimestampFormat: time.RFC3339Nano}, nil
+	}
+	return level, &logrus.TextFormatter{FullTimestamp: true, TimestampFormat: "2006-01-02T15:04:05.000Z07:00"}, nil
 }

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"os"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -14,17 +12,13 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/sirupsen/logrus"
 
-	"odx/api"
-	"odx/audit"
 	"odx/conf"
-	"odx/quota"
 	"odx/standby"
 	"odx/target"
 )
 
 // running is a service, and what belongs to it in this process.
 type running struct {
-	cfg     *conf.Config
 	service *target.Service
 	// held are the sockets of the server before it that it has not taken; nil for none.
 	held *standby.Held
@@ -32,8 +26,7 @@ type running struct {
 	// program is what a handover starts; "" if that is not known.
 	program string
 
-	queries  []*api.Server
-	audit    *audit.Log         // of queries
+	queries  *queries
 	unguard  context.CancelFunc // ends guarding
 	guarding sync.WaitGroup
 }
@@ -41,16 +34,16 @@ type running struct {
 // untilEnd serves until ctx ends or the service fails, whose error it returns, and hands over
 // to another process when a signal asks for it. It returns the service that is to be
 // stopped; nil after a handover, and where there is none any more.
-func (r *running) untilEnd(ctx context.Context, handovers <-chan os.Signal, stdout io.Writer) (*running, error) {
+func (r *running) untilEnd(ctx context.Context, asked *signals, stdout io.Writer) (*running, error) {
 	for {
 		if err := r.open(stdout); err != nil {
 			return nil, errors.Join(err, r.service.Stop(ctx))
 		}
-		h, err := r.untilHandover(ctx, handovers)
+		h, err := r.untilHandover(ctx, asked)
 		if h == nil {
 			return r, err
 		}
-		if r, err = r.handOver(ctx, h); r == nil {
+		if r, err = r.handOver(ctx, h, asked); r == nil {
 			return nil, err
 		}
 	}
@@ -58,7 +51,10 @@ func (r *running) untilEnd(ctx context.Context, handovers <-chan os.Signal, stdo
 
 // open serves the API and says that the service is ready.
 func (r *running) open(stdout io.Writer) (err error) {
-	if r.queries, err = r.serveAPI(); err != nil {
+	r.queries = newQueries(r.service, r.log)
+	r.service.Follow(r.queries.follow)
+	r.service.Follow(r.followLog)
+	if err := r.queries.serve(r.held); err != nil {
 		return err
 	}
 	if err := r.held.Close(); err != nil {
@@ -80,67 +76,18 @@ func (r *running) endGuard() {
 	r.guarding.Wait()
 }
 
-// closeAPI ends the API; requests may finish until ctx ends.
-func (r *running) closeAPI(ctx context.Context) error {
-	var errs []error
-	for _, q := range r.queries {
-		errs = append(errs, q.Shutdown(ctx))
-	}
-	return errors.Join(append(errs, r.audit.Close(ctx))...)
-}
-
 // stop closes everything within stopLimit.
 func (r *running) stop() error {
 	r.endGuard()
 	err := within(stopLimit, func() error {
 		drain, cancel := context.WithTimeout(context.Background(), drainLimit)
 		defer cancel()
-		return errors.Join(r.closeAPI(drain), r.service.Stop(drain))
+		return errors.Join(r.queries.close(drain), r.service.Stop(drain))
 	})
 	if err == nil {
 		r.log.Info("stopped")
 	}
 	return err
-}
-
-// serveAPI serves the API on the socket, and on TCP if configured.
-func (r *running) serveAPI() ([]*api.Server, error) {
-	cfg, service, log := r.cfg, r.service, r.log
-	guard, warnings, err := api.NewGuard(cfg)
-	if err != nil {
-		return nil, err
-	}
-	var guarded net.Listener
-	if cfg.API.Listen != "" {
-		listen := func(network, address string) (net.Listener, error) {
-			l, err := r.held.Listen(context.Background(), network, address)
-			if err == nil {
-				service.OfferStandbys(network, address, l)
-			}
-			return l, err
-		}
-		var more []string
-		if guarded, more, err = guard.Listen(cfg, listen); err != nil {
-			return nil, err
-		}
-		for _, w := range append(warnings, more...) {
-			log.Warn(w)
-		}
-		log.WithField("address", guarded.Addr()).Info("API listens on TCP")
-	}
-	r.audit = audit.New(log, audit.Options{})
-	serving := api.Serving{Administrator: service.Admin(), Audit: r.audit, Log: log}
-	servers := []*api.Server{api.NewServer(serving)}
-	memory := quota.New(service.Admin().Memory().Requests)
-	servers[0].ShareMemory(memory)
-	servers[0].ServeSocket(cfg.DataDir)
-	if guarded != nil {
-		tcp := api.NewGuardedServer(serving, guard)
-		tcp.ShareMemory(memory)
-		servers = append(servers, tcp)
-		go tcp.Serve(guarded)
-	}
-	return servers, nil
 }
 
 // announce prints the portals and the URLs of all LUNs, in one write.

@@ -47,9 +47,9 @@ func newServe() *cobra.Command {
 		Long: "Serve the LUNs of a configuration. When they are served, odx prints the portals and the URL of\n" +
 			"each LUN. A portal whose address the machine does not have yet is retried while the others\n" +
 			"serve. SIGTERM or SIGINT stops cleanly; a second one immediately. SIGUSR2 hands over to a new\n" +
-			"process, as odx handover does. SIGHUP is ignored: the\n" +
-			"configuration is read at the start only. A LUN that cannot be served is left out, with an error\n" +
-			"in the log and in odx status.\n\n" +
+			"process, as odx handover does. SIGHUP reads the configuration again and applies what has\n" +
+			"changed, as a whole or not at all, as odx reload does. A LUN that cannot be served is left out,\n" +
+			"with an error in the log and in odx status.\n\n" +
 			"--standby waits while another odx serves the store, and serves it when that one ends, for any\n" +
 			"reason: initiators find the same portals, reservations and path states. Its configuration is\n" +
 			"checked at the start, and read again then.\n\n" +
@@ -102,9 +102,8 @@ func serveAs(ctx context.Context, log *logrus.Entry, stdout io.Writer, start fun
 	ctx, release := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer release()
 	defer ignoreSignals(log)()
-	handovers := make(chan os.Signal, 1)
-	signal.Notify(handovers, syscall.SIGUSR2)
-	defer signal.Stop(handovers)
+	asked, stop := notifySignals()
+	defer stop()
 
 	run, err := start(ctx)
 	if errors.Is(err, context.Canceled) {
@@ -114,7 +113,7 @@ func serveAs(ctx context.Context, log *logrus.Entry, stdout io.Writer, start fun
 	if err != nil {
 		return err
 	}
-	run, err = run.untilEnd(ctx, handovers, stdout)
+	run, err = run.untilEnd(ctx, asked, stdout)
 	if run == nil {
 		return err
 	}
@@ -137,20 +136,20 @@ func begin(ctx context.Context, cfg *conf.Config, o serveOptions, stdout io.Writ
 	if err != nil {
 		return nil, err
 	}
-	return &running{cfg: cfg, service: service, log: log}, nil
+	return &running{service: service, log: log}, nil
 }
 
-// ignoreSignals ignores, until the returned function is called, the signals by which
-// other daemons reload, and SIGPIPE. For systemd, an end by most of them is clean, and
-// it would not restart the service.
+// ignoreSignals ignores, until the returned function is called, a signal by which other
+// daemons reload, and SIGPIPE. For systemd, an end by them is clean, and it would not
+// restart the service.
 func ignoreSignals(log *logrus.Entry) (stop func()) {
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGPIPE)
+	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGPIPE)
 	var listening sync.WaitGroup
 	listening.Go(func() {
 		for s := range signals {
 			if s != syscall.SIGPIPE { // the log itself may be the broken pipe
-				log.WithField("signal", s.String()).Warn("signal ignored: the configuration is read at the start only, restart odx serve to apply it")
+				log.WithField("signal", s.String()).Warn("signal ignored: SIGHUP reloads the configuration")
 			}
 		}
 	})

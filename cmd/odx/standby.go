@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"sync"
+	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/sirupsen/logrus"
@@ -29,8 +32,10 @@ func takeOver(ctx context.Context, cfg *conf.Config, o serveOptions, stdout io.W
 	if _, err := fmt.Fprintf(stdout, "odx %s is a standby for the store in %s\n", buildVersion(), cfg.DataDir); err != nil {
 		log.WithError(err).Warn("cannot write to standard output")
 	}
-	notify(log, daemon.SdNotifyReady+"\nSTATUS=standby: another odx serves the store")
+	notify(log, standbyReady)
+	stop := answerReloads(cfg, o, log)
 	claim, held, err := standby.Wait(ctx, cfg.DataDir, log)
+	stop()
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +47,32 @@ func takeOver(ctx context.Context, cfg *conf.Config, o serveOptions, stdout io.W
 	if err != nil {
 		return nil, errors.Join(err, held.Close())
 	}
-	return &running{cfg: cfg, service: service, held: held, log: log}, nil
+	return &running{service: service, held: held, log: log}, nil
+}
+
+// standbyReady is the state of a standby for systemd.
+const standbyReady = daemon.SdNotifyReady + "\nSTATUS=standby: another odx serves the store"
+
+// answerReloads checks the configuration file, until stop is called, when a signal asks for a
+// reload: a standby applies it when it takes over.
+func answerReloads(cfg *conf.Config, o serveOptions, log *logrus.Entry) (stop func()) {
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGHUP)
+	var answering sync.WaitGroup
+	answering.Go(func() {
+		for range asked {
+			notify(log, reloading(log))
+			if current(cfg, o, log) != cfg {
+				log.Info("configuration checked: this standby uses it when it takes over")
+			}
+			notify(log, standbyReady)
+		}
+	})
+	return func() {
+		signal.Stop(asked)
+		close(asked)
+		answering.Wait()
+	}
 }
 
 // current returns the configuration as it is now, if it can be used in place of cfg.

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"net"
+	"os"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"odx/internal/kit/must"
+)
+
+// inOrder waits for notifications of systemd that match, one after the other; others may come
+// in between.
+func inOrder(t *testing.T, states <-chan string, want ...string) {
+	t.Helper()
+	end := time.After(20 * time.Second)
+	for _, w := range want {
+		for match := regexp.MustCompile(w); ; {
+			select {
+			case state := <-states:
+				if match.MatchString(state) {
+					goto next
+				}
+			case <-end:
+				t.Fatalf("systemd is not notified of %q", w)
+			}
+		}
+	next:
+	}
+}
+
+// TestServe_Reload: SIGHUP applies the file; systemd is notified before and after, and of a
+// file that cannot be applied, which changes nothing.
+func TestServe_Reload(t *testing.T) {
+	path := writeConfig(t, config)
+	states, socket := systemd(t)
+	cmd := odx("serve", "--config", path)
+	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+socket)
+	s := startServer(t, cmd)
+	inOrder(t, states, "^READY=1")
+	d := openDisk(t, s.portal)
+	reload := func(text string, want ...string) {
+		t.Helper()
+		must.Succeed(t, os.WriteFile(path, []byte(text), 0o644))
+		must.Succeed(t, cmd.Process.Signal(syscall.SIGHUP))
+		inOrder(t, states, want...)
+	}
+	third := strings.Replace(config, "log:", "      - {lun: 2, volume: third, size: 1MiB}\nlog:", 1)
+	reload(third, `^RELOADING=1\nMONOTONIC_USEC=\d+`, `^READY=1\nSTATUS=serving$`)
+	if out, _, _ := output(t, "status", "--config", path); !strings.Contains(out, "third") {
+		t.Errorf("the LUN is not served:\n%s", out)
+	}
+	reload(third+"oops: 1\n", "^RELOADING=1", `^READY=1\nSTATUS=serving; the last reload has changed nothing: .*oops`)
+	awaitOutput(t, s.stderr, `unknown key \"oops\"`)
+	must.Succeed(t, d.ReadAt(t.Context(), make([]byte, 4096), 0))
+
+	// The format of the log changes, too.
+	reload(strings.Replace(third, "level: debug, format: json", "level: info, format: text", 1), "^RELOADING=1", "^READY=1")
+	awaitOutput(t, s.stderr, `level=info msg="configuration applied"`)
+	must.Succeed(t, cmd.Process.Signal(syscall.SIGTERM))
+	if err := s.end(t); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestServe_ReloadHandover: the process that takes over has the configuration that was
+// reloaded, whether or not the file has changed since.
+func TestServe_ReloadHandover(t *testing.T) {
+	path := writeConfig(t, config)
+	s := startServer(t, odx("serve", "--config", path))
+	served(t, path)
+	third := strings.Replace(config, "log:", "      - {lun: 2, volume: third, size: 1MiB}\nlog:", 1)
+	must.Succeed(t, os.WriteFile(path, []byte(third), 0o644))
+	must.Succeed(t, s.cmd.Process.Signal(syscall.SIGHUP))
+	awaitOutput(t, s.stderr, "configuration applied")
+	must.Succeed(t, os.WriteFile(path, []byte(config), 0o644))
+	if out, complaint, status := output(t, "handover", "--config", path); status != 0 {
+		t.Fatalf("status %d: %s%s", status, out, complaint)
+	}
+	pid := served(t, path)
+	if out, _, _ := output(t, "status", "--config", path); !strings.Contains(out, "third") {
+		t.Errorf("the new process does not have the configuration of the one before it:\n%s", out)
+	}
+	must.Succeed(t, syscall.Kill(pid, syscall.SIGHUP))
+	for until := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		out, _, _ := output(t, "status", "--config", path)
+		if !strings.Contains(out, "third") {
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatalf("the new process does not reload:\n%s", out)
+		}
+	}
+	must.Succeed(t, syscall.Kill(pid, syscall.SIGTERM))
+	awaitOutput(t, s.stderr, `msg":"stopped"`)
+}
+
+// TestServe_ReloadStandby: a standby takes over what the server has now: it gives up the
+// portal that has left, and serves the file as it is then.
+func TestServe_ReloadStandby(t *testing.T) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	must.Succeed(t, err)
+	second := free.Addr().String()
+	free.Close()
+	path := writeConfig(t, config)
+	s := startServer(t, odx("serve", "--config", path))
+	waiting := startStandby(t, path)
+	must.Succeed(t, os.WriteFile(path, []byte(strings.Replace(config, `"127.0.0.1:0"`, `"127.0.0.1:0", "`+second+`"`, 1)), 0o644))
+	must.Succeed(t, s.cmd.Process.Signal(syscall.SIGHUP))
+	awaitOutput(t, waiting.stderr, `"address":"`+second)
+	one := strings.Replace(config, "log:", "      - {lun: 2, volume: third, size: 1MiB}\nlog:", 1)
+	must.Succeed(t, os.WriteFile(path, []byte(one), 0o644))
+	must.Succeed(t, s.cmd.Process.Signal(syscall.SIGHUP))
+	awaitOutput(t, waiting.stderr, "gives up a listening socket")
+	awaitOutput(t, s.stderr, `"luns_came":1`)
+	if conn, err := net.Dial("tcp", second); err == nil {
+		conn.Close()
+		t.Error("a portal that has left is still open")
+	}
+	// A standby answers a reload; it applies the file when it takes over.
+	must.Succeed(t, waiting.cmd.Process.Signal(syscall.SIGHUP))
+	awaitOutput(t, waiting.stderr, "this standby uses it when it takes over")
+	must.Succeed(t, s.cmd.Process.Kill())
+	waiting.awaitReady(t, s.portal)
+	if out, _, _ := output(t, "status", "--config", path); !strings.Contains(out, "third") {
+		t.Errorf("the standby does not have the LUN that was reloaded:\n%s", out)
+	}
+}
