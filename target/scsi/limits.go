@@ -91,9 +91,12 @@ func (t *Task) awaitLimits(wake func()) (passed bool) {
 	if t.withinLimits() {
 		return true
 	}
-	t.passed = t.wait.Pass(func() {
+	if t.wait.Pass(func() {
 		t.passed = true
 		wake()
-	})
-	return t.passed
+	}) {
+		t.passed = true
+		return true
+	}
+	return false // and the task may be woken by now
 }
