@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -28,6 +29,8 @@ type bench struct {
 	srv  *Server
 	disk *memDisk
 	addr string
+	// configured is what the server has, for reconfigure.
+	configured Reconfiguration
 }
 
 // dribble is a connection with short reads and writes of 1 to n bytes, which occur on
@@ -91,10 +94,11 @@ func newBench(tb testing.TB, change func(*Options), wrap func(net.Listener) net.
 		change(&o)
 	}
 	b := &bench{tb: tb, disk: newMemDisk(4 << 20)}
-	srv, err := NewServer(o, []TargetConfig{
+	b.configured = Reconfiguration{Options: o, Targets: []TargetConfig{
 		{Name: testTarget, Alias: "test", DeviceServer: b.disk},
 		{Name: testTarget + "2", DeviceServer: newMemDisk(1 << 20)},
-	})
+	}}
+	srv, err := NewServer(o, b.configured.Targets)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -126,6 +130,15 @@ func newBench(tb testing.TB, change func(*Options), wrap func(net.Listener) net.
 		}
 	})
 	return b
+}
+
+// socketFull waits until a peer that receives nothing has filled its socket: its reader waits
+// for it, or has no more commands.
+func (b *bench) socketFull() {
+	b.tb.Helper()
+	eventually(b.tb, "the socket is full", func() bool {
+		return b.srv.BufferedBytes() > 16<<20 || slices.ContainsFunc(b.srv.appendConns(nil), func(c *conn) bool { return c.notReading.Load() })
+	})
 }
 
 // portal returns the portal.

@@ -30,7 +30,17 @@ type initiator struct {
 // dial connects without logging in.
 func (b *bench) dial() *initiator {
 	b.tb.Helper()
-	nc, err := net.Dial("tcp", b.addr)
+	return b.dialFrom("")
+}
+
+// dialFrom connects from an address, or from any if that is empty.
+func (b *bench) dialFrom(address string) *initiator {
+	b.tb.Helper()
+	var d net.Dialer
+	if address != "" {
+		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(address)}
+	}
+	nc, err := d.Dial("tcp", b.addr)
 	if err != nil {
 		b.tb.Fatal(err)
 	}

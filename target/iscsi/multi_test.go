@@ -10,6 +10,8 @@ type multi struct {
 	*bench
 	cmdSN, itt uint32
 	conns      []*initiator
+	// from is the address of further connections, if not empty.
+	from string
 }
 
 // loginMulti logs in with n connections, CID 0 to n-1. Odd ones use digests.
@@ -38,7 +40,7 @@ func (m *multi) join(cid uint16) *initiator {
 
 func (m *multi) tryJoin(cid uint16, more ...string) (*initiator, *bhs, []byte) {
 	m.tb.Helper()
-	i := m.dial()
+	i := m.dialFrom(m.from)
 	i.tsih, i.cmdSN = m.conns[0].tsih, m.cmdSN
 	h := i.loginRequest(stageOperational, stageFullFeature)
 	h.put16(20, cid)

@@ -10,18 +10,6 @@ import (
 	"odx/internal/kit/logs"
 )
 
-// dialFrom connects from an address of the loopback network.
-func (b *bench) dialFrom(ip string) *initiator {
-	b.tb.Helper()
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
-	nc, err := d.Dial("tcp", b.addr)
-	if err != nil {
-		b.tb.Fatal(err)
-	}
-	b.tb.Cleanup(func() { nc.Close() })
-	return &initiator{tb: b.tb, nc: nc, isid: [6]byte{0x80, 1, 2, 3, 4, 5}, cmdSN: 100, keys: map[string]string{}}
-}
-
 // pendingCounts returns the numbers of active and of queued connections that have not
 // logged in.
 func (b *bench) pendingCounts() (active, queued int) {

@@ -30,7 +30,7 @@ func (b *bench) portals(addresses map[uint16]string) map[uint16]string {
 		})
 		b.tb.Cleanup(func() {
 			stop()
-			if err := <-served; err != nil && !errors.Is(err, ErrClosed) {
+			if err := <-served; err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrPortalClosed) {
 				b.tb.Errorf("Serve: %v", err)
 			}
 		})

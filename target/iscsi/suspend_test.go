@@ -251,7 +251,7 @@ func TestSuspend_Refused(t *testing.T) {
 			for range 100 {
 				in.send(in.command(bitRead, 2048*memBlock, read10(0, 2048)...), nil, nil)
 			}
-			eventually(r.tb, "the socket is full", func() bool { return r.srv.BufferedBytes() > 16<<20 })
+			r.socketFull()
 			return in.expectClosed
 		},
 		"command that hangs": func(r *relay) func() {
