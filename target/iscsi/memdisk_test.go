@@ -22,7 +22,7 @@ type memDisk struct {
 	scratch int
 
 	mu       sync.Mutex
-	attached map[*scsi.Nexus]bool
+	attached map[*scsi.Nexus]scsi.Rights
 	rights   map[string]scsi.Rights // by initiator name, of its last nexus
 	resets   int
 	cleared  int
@@ -36,14 +36,14 @@ type memDisk struct {
 const memBlock = 512
 
 func newMemDisk(size int) *memDisk {
-	return &memDisk{data: make([]byte, size), attached: make(map[*scsi.Nexus]bool), rights: make(map[string]scsi.Rights)}
+	return &memDisk{data: make([]byte, size), attached: make(map[*scsi.Nexus]scsi.Rights), rights: make(map[string]scsi.Rights)}
 }
 
 func (d *memDisk) AttachWith(id scsi.NexusID, r scsi.Rights) *scsi.Nexus {
 	n := &scsi.Nexus{ID: id}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.attached[n], d.rights[id.InitiatorName] = true, r
+	d.attached[n], d.rights[id.InitiatorName] = r, r
 	return n
 }
 
@@ -51,10 +51,10 @@ func (d *memDisk) AttachWith(id scsi.NexusID, r scsi.Rights) *scsi.Nexus {
 func (d *memDisk) Readmit(n *scsi.Nexus, r scsi.Rights) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.attached[n] {
+	if _, ok := d.attached[n]; !ok {
 		panic("readmitted a nexus that is not attached")
 	}
-	d.rights[n.ID.InitiatorName] = r
+	d.attached[n], d.rights[n.ID.InitiatorName] = r, r
 	d.readmitted++
 }
 
@@ -62,7 +62,7 @@ func (d *memDisk) Readmit(n *scsi.Nexus, r scsi.Rights) {
 func (d *memDisk) Suspend(_ context.Context, n *scsi.Nexus) handover.Nexus {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.attached[n] {
+	if _, ok := d.attached[n]; !ok {
 		panic("suspended a nexus that is not attached")
 	}
 	delete(d.attached, n)
@@ -84,6 +84,18 @@ func (d *memDisk) rightsOf(initiator string) scsi.Rights {
 	return d.rights[initiator]
 }
 
+// rightsOfISID returns the rights of the nexus of an initiator port.
+func (d *memDisk) rightsOfISID(initiator string, isid [6]byte) (r scsi.Rights) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for n, rights := range d.attached {
+		if n.ID.InitiatorName == initiator && n.ID.ISID == isid {
+			r = rights
+		}
+	}
+	return r
+}
+
 // attachments returns the total number of attached nexuses.
 func (d *memDisk) attachments() int {
 	d.mu.Lock()
@@ -94,7 +106,7 @@ func (d *memDisk) attachments() int {
 func (d *memDisk) Detach(n *scsi.Nexus) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.attached[n] {
+	if _, ok := d.attached[n]; !ok {
 		panic("detached a nexus that is not attached")
 	}
 	delete(d.attached, n)

@@ -30,7 +30,9 @@ func (b *bench) portals(addresses map[uint16]string) map[uint16]string {
 		})
 		b.tb.Cleanup(func() {
 			stop()
-			if err := <-served; err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrPortalClosed) {
+			switch err := <-served; {
+			case err == nil, errors.Is(err, ErrClosed), errors.Is(err, ErrPortalClosed), errors.Is(err, ErrSuspended):
+			default:
 				b.tb.Errorf("Serve: %v", err)
 			}
 		})

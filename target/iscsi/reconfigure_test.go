@@ -41,22 +41,31 @@ func authentication(tb testing.TB, secrets map[string]string) Authentication {
 	return Authentication{CHAP: a}
 }
 
-// loginCHAP logs in as a user, with an optional TSIH, and returns the last response.
-func (i *initiator) loginCHAP(user, secret string) *bhs {
+// loginCHAP logs in to the test target as a user, and returns the status.
+func (i *initiator) loginCHAP(user, secret string) uint16 {
 	i.tb.Helper()
-	r, _ := i.step(csgSecurity|toOperational, name, normal, wantTarget, offerCHAP)
-	if r.field16(36) != 0 {
-		return r
+	return i.loginTo(testInitiator, testTarget, user, secret)
+}
+
+// loginTo logs in as a user if the target authenticates by CHAP, and returns the status.
+func (i *initiator) loginTo(initiatorName, target, user, secret string) uint16 {
+	i.tb.Helper()
+	method := "AuthMethod=CHAP,None"
+	if user == "" {
+		method = "AuthMethod=None"
 	}
-	r, _ = i.step(csgSecurity|toOperational, i.proof(chap.SHA256, user, secret)...)
-	if r.field16(36) != 0 {
-		return r
+	r, data := i.step(csgSecurity|toOperational, "InitiatorName="+initiatorName, normal, "TargetName="+target, method)
+	if r.field16(36) == 0 && strings.Contains(string(data), "AuthMethod=CHAP") {
+		if r, data = i.step(csgSecurity, "CHAP_A=7"); r.field16(36) == 0 {
+			r, _ = i.step(csgSecurity|toOperational, answerChallenge(i.tb, chap.SHA256, data, user, secret)...)
+		}
 	}
-	r, data := i.step(csgOperational | toFullFeature)
 	if r.field16(36) == 0 {
-		i.loggedIn(r, data)
+		if r, data = i.step(csgOperational | toFullFeature); r.field16(36) == 0 {
+			i.loggedIn(r, data)
+		}
 	}
-	return r
+	return r.field16(36)
 }
 
 // askedToLogOut receives the request to log out (RFC 7143 11.9.1).
@@ -229,8 +238,8 @@ func TestServer_Reconfigure_Users(t *testing.T) {
 				r.Targets[0].Authentication = authentication(t, map[string]string{chapUser: chapSecret})
 			})
 			i := b.dial()
-			if r := i.loginCHAP(chapUser, chapSecret); r.field16(36) != 0 {
-				t.Fatalf("login: status %#x", r.field16(36))
+			if status := i.loginCHAP(chapUser, chapSecret); status != 0 {
+				t.Fatalf("login: status %#x", status)
 			}
 			before := b.disk.rightsOf(testInitiator).Proof
 			done := b.reconfigure(func(r *Reconfiguration) { r.Targets[0].Authentication = c.next })
@@ -251,8 +260,8 @@ func TestServer_Reconfigure_Users(t *testing.T) {
 			for secret, want := range map[string]uint16{chapSecret: loginAuthenticationFailed, other: loginSuccess} {
 				again := b.dial()
 				again.isid[5]++
-				if r := again.loginCHAP(chapUser, secret); r.field16(36) != want {
-					t.Errorf("login with %q: status %#x, want %#x", secret, r.field16(36), want)
+				if status := again.loginCHAP(chapUser, secret); status != want {
+					t.Errorf("login with %q: status %#x, want %#x", secret, status, want)
 				}
 			}
 		})
