@@ -154,6 +154,10 @@ func (m *modelTest) change() {
 		}
 		delete(m.sessions, s)
 		if !ok {
+			i.askedToLogOut()
+			if m.rng.IntN(2) == 0 {
+				i.expectClosed()
+			}
 			i.nc.Close()
 			continue
 		}
@@ -239,7 +243,7 @@ func sorted(list []modelSession) []modelSession {
 // sessions are those that the model admits, with its views and users. The status of each login
 // is the model's, also right after a change.
 func TestServer_Reconfigure_Model(t *testing.T) {
-	const histories, steps = 8, 120
+	const histories, steps = 40, 150
 	for seed := range uint64(histories) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
