@@ -3,6 +3,8 @@ package iscsi
 import (
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"odx/target/scsi"
 )
 
@@ -28,10 +30,10 @@ func (a *abortSet) abort(s *session, t *task, by *scsi.Nexus) {
 	if !s.abort(t) {
 		return
 	}
-	if t.ended == nil {
-		t.ended = make(chan struct{})
+	if t.over == nil {
+		t.over = make(chan struct{})
 	}
-	a.running = append(a.running, runningTask{t, s, t.ended})
+	a.running = append(a.running, runningTask{t, s, t.over})
 }
 
 // abortMatching aborts the matching tasks of s on behalf of the nexus by, and reports
@@ -47,16 +49,16 @@ func (a *abortSet) abortMatching(s *session, by *scsi.Nexus, match func(t *task)
 }
 
 // await waits until the aborted tasks have ended, for at most AbortTimeout, and detaches
-// those that are still running. s is the requesting session.
-func (a *abortSet) await(s *session) {
-	timer := time.NewTimer(s.srv.options().AbortTimeout)
+// those that are still running. log is that of the requesting session or of the server.
+func (a *abortSet) await(srv *Server, log *logrus.Entry) {
+	timer := time.NewTimer(srv.options().AbortTimeout)
 	defer timer.Stop()
 	for i, r := range a.running {
 		select {
 		case <-r.ended:
 		case <-timer.C:
 			if n := detachAll(a.running[i:]); n > 0 {
-				s.log.WithField("commands", n).Warn("aborted commands detached: still running after the abort timeout")
+				log.WithField("commands", n).Warn("aborted commands detached: still running after the abort timeout")
 			}
 			return
 		}
@@ -88,22 +90,29 @@ func (s *session) AbortTasks(match func(t *scsi.Task) bool, except *scsi.Task) {
 	if !any {
 		return
 	}
-	a.await(s)
+	a.await(s.srv, s.log)
 	s.sendWindow()
 }
 
 // AbortTasks aborts the commands of all sessions at a logical unit that has left its
-// target. It waits until they have ended, for at most AbortTimeout; after that their results
-// are dropped.
+// target. They end with LOGICAL UNIT NOT SUPPORTED. It waits until they have ended, for at
+// most AbortTimeout; after that their results are dropped.
 func (srv *Server) AbortTasks(lu *scsi.LogicalUnit) {
+	var a abortSet
+	var affected []*session
 	for _, s := range srv.allSessions() {
-		var a abortSet
 		s.mu.Lock()
-		any := a.abortMatching(s, nil, func(t *task) bool { return t.state != taskWithReader && t.st.LU == lu })
+		any := a.abortMatching(s, nil, func(t *task) bool {
+			t.withoutUnit = t.withoutUnit || t.st.At(lu)
+			return t.withoutUnit
+		})
 		s.mu.Unlock()
 		if any {
-			a.await(s)
-			s.sendWindow()
+			affected = append(affected, s)
 		}
+	}
+	a.await(srv, srv.log)
+	for _, s := range affected {
+		s.sendWindow()
 	}
 }

@@ -15,6 +15,9 @@ type DeviceServer interface {
 	// ended. If a task does not end, the initiator port may attach again before that.
 	AttachWith(id scsi.NexusID, r scsi.Rights) *scsi.Nexus
 	Detach(n *scsi.Nexus)
+	// Readmit gives an attached nexus other rights. It is not called concurrently for one
+	// nexus, but possibly while commands of the nexus run.
+	Readmit(n *scsi.Nexus, r scsi.Rights)
 	// Suspend returns the state of a nexus that goes on in another process, with which
 	// that attaches it by Continue. No task of the nexus runs, and it is not detached.
 	Suspend(ctx context.Context, n *scsi.Nexus) handover.Nexus

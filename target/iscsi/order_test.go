@@ -41,6 +41,12 @@ func newVolumeBench(t *testing.T, volume blockdev.Volume, change func(*Options))
 	if err := device.AddLU(0, lu); err != nil {
 		t.Fatal(err)
 	}
+	return newDeviceBench(t, device, change)
+}
+
+// newDeviceBench serves a real device server.
+func newDeviceBench(t *testing.T, device *scsi.Target, change func(*Options)) *bench {
+	t.Helper()
 	o := DefaultOptions()
 	change(&o)
 	srv, err := NewServer(o, []TargetConfig{{Name: testTarget, DeviceServer: device}})

@@ -21,12 +21,6 @@ type readmission struct {
 	changed bool
 }
 
-// readmitter is a DeviceServer that can give an attached nexus other rights. Readmit is not
-// called concurrently for one nexus, but possibly while commands of the nexus run.
-type readmitter interface {
-	Readmit(n *scsi.Nexus, r scsi.Rights)
-}
-
 // refusal is a connection that may not continue.
 type refusal struct {
 	conn *conn
@@ -167,8 +161,8 @@ func (s *session) changeRights(conf *configuration, rights scsi.Rights, stays bo
 		return
 	}
 	s.rights, s.admitted.changed = rights, true
-	if d, ok := s.device.(readmitter); ok && s.nexus != nil { // otherwise attach follows
-		d.Readmit(s.nexus, rights)
+	if s.nexus != nil { // otherwise attach follows
+		s.device.Readmit(s.nexus, rights)
 	}
 }
 

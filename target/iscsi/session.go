@@ -141,7 +141,7 @@ func (s *session) removeTask(t *task) {
 // free ends t without a response other than TASK ABORTED, and releases its memory. The
 // caller holds mu.
 func (s *session) free(t *task) {
-	t.queueTaskAborted()
+	t.queueAborted()
 	s.removeTask(t)
 	t.sent()
 }
@@ -186,9 +186,11 @@ func (s *session) abort(t *task) (running bool) {
 
 // execute runs the command and records its duration.
 func (t *task) execute() {
-	cost, start := &t.sess.cost[t.st.OpCode], time.Now()
+	cost, clock := &t.sess.cost[t.st.OpCode], t.conn.in.clock
+	start := time.Since(clock)
 	t.sess.device.Execute(t.ctx, t.st)
-	recordCost(cost, time.Since(start))
+	t.ended = time.Since(clock)
+	recordCost(cost, t.ended-start)
 }
 
 // recordCost updates an average over about the last eight commands.
@@ -231,9 +233,9 @@ func (s *session) finish(t *task) (replaced bool) {
 
 // notifyEnded notifies task management that t has ended. The caller holds mu.
 func (t *task) notifyEnded() {
-	if t.ended != nil {
-		close(t.ended)
-		t.ended = nil
+	if t.over != nil {
+		close(t.over)
+		t.over = nil
 	}
 }
 
@@ -244,7 +246,7 @@ func (s *session) detach(t *task) {
 	t.st.Leave() // the task set no longer waits for it
 	t.notifyEnded()
 	s.detached++
-	t.queueTaskAborted()
+	t.queueAborted()
 	s.removeTask(t)
 	if t.onWorker {
 		s.running--

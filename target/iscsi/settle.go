@@ -63,7 +63,9 @@ func (c *conn) settle() (any bool) {
 		return false
 	}
 	err := c.srv.settler.Settle()
+	now := time.Since(c.in.clock)
 	for _, t := range tasks {
+		t.ended = now
 		if err != nil {
 			t.st.Unsettled(err)
 		}
@@ -117,6 +119,7 @@ func (t *task) settle() {
 	if err := settler.Settle(); err != nil {
 		t.st.Unsettled(err)
 	}
+	t.ended = time.Since(t.conn.in.clock)
 }
 
 // canRunUnsettled reports whether a command of this kind can run while others are

@@ -53,13 +53,15 @@ type task struct {
 	sess *session
 	conn *conn
 
-	itt       uint32
-	cmdSN     uint32
-	arrived   time.Duration // by the clock of the connection's reader
-	immediate bool
-	edtl      uint32 // Expected Data Transfer Length, bytes
-	read      bool
-	write     bool
+	itt   uint32
+	cmdSN uint32
+	// arrived and ended are by the clock of the connection's reader; ended is 0 if Execute was
+	// not called.
+	arrived, ended time.Duration
+	immediate      bool
+	edtl           uint32 // Expected Data Transfer Length, bytes
+	read           bool
+	write          bool
 
 	ctx *taskContext
 
@@ -67,6 +69,8 @@ type task struct {
 	aborted bool
 	// byOther: aborted by another nexus, so that the initiator may receive TASK ABORTED.
 	byOther bool
+	// withoutUnit: aborted because the logical unit is gone, which the initiator receives.
+	withoutUnit bool
 	// early: ended by Prepare, not executed.
 	early bool
 	// failure is the sense of a transport error, or nil.
@@ -85,8 +89,8 @@ type task struct {
 	detached bool
 	// left: removed from the session.
 	left bool
-	// ended is closed when the aborted task has ended. A waiter creates it.
-	ended chan struct{}
+	// over is closed when the aborted task has ended. A waiter creates it.
+	over chan struct{}
 }
 
 // newTask returns a task for the command PDU p.
@@ -95,7 +99,7 @@ func (c *conn) newTask(p *pdu, info ahsInfo) *task {
 	if !ok {
 		t = &task{st: scsi.NewTask(c.srv.pool), ctx: &taskContext{}}
 	}
-	t.sess, t.conn, t.arrived = c.sess, c, time.Duration(c.in.arrived.Load())
+	t.sess, t.conn, t.arrived, t.ended = c.sess, c, time.Duration(c.in.arrived.Load()), 0
 	t.itt, t.cmdSN, t.immediate, t.edtl = p.itt(), p.cmdSN(), p.immediate(), p.expectedDataTransferLength()
 	t.read, t.write = p.bhs[1]&bitRead != 0, p.bhs[1]&bitWrite != 0
 	cdb := p.bhs[32:48]
@@ -124,9 +128,9 @@ func (t *task) recycle() {
 	srv.pool.Put(t.out.first)
 	t.ctx = t.ctx.next()
 	t.sess, t.conn = nil, nil
-	t.state, t.aborted, t.byOther, t.early, t.failure = taskWithReader, false, false, false, nil
+	t.state, t.aborted, t.byOther, t.withoutUnit, t.early, t.failure = taskWithReader, false, false, false, false, nil
 	t.out, t.in, t.chargeIn = dataOut{}, dataInProgress{}, charge{}
-	t.onWorker, t.kept, t.detached, t.left, t.ended = false, false, false, false, nil
+	t.onWorker, t.kept, t.detached, t.left, t.over = false, false, false, false, nil
 	srv.tasks.Put(t)
 }
 
@@ -205,18 +209,32 @@ func (t *task) queueResponse() {
 	t.sent()
 }
 
-// queueTaskAborted queues TASK ABORTED status, once, if another nexus aborted the task
-// and the initiator is to receive it. It does not access the buffers of the task, which
-// may be running.
-func (t *task) queueTaskAborted() {
-	if !t.byOther || !t.st.ReportsAbort() {
+// queueAborted queues the status of an aborted task, once, if the initiator is to receive one:
+// TASK ABORTED if another nexus aborted it and TAS is set, or that its logical unit is gone. It
+// does not access the buffers of the task, which may be running.
+func (t *task) queueAborted() {
+	withoutUnit, aborted := t.withoutUnit, t.byOther && t.st.ReportsAbort()
+	t.withoutUnit, t.byOther = false, false
+	if !withoutUnit && !aborted {
 		return
 	}
-	t.byOther = false
 	p := t.conn.out.get(opSCSIResponse, t.itt)
-	p.bhs[3] = statusTaskAborted
-	p.put32(36, t.out.r2tSN)
+	p.put32(36, t.in.sn+t.out.r2tSN)
+	if p.bhs[3] = statusTaskAborted; withoutUnit {
+		p.bhs[3] = statusCheckCondition
+		p.setSense(t.st.FormatSense(sense.KeyIllegalRequest, sense.ASCLogicalUnitNotSupported))
+		if missing := t.edtl - t.in.sent; missing > 0 {
+			p.bhs[1] |= bitUnderflow
+			p.put32(44, missing)
+		}
+	}
 	t.conn.out.queue(p, statSNAdvance)
+}
+
+// setSense makes sense data the data of a SCSI Response.
+func (p *outPDU) setSense(data []byte) {
+	binary.BigEndian.PutUint16(p.small[:], uint16(len(data)))
+	p.data = p.small[:2+copy(p.small[2:], data)]
 }
 
 // response returns the SCSI Response PDU (RFC 7143 11.4).
@@ -232,9 +250,7 @@ func (t *task) response(dataSN uint32, flag byte, count uint32) *outPDU {
 		se = t.st.FormatSense(sense.Key(t.failure.key), sense.ASC(t.failure.asc)<<8|sense.ASC(t.failure.ascq))
 	}
 	if (p.bhs[3] == statusCheckCondition || p.bhs[3] == statusGood) && len(se) > 0 {
-		binary.BigEndian.PutUint16(p.small[:], uint16(len(se)))
-		n := copy(p.small[2:], se)
-		p.data = p.small[:2+n]
+		p.setSense(se)
 	}
 	return p
 }

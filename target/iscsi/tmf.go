@@ -88,7 +88,7 @@ func (f *tmf) finish(earlier <-chan struct{}) (response byte) {
 			return response
 		}
 	}
-	f.await(s)
+	f.await(s.srv, s.log)
 	f.notifyDeviceServer()
 	if s.shared && f.ofSet() {
 		f.conn.awaitAcknowledgement()

@@ -63,7 +63,7 @@ func (m *meter) count(t *task) {
 			c.received += uint64(t.out.want)
 		}
 	}
-	took := time.Since(t.conn.in.clock) - t.arrived
+	took := max(t.ended-t.arrived, 0)
 	c.latency += took
 	c.latencies[latencyBucket(took)]++
 }
