@@ -12,17 +12,32 @@ type ConfigChange struct {
 	Why         string `json:"why,omitempty"`
 }
 
-// Reloaded is the response of what changes the configuration: what a reload has changed.
-// LUNs are "TARGET/LUN".
+// Compared is the response of POST /v1/config/compare.
+type Compared struct {
+	Changes []ConfigChange `json:"changes"`
+}
+
+// Reloaded is the response of what changes the configuration: what has changed.
 type Reloaded struct {
-	Changes           []ConfigChange `json:"changes"`
-	TargetsAdded      []string       `json:"targets_added,omitempty"`
-	TargetsRemoved    []string       `json:"targets_removed,omitempty"`
-	LUNsAdded         []string       `json:"luns_added,omitempty"`
-	LUNsRemoved       []string       `json:"luns_removed,omitempty"`
-	SessionsLoggedOut int            `json:"sessions_logged_out"`
-	Seconds           float64        `json:"duration_seconds"`
-	LockSeconds       float64        `json:"longest_lock_seconds"`
+	Changes          []ConfigChange `json:"changes"`
+	Warnings         []string       `json:"warnings,omitempty"`
+	TargetsAdded     []string       `json:"targets_added,omitempty"`
+	TargetsRemoved   []string       `json:"targets_removed,omitempty"`
+	LUNsAdded        []LUNName      `json:"luns_added,omitempty"`
+	LUNsRemoved      []LUNName      `json:"luns_removed,omitempty"`
+	LogoutsRequested int            `json:"logouts_requested"`
+	LUNsAborted      int            `json:"luns_aborted"`
+	Seconds          float64        `json:"duration_seconds"`
+	LockSeconds      float64        `json:"longest_lock_seconds"`
+	// FileOnly: no server runs, and only the file has changed.
+	FileOnly bool `json:"file_only,omitempty"`
+}
+
+// LUNName names a LUN of the configuration, and what its blocks are stored on.
+type LUNName struct {
+	Target string `json:"target"`
+	Number uint16 `json:"lun"`
+	Medium string `json:"medium"`
 }
 
 // Problem is an error in a configuration. Line is 0 and Key empty where there is none.

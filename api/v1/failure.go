@@ -8,6 +8,8 @@ type Failure struct {
 	Bytes int64  `json:"bytes,omitempty"`
 	// Problems are those of a configuration, all of them.
 	Problems []Problem `json:"problems,omitempty"`
+	// Changes are those of a configuration that need a restart.
+	Changes []ConfigChange `json:"changes,omitempty"`
 }
 
 // Line is a line of a response with progress: it has one of the three.

@@ -58,7 +58,11 @@ type Session struct {
 	User        string `json:"user,omitempty"`
 	// Negotiated has the keys of RFC 7143 that both sides agreed on.
 	Negotiated map[string]string `json:"negotiated,omitempty"`
-	LastMinute *Minute           `json:"last_minute,omitempty"`
+	// Total is the traffic of the session in this process of the server.
+	Total      Traffic `json:"total,omitzero"`
+	LastMinute Traffic `json:"last_minute,omitzero"`
+	// LoggingOut: the initiator was asked to log out, and the session ends soon.
+	LoggingOut bool `json:"logging_out,omitempty"`
 }
 
 // SessionLUN is a LUN of a session.

@@ -4,59 +4,97 @@ package v1
 type Target struct {
 	Name           string   `json:"name"`
 	LUNs           []LUN    `json:"luns"`
-	Users          []User   `json:"users"`
 	Authentication bool     `json:"authentication_required"`
+	Users          []User   `json:"users"`
 	Access         []Access `json:"access"`
-	PortalGroups   []int    `json:"portal_groups,omitempty"`
+	PortalGroups   []uint16 `json:"portal_groups,omitempty"`
 	RedirectTo     string   `json:"redirect_to,omitempty"`
 }
 
-// LUN is a logical unit of a target, and the request that adds one. One of Volume, File,
-// Backing and View is its medium. SizeBytes creates a missing medium.
-type LUN struct {
-	Number     uint16 `json:"lun"`
-	Volume     string `json:"volume,omitempty"`
-	File       string `json:"file,omitempty"`
-	Backing    string `json:"backing,omitempty"`
-	View       string `json:"view,omitempty"`
-	SizeBytes  int64  `json:"size_bytes,omitempty"`
-	BlockBytes int    `json:"block_bytes,omitempty"`
-	ReadOnly   bool   `json:"read_only,omitempty"`
+// Discovery is the authentication of discovery sessions.
+type Discovery struct {
+	Authentication bool   `json:"authentication_required"`
+	Users          []User `json:"users"`
 }
 
-// User is a user of a target. Its secret is not in responses.
+// CreateTarget is the request of POST /v1/targets.
+type CreateTarget struct {
+	Name         string   `json:"name"`
+	LUNs         []LUN    `json:"luns"`
+	PortalGroups []uint16 `json:"portal_groups,omitempty"`
+}
+
+// LUN is a logical unit of a target, and the request that adds one. One of Volume, File,
+// Backing and View is its medium. With SizeBytes a missing medium is created.
+type LUN struct {
+	Number                uint16 `json:"lun"`
+	Volume                string `json:"volume,omitempty"`
+	File                  string `json:"file,omitempty"`
+	Backing               string `json:"backing,omitempty"`
+	View                  string `json:"view,omitempty"`
+	SizeBytes             int64  `json:"size_bytes,omitempty"`
+	BlockBytes            int    `json:"block_bytes,omitempty"`
+	ReadOnly              bool   `json:"read_only,omitempty"`
+	StoreDuplicates       bool   `json:"store_duplicates,omitempty"`
+	UnmapGranularityBytes int64  `json:"unmap_granularity_bytes,omitempty"`
+	Limit                 Rate   `json:"limit,omitzero"`
+}
+
+// Rate is a limit; 0 is none, and a burst of 0 what the rate gives in a second.
+type Rate struct {
+	IOPS           int64 `json:"iops,omitempty"`
+	IOPSBurst      int64 `json:"iops_burst,omitempty"`
+	BytesPerSecond int64 `json:"bytes_per_second,omitempty"`
+	BytesBurst     int64 `json:"bytes_burst,omitempty"`
+}
+
+// User is a user of CHAP. Its secret is in no response.
 type User struct {
 	Name       string   `json:"name"`
 	Initiators []string `json:"initiators,omitempty"`
 }
 
-// SetUser is the request that creates a user, or replaces it. One of SecretFile and
-// Secret is its secret; without both an existing one stays.
+// SecretSource is a secret, the path of its file, or the environment variable of the server
+// that has it: one of them.
+type SecretSource struct {
+	Secret     string `json:"secret,omitempty"`
+	SecretFile string `json:"secret_file,omitempty"`
+	SecretEnv  string `json:"secret_env,omitempty"`
+}
+
+// AddUser is the request that adds a user.
+type AddUser struct {
+	User
+	SecretSource
+}
+
+// SetUser is the request that changes a user. A secret and Initiators that are not there
+// stay; empty Initiators let every initiator use the name.
 type SetUser struct {
-	SecretFile string   `json:"secret_file,omitempty"`
-	Secret     string   `json:"secret,omitempty"`
-	Initiators []string `json:"initiators,omitempty"`
+	Initiators *[]string `json:"initiators,omitempty"`
+	SecretSource
 }
 
-// Access is an entry of the access list of a target, and the request that adds one. The
-// first that an initiator matches applies.
+// Access is an entry of the access list of a target. The first that an initiator matches
+// applies. Without LUNs it maps all.
 type Access struct {
-	Initiators []string    `json:"initiators,omitempty"`
-	Addresses  []string    `json:"addresses,omitempty"`
-	LUNs       []MappedLUN `json:"luns,omitempty"`
-	ReadOnly   bool        `json:"read_only,omitempty"`
+	Initiators      []string    `json:"initiators,omitempty"`
+	Addresses       []string    `json:"addresses,omitempty"`
+	LUNs            []MappedLUN `json:"luns,omitempty"`
+	ReadOnly        bool        `json:"read_only,omitempty"`
+	StoreDuplicates bool        `json:"store_duplicates,omitempty"`
 }
 
-// MappedLUN is a LUN that an entry of an access list gives, under another number if As is
-// there.
+// AddAccess is the request that adds an entry; At is how many come before it, by default
+// all.
+type AddAccess struct {
+	Access
+	At *int `json:"at,omitempty"`
+}
+
+// MappedLUN maps a LUN of a target, to another number if As is there.
 type MappedLUN struct {
 	LUN      uint16  `json:"lun"`
 	As       *uint16 `json:"as,omitempty"`
 	ReadOnly bool    `json:"read_only,omitempty"`
-}
-
-// CreateTarget is the request of POST /v1/targets.
-type CreateTarget struct {
-	Name string `json:"name"`
-	LUNs []LUN  `json:"luns,omitempty"`
 }

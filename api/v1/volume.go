@@ -29,9 +29,10 @@ type NewName struct {
 	Name string `json:"name"`
 }
 
-// Revert is the request that makes a volume what one of its snapshots is.
+// Revert is the request that gives a volume the content of a snapshot; without Volume it is
+// the one that the snapshot was made of.
 type Revert struct {
-	Snapshot string `json:"snapshot"`
+	Volume string `json:"volume,omitempty"`
 }
 
 // FinishVolume is the request that names the volume Scratch.
