@@ -50,6 +50,11 @@ type Administrator interface {
 	// ResizeVolume grows a volume.
 	ResizeVolume(ctx context.Context, name string, size int64) (Volume, error)
 	DeleteVolume(ctx context.Context, name string) error
+	// RenameVolume gives a volume that is no LUN of the configuration another name.
+	RenameVolume(ctx context.Context, old, name string) (Volume, error)
+	// RevertVolume gives a volume the content of a snapshot; ErrLoggedIn if initiators are
+	// logged in to it, and the request has no Force.
+	RevertVolume(ctx context.Context, r RevertRequest) (Volume, error)
 	// SnapshotVolume creates a read-only volume that equals src as it is now.
 	SnapshotVolume(ctx context.Context, src, name string) (Volume, error)
 	// CloneVolume creates a volume that equals src as it is now.

@@ -55,7 +55,10 @@ var samples = []sample{
 	{"POST", "/v1/tokens/verify", `{"token": "TOKEN", "volume": "v"}`},
 	{"POST", "/v1/tokens", `{"volume": "v", "length": 4096}`},
 	{"POST", "/v1/tokens/revoke", `{"token": "TOKEN"}`},
-	{"DELETE", "/v1/volumes/c", ""},
+	{"POST", "/v1/volumes/c/rename", `{"name": "d"}`},
+	{"POST", "/v1/volumes/s/revert", `{}`},
+	{"POST", "/v1/volumes/s/revert?force=true", `{"volume": "d"}`},
+	{"DELETE", "/v1/volumes/d", ""},
 	{"GET", "/v1/files", ""},
 	{"POST", "/v1/files", `{"name": "f", "size_bytes": 4096}`},
 	{"POST", "/v1/files", `{"name": "g", "from": "v"}`},
@@ -68,6 +71,32 @@ var samples = []sample{
 	{"POST", "/v1/disks", `{"operation": "from-volume", "source": "v", "destination": "v.vhdx"}`},
 	{"GET", "/v1/files/v.vhdx/disk", ""},
 	{"POST", "/v1/files/v.vhdx/disk/check", ""},
+	{"GET", "/v1/config", ""},
+	{"GET", "/v1/config/file", ""},
+	{"POST", "/v1/config/compare", liveFile + "log: {level: warn}\n"},
+	{"PUT", "/v1/config", liveFile + "log: {level: debug}\nlimits: {sessions: 7}\n"},
+	{"POST", "/v1/reload", ""},
+	{"GET", "/v1/targets", ""},
+	{"POST", "/v1/targets", `{"name": "iqn.2026-11.example.odx:more", "luns": [{"lun": 0, "volume": "v"}, {"lun": 1, "volume": "s", "read_only": true}]}`},
+	{"GET", "/v1/targets/iqn.2026-11.example.odx:more", ""},
+	{"POST", "/v1/targets/iqn.2026-11.example.odx:more/luns", `{"lun": 2, "file": "v.vhdx"}`},
+	{"DELETE", "/v1/targets/iqn.2026-11.example.odx:more/luns/1", ""},
+	{"POST", "/v1/targets/iqn.2026-11.example.odx:more/users", `{"name": "bob", "secret": "secret-of-bob-00", "initiators": ["iqn.2026-11.example:*"]}`},
+	{"POST", "/v1/targets/iqn.2026-11.example.odx:more/users", `{"name": "carol", "secret_file": "/etc/odx/carol"}`},
+	{"PATCH", "/v1/targets/iqn.2026-11.example.odx:more/users/bob", `{"secret": "secret-of-bob-01", "initiators": []}`},
+	{"DELETE", "/v1/targets/iqn.2026-11.example.odx:more/users/carol", ""},
+	{"POST", "/v1/targets/iqn.2026-11.example.odx:more/access", `{"initiators": ["iqn.2026-11.example:*"]}`},
+	{"POST", "/v1/targets/iqn.2026-11.example.odx:more/access", `{"addresses": ["192.0.2.0/24"], "luns": [{"lun": 2, "as": 0}], "at": 0}`},
+	{"DELETE", "/v1/targets/iqn.2026-11.example.odx:more/access/1", ""},
+	{"DELETE", "/v1/targets/iqn.2026-11.example.odx:more", ""},
+	{"POST", "/v1/discovery/users", `{"name": "dave", "secret_env": "DAVE"}`},
+	{"POST", "/v1/discovery/users", `{"name": "erin", "secret_env": "ERIN"}`},
+	{"GET", "/v1/discovery", ""},
+	{"PATCH", "/v1/discovery/users/dave", `{"secret_file": "/etc/odx/dave"}`},
+	{"DELETE", "/v1/discovery/users/dave", ""},
+	{"GET", "/v1/sessions", ""},
+	{"GET", "/v1/luns", ""},
+	{"DELETE", "/v1/sessions/7", ""},
 }
 
 // varying are what differs from run to run, in lines and in responses.
@@ -91,6 +120,7 @@ func fixed(text string) string {
 // audited is a server whose changes are in a file.
 type audited struct {
 	log    *audit.Log
+	live   *modelLive
 	path   string
 	client *Client
 	seen   int // bytes of the file
@@ -106,8 +136,9 @@ func newAudited(t *testing.T, a admin.Administrator, dir string) *audited {
 		}
 	})
 	s := serving(t, a)
-	s.Audit = log
-	return &audited{log: log, path: path, client: serveSocket(t, dir, NewServer(s))}
+	live := newModelLive(t, log)
+	s.Audit, s.Live = log, live
+	return &audited{log: log, live: live, path: path, client: serveSocket(t, dir, NewServer(s))}
 }
 
 // next returns the lines since the last call.
@@ -144,12 +175,18 @@ func TestRoutes_Audit(t *testing.T) {
 	asked := map[string]string{} // pattern of the route → lines
 	for _, sample := range samples {
 		sent := made.in(sample)
+		if sample.path == "/v1/reload" {
+			a.live.edited(liveFile + "log: {level: error}\n")
+		}
 		status, body := request(t, a.client, sent.method, sent.path, sent.body)
 		if status/100 != 2 {
 			t.Fatalf("%s %s: %d %s", sent.method, sent.path, status, body)
 		}
 		lines := a.next(t)
 		asked[patternOf(t, sent.method, sent.path)] += lines
+		if strings.Contains(lines, "secret-of") {
+			t.Errorf("%s %s: a secret is in\n%s", sent.method, sent.path, lines)
+		}
 		fmt.Fprintf(&golden, "%s\n%s\n", strings.TrimSpace(sample.method+" "+sample.path+" "+sample.body), fixed(lines))
 		if made.Token != "" && strings.Contains(lines, made.Token[:64]) {
 			t.Errorf("%s %s: the token is in\n%s", sent.method, sent.path, lines)
@@ -180,6 +217,7 @@ func TestRoutes_Audit(t *testing.T) {
 // harmless are the routes that change nothing although their method is not GET.
 var harmless = map[string]bool{
 	"POST /v1/store/check":             true,
+	"POST /v1/config/compare":          true,
 	"POST /v1/tokens/read":             true,
 	"POST /v1/tokens/verify":           true,
 	"POST /v1/files/{name}/disk/check": true,

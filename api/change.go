@@ -12,7 +12,7 @@ type change struct {
 	what string
 	// summed: there are too many of these requests for a line each.
 	summed bool
-	// live: admin.Live has a line for each key of the configuration.
+	// live: admin.Live has lines of its own, one for each key of the configuration.
 	live bool
 }
 
@@ -22,7 +22,7 @@ func changes(what string) change { return change{what: what} }
 func writes(what string) change  { return change{what: what, summed: true} }
 
 var (
-	reconfigures = change{what: "configuration", live: true}
+	reconfigures = change{what: "live", live: true}
 	looks        = change{}
 )
 

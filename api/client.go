@@ -46,7 +46,7 @@ func NewClient(dir string) *Client {
 		return conn, err
 	}
 	// HTTP requires a host; dial ignores it.
-	return &Client{http: http.Client{Transport: &http.Transport{DialContext: dial}}, base: "http://odx"}
+	return newClient(&http.Transport{DialContext: dial}, "http://odx", "")
 }
 
 // NewRemoteClient returns a client for a server at an http or https URL without a path.
@@ -56,11 +56,16 @@ func NewRemoteClient(base string, secret []byte) (*Client, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" {
 		return nil, fmt.Errorf("%q is not the URL of an API; write https://HOST:PORT", base)
 	}
-	return &Client{base: u.Scheme + "://" + u.Host, secret: string(secret), http: http.Client{
-		Transport: &http.Transport{},
-		// The API has no redirects; following one would reveal the secret.
+	return newClient(&http.Transport{}, u.Scheme+"://"+u.Host, string(secret)), nil
+}
+
+// newClient returns a client that follows no redirects. The API has none but those to
+// another path, and following one would reveal the secret.
+func newClient(transport *http.Transport, base, secret string) *Client {
+	return &Client{base: base, secret: secret, http: http.Client{
+		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	}}
 }
 
 // Close closes idle connections.
@@ -111,6 +116,18 @@ func (c *Client) SnapshotVolume(ctx context.Context, src, name string) (admin.Vo
 	return requestVolume(ctx, c, http.MethodPost, src, "/snapshot", v1.NewName{Name: name})
 }
 
+func (c *Client) RenameVolume(ctx context.Context, old, name string) (admin.Volume, error) {
+	return requestVolume(ctx, c, http.MethodPost, old, "/rename", v1.NewName{Name: name})
+}
+
+func (c *Client) RevertVolume(ctx context.Context, r admin.RevertRequest) (admin.Volume, error) {
+	what := "/revert"
+	if r.Force {
+		what += "?force=true"
+	}
+	return requestVolume(ctx, c, http.MethodPost, r.Snapshot, what, v1.Revert{Volume: r.Volume})
+}
+
 func (c *Client) CloneVolume(ctx context.Context, src, name string) (admin.Volume, error) {
 	return requestVolume(ctx, c, http.MethodPost, src, "/clone", v1.NewName{Name: name})
 }
@@ -153,7 +170,7 @@ func requestLines[P, R any](ctx context.Context, c *Client, path string, paramet
 		}
 		switch {
 		case line.Failure != nil && line.Error != "":
-			return result, &Error{line.Kind, line.Error, line.Bytes}
+			return result, errorOf(line.Failure)
 		case line.Result != nil:
 			return *line.Result, nil
 		case line.Progress != nil && progress != nil:
@@ -198,6 +215,12 @@ func (c *Client) sendBody(ctx context.Context, method, path string, body io.Read
 	if err != nil {
 		return nil, err
 	}
+	return c.exchange(req)
+}
+
+// exchange sends a request as it is, with the secret.
+func (c *Client) exchange(req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
 	if c.secret != "" {
 		req.Header.Set("Authorization", "Bearer "+c.secret)
 	}
@@ -216,7 +239,7 @@ func (c *Client) sendBody(ctx context.Context, method, path string, body io.Read
 	if f.Kind == canceledKind {
 		f.Error = "the running odx stopped before it was done"
 	}
-	return nil, &Error{f.Kind, f.Error, f.Bytes}
+	return nil, errorOf(&f)
 }
 
 // transportError is the error for a response that did not arrive, or not completely.

@@ -9,6 +9,7 @@ import (
 	v1 "odx/api/v1"
 	"odx/backstore"
 	"odx/blockdev"
+	"odx/conf"
 	"odx/tokens"
 	"odx/vhd"
 	"odx/vhd/disk"
@@ -30,6 +31,14 @@ var kinds = []struct {
 	{"too_many_failures", http.StatusTooManyRequests, errFailures},
 	{"forbidden", http.StatusForbidden, errForbidden},
 	{"too_large", http.StatusRequestEntityTooLarge, errTooLarge},
+	{"not_live", http.StatusConflict, errNotLive},
+	{"configuration_read_only", http.StatusConflict, conf.ErrReadOnly},
+	{"configuration_changed", http.StatusConflict, conf.ErrChanged},
+	{"changing", http.StatusServiceUnavailable, admin.ErrChanging},
+	{"entry_exists", http.StatusConflict, conf.ErrExists},
+	{"entry_not_found", http.StatusNotFound, conf.ErrNotFound},
+	{"no_session", http.StatusNotFound, admin.ErrNoSession},
+	{"logged_in", http.StatusConflict, admin.ErrLoggedIn},
 	{"in_use", http.StatusConflict, admin.ErrInUse},
 	{"busy", http.StatusConflict, vhd.ErrBusy},
 	{"has_children", http.StatusConflict, vhd.ErrHasChildren},
@@ -64,6 +73,8 @@ var kinds = []struct {
 const (
 	internalKind = "internal"
 	canceledKind = "canceled"
+	problemsKind = "invalid_configuration"
+	restartKind  = "needs_restart"
 )
 
 // partialError is the error of a request that was done in part.
@@ -81,6 +92,15 @@ func failureOf(err error) (v1.Failure, int) {
 	if errors.As(err, &partial) {
 		f.Bytes = partial.bytes
 	}
+	var restart *admin.NeedsRestartError
+	if errors.As(err, &restart) {
+		f.Kind, f.Changes = restartKind, ConfigChangesV1(restart.Changes)
+		return f, http.StatusConflict
+	}
+	if problems := problemsOf(err); problems != nil {
+		f.Kind, f.Problems = problemsKind, each(problemV1)(problems)
+		return f, http.StatusBadRequest
+	}
 	for _, k := range kinds {
 		if errors.Is(err, k.cause) {
 			f.Kind = k.kind
@@ -88,6 +108,36 @@ func failureOf(err error) (v1.Failure, int) {
 		}
 	}
 	return f, http.StatusInternalServerError
+}
+
+// problemsOf returns the problems of a configuration that an error has, in its order.
+func problemsOf(err error) conf.Problems {
+	switch e := err.(type) {
+	case conf.Problem:
+		return conf.Problems{e}
+	case conf.Problems:
+		return e
+	case interface{ Unwrap() error }:
+		return problemsOf(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		var all conf.Problems
+		for _, part := range e.Unwrap() {
+			all = append(all, problemsOf(part)...)
+		}
+		return all
+	}
+	return nil
+}
+
+// errorOf returns the error of an error response.
+func errorOf(f *v1.Failure) error {
+	switch {
+	case f.Kind == problemsKind && len(f.Problems) > 0:
+		return conf.Problems(each(problemOf)(f.Problems))
+	case f.Kind == restartKind:
+		return &admin.NeedsRestartError{Changes: each(configChangeOf)(f.Changes)}
+	}
+	return &Error{f.Kind, f.Error, f.Bytes}
 }
 
 // Error is an error response of a server. It wraps the error of its kind.

@@ -18,6 +18,8 @@ func TestSpecificationNamesEveryField(t *testing.T) {
 	doc := specification(t)
 	for name, v := range map[string]any{
 		"Store": v1.Store{}, "Status": v1.Status{}, "Volume": v1.Volume{}, "File": v1.File{}, "Disk": v1.Disk{},
+		"Session": v1.Session{}, "Target": v1.Target{}, "Discovery": v1.Discovery{}, "CreateTarget": v1.CreateTarget{}, "LUN": v1.LUN{},
+		"AddUser": v1.AddUser{}, "SetUser": v1.SetUser{}, "AddAccess": v1.AddAccess{}, "Reloaded": v1.Reloaded{}, "LUNStats": v1.LUNStats{},
 		"TokenInfo": v1.TokenInfo{}, "CopyStats": v1.CopyStats{}, "Damage": []v1.Damaged{},
 	} {
 		wantFields(t, "schema "+name, doc.Components.Schemas[name], v)
@@ -26,6 +28,7 @@ func TestSpecificationNamesEveryField(t *testing.T) {
 	for name, v := range map[string]any{
 		"POST /v1/store/scrub": v1.ScrubRequest{}, "POST /v1/volumes": v1.CreateVolume{}, "PATCH /v1/volumes/{name}": v1.Resize{},
 		"POST /v1/volumes/{name}/snapshot": v1.NewName{}, "POST /v1/volumes/{name}/clone": v1.NewName{},
+		"POST /v1/volumes/{name}/rename": v1.NewName{}, "POST /v1/volumes/{name}/revert": v1.Revert{},
 		"POST /v1/volumes/{name}/start": v1.Resize{}, "POST /v1/volumes/{name}/finish": v1.FinishVolume{},
 		"POST /v1/files": v1.CreateFile{}, "PATCH /v1/files/{name}": v1.Resize{}, "POST /v1/files/{name}/rename": v1.NewName{},
 		"POST /v1/files/{name}/start": v1.StartFile{}, "POST /v1/files/{name}/finish": v1.FinishFile{}, "POST /v1/disks": v1.DiskRequest{},
@@ -35,7 +38,7 @@ func TestSpecificationNamesEveryField(t *testing.T) {
 		wantFields(t, "request "+name, operation(doc, name).RequestBody.Value.Content["application/json"].Schema, v)
 	}
 	for name, v := range map[string]any{
-		"POST /v1/store/check": v1.CheckResult{}, "POST /v1/store/clean": v1.CleanResult{}, "GET /v1/volumes/{name}/next-data": v1.DataRange{},
+		"POST /v1/config/compare": v1.Compared{}, "POST /v1/store/check": v1.CheckResult{}, "POST /v1/store/clean": v1.CleanResult{}, "GET /v1/volumes/{name}/next-data": v1.DataRange{},
 		"POST /v1/files/{name}/disk/check": v1.DiskCheck{}, "POST /v1/tokens": v1.MadeToken{}, "POST /v1/tokens/write": v1.TokenWritten{},
 		"POST /v1/tokens/verify": v1.TokenVerified{}, "GET /v1/volumes": []v1.Volume{}, "GET /v1/files": []v1.File{}, "GET /v1/tokens": []v1.TokenInfo{},
 	} {

@@ -95,40 +95,52 @@ func (l guardedListener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// readCredentials reads the files that a configuration names.
+// readCredentials reads the files that a configuration names. It reports all problems.
 func readCredentials(cfg *conf.Config) (c *credentials, warnings []string, err error) {
 	c = &credentials{}
+	var problems conf.Problems
 	warn := func(warning string) {
 		if warning != "" {
 			warnings = append(warnings, warning)
 		}
 	}
 	for _, s := range cfg.API.Secrets {
-		secret, warning, err := s.Secret.Read()
+		k, warning, err := readKey(s, c.keys)
 		if err != nil {
-			return nil, nil, cfg.Problem(s.Secret.Key, "%v", err)
-		}
-		if len(secret) < MinSecret {
-			return nil, nil, cfg.Problem(s.Secret.Key, "the secret has %d bytes; give at least %d, for example what openssl rand -base64 24 prints", len(secret), MinSecret)
-		}
-		sum := sha256.Sum256(secret)
-		if i := slices.IndexFunc(c.keys, func(k key) bool { return k.sum == sum }); i >= 0 {
-			return nil, nil, cfg.Problem(s.Secret.Key, "the secret is that of %s, too; give each its own, which says who a request is from", c.keys[i].name)
+			problems = append(problems, cfg.Problem(s.Secret.Key, "%v", err))
+			continue
 		}
 		warn(warning)
-		c.keys = append(c.keys, key{s.Name, roleOf(s.Role), sum})
+		c.keys = append(c.keys, k)
 	}
-	a := &cfg.API
-	if a.Certificate == "" {
-		return c, warnings, nil
+	if cfg.API.Certificate != "" {
+		pair, warning, err := loadKeyPair(&cfg.API)
+		if err != nil {
+			problems = append(problems, cfg.Problem("api.certificate", "%v", err))
+		}
+		warn(warning)
+		c.tls = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}
 	}
-	pair, warning, err := loadKeyPair(a)
-	if err != nil {
-		return nil, nil, cfg.Problem("api.certificate", "%v", err)
+	if problems != nil {
+		return nil, nil, problems
 	}
-	warn(warning)
-	c.tls = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}
 	return c, warnings, nil
+}
+
+// readKey reads a secret, which none of others may have.
+func readKey(s conf.APISecret, others []key) (k key, warning string, err error) {
+	secret, warning, err := s.Secret.Read()
+	if err != nil {
+		return k, "", err
+	}
+	if len(secret) < MinSecret {
+		return k, "", fmt.Errorf("the secret has %d bytes; give at least %d, for example what openssl rand -base64 24 prints", len(secret), MinSecret)
+	}
+	sum := sha256.Sum256(secret)
+	if i := slices.IndexFunc(others, func(o key) bool { return o.sum == sum }); i >= 0 {
+		return k, "", fmt.Errorf("the secret is that of %s, too; give each its own, which says who a request is from", others[i].name)
+	}
+	return key{s.Name, roleOf(s.Role), sum}, warning, nil
 }
 
 // loadKeyPair reads the certificate and its private key.

@@ -72,6 +72,7 @@ func TestGuard_Listen(t *testing.T) {
 		"roles":             {"listen: 127.0.0.1:0\n  secrets:\n    - {name: a, role: read, secret_file: good}\n    - {name: b, role: operate, secret_file: other}", "", ""},
 		"a secret twice":    {"listen: 127.0.0.1:0\n  secret_file: good\n  secrets: [{name: b, role: read, secret_file: good}]", "api.secrets[0].secret_file: the secret is that of default, too", ""},
 		"one short secret":  {"listen: 127.0.0.1:0\n  secret_file: good\n  secrets: [{name: b, role: read, secret_file: short}]", "api.secrets[0].secret_file: the secret has 5 bytes", ""},
+		"two problems":      {"listen: 127.0.0.1:0\n  secrets: [{name: b, role: read, secret_file: short}, {name: c, role: read, secret_file: none}]", "api.secrets[1].secret_file: open ", ""},
 		"no address":        {"listen: 192.0.2.1:0\n  secret_file: good", "api.listen: listen tcp 192.0.2.1:0", ""},
 	} {
 		cfg := apiConfig(t, dir, "api:\n  "+tt.api)

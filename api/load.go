@@ -11,6 +11,8 @@ import (
 const (
 	// maxParameters bounds the body of a request without data, in bytes.
 	maxParameters = 64 << 10
+	// maxConfig bounds the text of a configuration, in bytes; package conf takes no more.
+	maxConfig = 1 << 20
 	// maxData bounds the bytes of a volume or a token in one request.
 	maxData = 4 << 20
 	// maxConnections bounds the clients of a listener that are connected.
@@ -36,6 +38,9 @@ var (
 	lists     = load{body: maxParameters, list: true}
 	takesData = load{body: maxData}
 	givesData = load{body: maxParameters, answer: maxData}
+
+	takesConfig = load{body: maxConfig}
+	givesConfig = load{answer: maxConfig}
 )
 
 // ShareMemory has the requests of the server take their memory of q: what waits for it is

@@ -2,11 +2,13 @@ package api
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"odx/admin"
 	v1 "odx/api/v1"
+	"odx/conf"
 )
 
 // needed is the role that each route needs: read looks at everything but the contents of
@@ -26,6 +28,8 @@ var needed = map[string]string{
 	"DELETE /v1/volumes/{name}":        "administer",
 	"POST /v1/volumes/{name}/snapshot": "operate",
 	"POST /v1/volumes/{name}/clone":    "operate",
+	"POST /v1/volumes/{name}/rename":   "operate",
+	"POST /v1/volumes/{name}/revert":   "administer",
 	"GET /v1/volumes/{name}/data":      "operate",
 	"PUT /v1/volumes/{name}/data":      "operate",
 	"DELETE /v1/volumes/{name}/data":   "operate",
@@ -50,6 +54,30 @@ var needed = map[string]string{
 	"GET /v1/files/{name}/disk":        "read",
 	"POST /v1/files/{name}/disk/check": "operate",
 	"POST /v1/disks":                   "operate",
+
+	"GET /v1/config":                             "read",
+	"GET /v1/config/file":                        "administer",
+	"PUT /v1/config":                             "administer",
+	"POST /v1/config/compare":                    "administer",
+	"POST /v1/reload":                            "administer",
+	"GET /v1/targets":                            "read",
+	"POST /v1/targets":                           "administer",
+	"GET /v1/targets/{target}":                   "read",
+	"DELETE /v1/targets/{target}":                "administer",
+	"POST /v1/targets/{target}/luns":             "administer",
+	"DELETE /v1/targets/{target}/luns/{lun}":     "administer",
+	"POST /v1/targets/{target}/users":            "administer",
+	"PATCH /v1/targets/{target}/users/{user}":    "administer",
+	"DELETE /v1/targets/{target}/users/{user}":   "administer",
+	"POST /v1/targets/{target}/access":           "administer",
+	"DELETE /v1/targets/{target}/access/{entry}": "administer",
+	"GET /v1/discovery":                          "read",
+	"POST /v1/discovery/users":                   "administer",
+	"PATCH /v1/discovery/users/{user}":           "administer",
+	"DELETE /v1/discovery/users/{user}":          "administer",
+	"GET /v1/sessions":                           "read",
+	"DELETE /v1/sessions/{tsih}":                 "operate",
+	"GET /v1/luns":                               "read",
 }
 
 // TestRoles sends a request to each route with the secret of each role. One that may not is
@@ -123,5 +151,37 @@ func TestRoles_Unfinished(t *testing.T) {
 	}
 	if err := client.DeleteFile(t.Context(), "f"); err == nil || !strings.Contains(err.Error(), "needs administer") {
 		t.Errorf("another file: %v", err)
+	}
+}
+
+// TestServing_Handlers: a handler that is mounted is behind the role that it names, and
+// does not answer for /v1.
+func TestServing_Handlers(t *testing.T) {
+	s := serving(t, nil)
+	answered := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) })
+	s.Handlers = []Mounted{{"GET /metrics", conf.RoleRead, answered}, {"/debug/", conf.RoleAdminister, answered}}
+	for name, tt := range map[string]struct {
+		role         role
+		method, path string
+		want         int
+	}{
+		"read":               {reads, "GET", "/metrics", http.StatusAccepted},
+		"another method":     {administers, "POST", "/metrics", http.StatusNotFound},
+		"too little":         {operates, "GET", "/debug/pprof/heap", http.StatusForbidden},
+		"administer":         {administers, "GET", "/debug/pprof/heap", http.StatusAccepted},
+		"neither of the two": {administers, "GET", "/other", http.StatusNotFound},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := httptest.NewRecorder()
+			newServer(s, anyone{tt.role}).http.Handler.ServeHTTP(w, httptest.NewRequest(tt.method, tt.path, nil))
+			if w.Code != tt.want {
+				t.Errorf("status %d, want %d", w.Code, tt.want)
+			}
+		})
+	}
+	guarded := httptest.NewRecorder()
+	NewGuardedServer(s, guardWith()).http.Handler.ServeHTTP(guarded, httptest.NewRequest("GET", "/metrics", nil))
+	if guarded.Code != http.StatusUnauthorized {
+		t.Errorf("without a secret: %d", guarded.Code)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"odx/admin"
 	v1 "odx/api/v1"
 	"odx/backstore"
 )
@@ -24,7 +25,7 @@ type route struct {
 
 // allRoutes returns every route.
 func allRoutes() []route {
-	return slices.Concat(routes, statusRoutes, offloadRoutes, fileRoutes, diskRoutes)
+	return slices.Concat(routes, statusRoutes, offloadRoutes, fileRoutes, diskRoutes, configRoutes, targetRoutes, sessionRoutes)
 }
 
 // routes are the routes of a store and its volumes.
@@ -86,6 +87,14 @@ var routes = []route{
 		c.subject(objectOf(p.Name))
 		return asV1(VolumeV1)(c.admin.SnapshotVolume(c.ctx, c.request.PathValue("name"), p.Name))
 	}},
+	{http.MethodPost, "/v1/volumes/{name}/rename", "Give a volume that is no LUN another name.", http.StatusOK, short, operates, changes("volume rename"), func(c *call) (any, error) {
+		var p v1.NewName
+		if err := c.decode(&p); err != nil {
+			return nil, err
+		}
+		return asV1(VolumeV1)(c.admin.RenameVolume(c.ctx, c.volumeAsItWas(), p.Name))
+	}},
+	{http.MethodPost, "/v1/volumes/{name}/revert", "Give the volume that this snapshot was made of, or another one, its content and size.", http.StatusOK, short, administers, changes("volume revert"), revert},
 	{http.MethodPost, "/v1/volumes/{name}/clone", "Make a volume that equals this one now.", http.StatusCreated, short, operates, changes("volume clone"), func(c *call) (any, error) {
 		var p v1.NewName
 		if err := c.decode(&p); err != nil {
@@ -117,4 +126,18 @@ func scrub(c *call) (any, error) {
 			c.reportProgress(scrubProgressV1(progress))
 		}
 	}))
+}
+
+func revert(c *call) (any, error) {
+	var p v1.Revert
+	if err := c.decode(&p); err != nil {
+		return nil, err
+	}
+	force, err := c.flag("force")
+	if err != nil {
+		return nil, err
+	}
+	r := admin.RevertRequest{Snapshot: c.request.PathValue("name"), Volume: p.Volume, Force: force}
+	c.revertedAsItWas(r)
+	return asV1(VolumeV1)(c.admin.RevertVolume(c.ctx, r))
 }

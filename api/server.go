@@ -18,6 +18,7 @@ import (
 	v1 "odx/api/v1"
 	"odx/audit"
 	"odx/blockdev"
+	"odx/conf"
 	"odx/quota"
 )
 
@@ -25,6 +26,7 @@ import (
 type Server struct {
 	http    http.Server
 	admin   admin.Administrator
+	live    admin.Live
 	audit   *audit.Log
 	log     *logrus.Entry
 	memory  *quota.Quota  // of requests: their bodies and answers
@@ -43,10 +45,27 @@ type Server struct {
 type Serving struct {
 	// Administrator is what requests call.
 	Administrator admin.Administrator
+	// Live is what those requests call that change the running server; nil where its
+	// configuration does not change.
+	Live admin.Live
 	// Audit records what they change.
 	Audit *audit.Log
+	// Handlers are served in addition to /v1.
+	Handlers []Mounted
 	// Log has what goes wrong.
 	Log *logrus.Entry
+}
+
+// Mounted is a handler that is not of /v1, such as that of metrics. It is called within the
+// bounds of connections and of the time for headers, but not within those of memory, and its
+// answer may take as long as it wants: Shutdown waits for it until its context ends, and
+// then cancels it.
+type Mounted struct {
+	// Pattern is one of http.ServeMux.
+	Pattern string
+	// Role is what its caller needs.
+	Role    conf.Role
+	Handler http.Handler
 }
 
 // NewServer returns a server for the Unix socket: its clients are known by their users.
@@ -58,13 +77,16 @@ func NewGuardedServer(s Serving, g *Guard) *Server { return newServer(s, newBear
 
 func newServer(serving Serving, g gate) *Server {
 	s := &Server{
-		admin: serving.Administrator, audit: serving.Audit, log: serving.Log,
+		admin: serving.Administrator, live: serving.Live, audit: serving.Audit, log: serving.Log,
 		memory: quota.New(defaultMemory), serving: make(chan struct{}),
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	for _, r := range allRoutes() {
 		mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, req *http.Request) { s.handle(&r, w, req) })
+	}
+	for _, m := range serving.Handlers {
+		mux.HandleFunc(m.Pattern, func(w http.ResponseWriter, req *http.Request) { s.handleMounted(&m, w, req) })
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) { s.handle(&noRoute, w, req) })
 	s.http = http.Server{
@@ -117,6 +139,7 @@ func (s *Server) startCall() bool {
 type call struct {
 	ctx        context.Context
 	admin      admin.Administrator
+	live       admin.Live
 	request    *http.Request
 	maxBody    int64 // of parameters, in bytes
 	parameters []byte
@@ -136,7 +159,7 @@ func (s *Server) handle(r *route, w http.ResponseWriter, req *http.Request) {
 		return // the connection is closed
 	}
 	defer s.calls.Done()
-	c := &call{ctx: req.Context(), admin: s.admin, request: req, maxBody: r.load.body, writer: w}
+	c := &call{ctx: req.Context(), admin: s.admin, live: s.live, request: req, maxBody: r.load.body, writer: w}
 	defer c.held.release()
 	result, err := s.execute(r, c)
 	s.record(r, c, result, err)
@@ -151,6 +174,20 @@ func (s *Server) handle(r *route, w http.ResponseWriter, req *http.Request) {
 		c.deadline((*http.ResponseController).SetWriteDeadline)
 		respond(w, r.status, result)
 	}
+}
+
+// handleMounted passes a request on, if its caller may.
+func (s *Server) handleMounted(m *Mounted, w http.ResponseWriter, req *http.Request) {
+	if !s.startCall() {
+		return // the connection is closed
+	}
+	defer s.calls.Done()
+	if by, needs := callerOf(req.Context()), roleOf(m.Role); by.role < needs {
+		f, status := failureOf(&forbiddenError{by, needs})
+		respond(w, status, f)
+		return
+	}
+	m.Handler.ServeHTTP(w, req)
 }
 
 // execute reads the request and calls the route.
@@ -184,6 +221,9 @@ func (s *Server) execute(r *route, c *call) (result any, err error) {
 // fail writes the response for an error.
 func (s *Server) fail(c *call, err error) {
 	f, status := failureOf(err)
+	if errors.Is(err, conf.ErrChanged) && c.request.Header.Get("If-Match") != "" {
+		status = http.StatusPreconditionFailed
+	}
 	if f.Kind == internalKind {
 		s.log.WithError(err).WithField("request", c.request.Method+" "+c.request.URL.Path).Warn("API request failed")
 	}
@@ -225,10 +265,12 @@ func (c *call) writeLine(v any) {
 }
 
 func respond(w http.ResponseWriter, status int, body any) {
-	if data, ok := body.([]byte); ok {
-		w.Header().Set("Content-Type", "application/octet-stream")
-		w.WriteHeader(status)
-		_, _ = w.Write(data)
+	switch body := body.(type) {
+	case []byte:
+		respondText(w, status, document{"application/octet-stream", body})
+		return
+	case document:
+		respondText(w, status, body)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -239,4 +281,10 @@ func respond(w http.ResponseWriter, status int, body any) {
 	}
 	// This fails only if the client has disconnected.
 	_ = json.NewEncoder(w).Encode(body)
+}
+
+func respondText(w http.ResponseWriter, status int, d document) {
+	w.Header().Set("Content-Type", d.contentType)
+	w.WriteHeader(status)
+	_, _ = w.Write(d.text)
 }

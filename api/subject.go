@@ -34,12 +34,34 @@ func (c *call) volume() string {
 // volumeAsItWas is volume, and describes it as it is.
 func (c *call) volumeAsItWas() string {
 	name := c.volume()
-	if all, err := c.admin.Volumes(c.ctx); err == nil {
-		if i := slices.IndexFunc(all, func(v admin.Volume) bool { return v.Name == name }); i >= 0 {
-			c.changed.Before = VolumeV1(all[i])
-		}
+	if v := c.volumeNamed(name); v != nil {
+		c.changed.Before = VolumeV1(*v)
 	}
 	return name
+}
+
+// volumeNamed describes a volume; nil if there is none.
+func (c *call) volumeNamed(name string) *admin.Volume {
+	all, err := c.admin.Volumes(c.ctx)
+	if err != nil {
+		return nil
+	}
+	if i := slices.IndexFunc(all, func(v admin.Volume) bool { return v.Name == name }); i >= 0 {
+		return &all[i]
+	}
+	return nil
+}
+
+// revertedAsItWas makes the volume that is to be reverted the subject, and describes it.
+func (c *call) revertedAsItWas(r admin.RevertRequest) {
+	name := r.Volume
+	if snapshot := c.volumeNamed(r.Snapshot); name == "" && snapshot != nil {
+		name = snapshot.Origin
+	}
+	c.subject(objectOf(name) + " to " + r.Snapshot)
+	if v := c.volumeNamed(name); v != nil {
+		c.changed.Before = VolumeV1(*v)
+	}
 }
 
 // file returns the file in the path, and makes it the subject.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"net/netip"
 	"reflect"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"odx/admin"
 	v1 "odx/api/v1"
 	"odx/backstore"
+	"odx/conf"
 	"odx/internal/kit/fields"
 	"odx/tokens"
 )
@@ -49,6 +51,11 @@ func TestConversions(t *testing.T) {
 	t.Run("CleanResult", there(CleanResultV1, cleanResultOf))
 	t.Run("ScrubRequest", there(scrubRequestV1, scrubRequestOf))
 	t.Run("ScrubProgress", there(scrubProgressV1, scrubProgressOf))
+	t.Run("Reloaded", there(ReloadedV1, reloadedOf))
+	t.Run("LUNStats", there(LUNStatsV1, lunStatsOf))
+	t.Run("Problem", there(problemV1, problemOf))
+	t.Run("Access", there(accessV1, sure(t, accessOf)))
+	t.Run("LUN", there(lunV1, lunOf))
 	t.Run("ScrubResult", there(ScrubResultV1, scrubResultOf))
 }
 
@@ -82,6 +89,10 @@ func hide(v reflect.Value) {
 		v.Name = ""
 	case *admin.FileFinish:
 		v.Name = ""
+	case *conf.LUN:
+		v.Key = "" // of the file
+	case *conf.Access:
+		v.Addresses = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 	case *admin.StoreInfo:
 		v.Stats.Damage, v.Stats.MoreDamage = nil, 0
 	}

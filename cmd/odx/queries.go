@@ -42,7 +42,7 @@ type guarded struct {
 func newQueries(service *target.Service, log *logrus.Entry) *queries {
 	return &queries{
 		service: service, log: log, memory: quota.New(service.Admin().Memory().Requests),
-		serving: api.Serving{Administrator: service.Admin(), Audit: service.Audit(), Log: log},
+		serving: api.Serving{Administrator: service.Admin(), Live: service, Audit: service.Audit(), Log: log},
 	}
 }
 
