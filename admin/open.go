@@ -46,6 +46,11 @@ type Server interface {
 	Status() Status
 	// CopyCommands counts copy commands since the server started.
 	CopyCommands() CopyCommands
+	// Overview is Status without sessions, and without sizes and URLs of LUNs. It does not
+	// wait for the disk.
+	Overview() Status
+	// Figures returns what monitoring reads of the server. It can wait for the disk.
+	Figures() ServerFigures
 }
 
 // Store is an open store. It implements Administrator.

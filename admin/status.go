@@ -29,6 +29,7 @@ type Status struct {
 	// entries; MoreDamage counts the rest.
 	Damage     []backstore.Damaged
 	MoreDamage int
+	Vitals     Vitals
 }
 
 // LUNStatus describes a LUN of the configuration.

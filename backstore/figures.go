@@ -68,15 +68,13 @@ func (s *Store) Figures() (Figures, error) {
 	f := Figures{
 		LiveBytes: s.LiveBytes(), PhysicalBytes: s.PhysicalBytes(), DiskBytes: s.DiskBytes(), ReserveBytes: s.ReserveBytes(),
 		MetadataBytes: s.parts.kv.Stats().Bytes, JournalBytes: s.journalBytes(), CapacityBytes: s.opts.CapacityBytes,
-		Full: s.space.low.Load(), Checkpoints: s.checkpoints.figures(),
-		Cleaning: CleaningFigures{s.cleaner.moved.Load(), s.cleaner.cleaned.Load(), s.cleaner.failures.Load()},
-		Mended:   len(s.damage.Mended()),
+		Checkpoints: s.checkpoints.figures(),
+		Cleaning:    CleaningFigures{s.cleaner.moved.Load(), s.cleaner.cleaned.Load(), s.cleaner.failures.Load()},
+		Mended:      len(s.damage.Mended()),
 	}
+	f.Failed, f.Full, _ = s.Ailments()
 	headers := int64(len(s.parts.segments.List())) * BlockLength
 	f.ReclaimableBytes = max(f.PhysicalBytes-f.LiveBytes-headers, 0)
-	if failed := s.life.failed.Load(); failed != nil {
-		f.Failed = *failed
-	}
 	if list, more := s.damage.All(); len(list) > 0 {
 		f.Damaged, f.FirstDamage = len(list)+more, fmt.Sprintf("%s: %s", list[0].What, list[0].Error)
 	}
@@ -88,6 +86,15 @@ func (s *Store) Figures() (Figures, error) {
 	var err error
 	f.FreeBytes, err = s.FreeBytes()
 	return f, err
+}
+
+// Ailments returns why the store is read-only from now on, whether the file system has no
+// room for new data, and why the last checkpoint failed. It never waits for the disk.
+func (s *Store) Ailments() (failed error, full bool, checkpoint error) {
+	if err := s.life.failed.Load(); err != nil {
+		failed = *err
+	}
+	return failed, s.space.low.Load(), s.checkpoints.failure()
 }
 
 // countSnapshots returns how many snapshots there are.

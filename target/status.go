@@ -54,9 +54,7 @@ func (v served) CopyCommands() admin.CopyCommands {
 // Status implements admin.Server.
 func (v served) Status() admin.Status {
 	s := v.service
-	st := admin.Status{Portals: s.Portals(), MissingPortals: s.MissingPortals(), Standbys: s.standbys.Attached(), PID: os.Getpid(), LUNs: []admin.LUNStatus{}, Sessions: []admin.Session{}}
-	st.Damage, st.MoreDamage = s.store.Damage()
-	st.HandoversFailed, st.HandoverError = s.handovers.get()
+	st := s.overview()
 	for _, l := range s.LUNs() {
 		st.LUNs = append(st.LUNs, admin.LUNStatus{
 			Target: l.Target, Number: l.Number, Medium: l.Medium, SizeBytes: l.Size, ReadOnly: l.ReadOnly,
@@ -66,6 +64,15 @@ func (v served) Status() admin.Status {
 	for _, i := range s.server.Sessions() {
 		st.Sessions = append(st.Sessions, s.session(&i))
 	}
+	return st
+}
+
+// overview is the status without LUNs and sessions.
+func (s *Service) overview() admin.Status {
+	st := admin.Status{Portals: s.Portals(), MissingPortals: s.MissingPortals(), Standbys: s.standbys.Attached(), PID: os.Getpid(), LUNs: []admin.LUNStatus{}, Sessions: []admin.Session{}}
+	st.Damage, st.MoreDamage = s.store.Damage()
+	st.HandoversFailed, st.HandoverError = s.handovers.get()
+	st.Vitals = s.vitals()
 	return st
 }
 
