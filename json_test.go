@@ -17,8 +17,10 @@ import (
 const wirePackage = "api/v1"
 
 // durable are the files whose structs are records of stores in JSON, and what of
-// docs/formats.md they are; and those that one process of odx sends to another.
+// docs/formats.md they are; those that one process of odx sends to another; and formats that
+// others define.
 var durable = map[string]string{
+	"alerts/message.go":              "what Alertmanager posts to a webhook",
 	"audit/record.go":                "a change, in the audit file",
 	"backstore/repair_record.go":     "a repair in place that was interrupted",
 	"backstore/revert.go":            "a revert of a volume that is under way",
