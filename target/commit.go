@@ -2,12 +2,16 @@ package target
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
 	"odx/admin"
+	"odx/target/iscsi"
+	"odx/target/scsi"
 )
 
 // leaveLimit bounds how long the commands of LUNs that leave may go on. Then they are
@@ -20,8 +24,14 @@ func (t *transition) commit() (r admin.Reloaded) {
 	s := t.service
 	r.Warnings = t.warnings
 	t.describe(&r)
+	views := t.views()
 	for name, device := range t.next.devices {
-		if _, err := device.Reconfigure(t.devices[name]); err != nil {
+		c := t.devices[name]
+		c.Rights = func(n *scsi.Nexus) (scsi.Rights, bool) {
+			view, ok := views[n.ID]
+			return scsi.Rights{View: view, Proof: n.Proof()}, ok
+		}
+		if _, err := device.Reconfigure(c); err != nil {
 			s.log.WithError(err).WithField("target", name).Error("target not reconfigured; restart odx serve")
 		}
 	}
@@ -39,6 +49,39 @@ func (t *transition) commit() (r admin.Reloaded) {
 	}
 	t.made.committed()
 	return r
+}
+
+// views returns what the initiators that are logged in see by the next configuration, so that
+// each learns at once what has changed for it: of the LUNs of its target, and of its view of
+// them. The transport decides by the address of each connection; here, the first one counts.
+func (t *transition) views() map[scsi.NexusID]scsi.View {
+	views := map[scsi.NexusID]scsi.View{}
+	admits := map[string]iscsi.Admit{}
+	for i := range t.server.Targets {
+		admits[t.server.Targets[i].Name] = t.server.Targets[i].Admit
+	}
+	for _, session := range t.service.server.Sessions() {
+		isid, err := hex.DecodeString(session.ISID)
+		admit, there := admits[session.TargetName]
+		if err != nil || len(isid) != 6 || !there || len(session.Connections) == 0 {
+			continue
+		}
+		id := scsi.NexusID{
+			InitiatorName: session.InitiatorName, ISID: [6]byte(isid), TargetName: session.TargetName, TargetPortalGroupTag: session.PortalGroup,
+		}
+		if admit == nil {
+			views[id] = nil
+			continue
+		}
+		from, err := netip.ParseAddrPort(session.Connections[0].Remote)
+		if err != nil {
+			continue
+		}
+		if view, ok := admit(session.InitiatorName, from.Addr().Unmap()); ok {
+			views[id] = view
+		}
+	}
+	return views
 }
 
 // apply applies the settings of what continues.

@@ -161,10 +161,13 @@ func (s *Service) apply(ctx context.Context, p *proposal) (admin.Reloaded, error
 	if err := t.prepare(ctx, p.cfg); err != nil {
 		return admin.Reloaded{}, errors.Join(err, t.undo())
 	}
+	t.reached("prepared")
 	if err := t.settle(ctx, p); err != nil {
 		return admin.Reloaded{}, errors.Join(err, t.undo())
 	}
+	t.reached("settled")
 	r := t.commit()
+	t.reached("committed")
 	t.leave(&r)
 	r.Changes = t.rotated(changes)
 	return r, nil

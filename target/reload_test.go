@@ -24,6 +24,7 @@ type reloaded struct {
 	t    *testing.T
 	file string
 	log  *logs.Text
+	last admin.Reloaded // of try
 }
 
 // serveFile starts a service of a configuration file with that text.

@@ -52,7 +52,9 @@ type Service struct {
 	initiators *qos.Initiators
 	audit      *audit.Log
 
-	changes   changes
+	changes changes
+	// reached is called by a reload after each of its steps, for tests; nil for none.
+	reached   func(step string)
 	followers []func(next *conf.Config) (Prepared, error)
 
 	era       *era

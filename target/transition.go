@@ -41,6 +41,13 @@ type transition struct {
 	settled                bool // the settings of the store are those of next
 }
 
+// reached calls the hook of tests after a step.
+func (t *transition) reached(step string) {
+	if t.service.reached != nil {
+		t.service.reached(step)
+	}
+}
+
 // prepare does what can be done while the service continues as it is.
 func (t *transition) prepare(ctx context.Context, cfg *conf.Config) error {
 	s := t.service
@@ -250,9 +257,11 @@ func (t *transition) settle(ctx context.Context, p *proposal) error {
 		return t.next.cfg.Problem("tokens", "%v", err)
 	}
 	t.settled = true
+	t.reached("stored")
 	if err := p.putFile(); err != nil {
 		return err
 	}
+	t.reached("file replaced")
 	if err := t.made.finish(ctx); err != nil {
 		return errors.Join(err, p.putBack())
 	}
