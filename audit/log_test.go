@@ -423,3 +423,26 @@ func TestFrom(t *testing.T) {
 		t.Errorf("the last one: %+v", a)
 	}
 }
+
+// FuzzRecord: whatever the texts of a change are, its line is one line, and valid.
+func FuzzRecord(f *testing.F) {
+	f.Add("volume create", "volume v", "before", "after", "an error", "name")
+	f.Add("", "a\nb", "\x00\xff", "\u2028", "\"", "\\")
+	f.Fuzz(func(t *testing.T, what, subject, before, after, failure, name string) {
+		r := newRecord(Secret(name, subject), &Change{What: what, Subject: subject, Before: before, After: map[string]string{before: after}, Err: errors.New(failure)})
+		line := r.line()
+		var back record
+		if err := json.Unmarshal(line, &back); err != nil || bytes.Count(line, []byte("\n")) != 1 || line[len(line)-1] != '\n' {
+			t.Errorf("%q: %v", line, err)
+		}
+		if len(line) > 64<<10 {
+			t.Errorf("the line has %d bytes", len(line))
+		}
+		var text bytes.Buffer
+		log := logrus.New()
+		log.SetOutput(&text)
+		if r.print(logrus.NewEntry(log)); bytes.Count(text.Bytes(), []byte("\n")) != 1 {
+			t.Errorf("the log has %q", &text)
+		}
+	})
+}
