@@ -7,8 +7,12 @@
 // and a command table, to which other packages add operations (Install) and vital
 // product data pages (InstallVPD). A Task is one command: the transport calls
 // Target.Prepare to learn its data lengths, moves the data, and calls Target.Execute to
-// run it.
+// run it, once Task.Enabled: other tasks and limits (package qos) may hold it back.
+//
+// What a target has, and what a nexus may use of it, changes while commands arrive:
+// Target.Reconfigure and Readmit.
 //
 // Lock order: Target.mu, then the lock of LogicalUnit.reservations,
-// LogicalUnit.resizing, LogicalUnit.mu, itlNexus.mu.
+// LogicalUnit.resizing, LogicalUnit.mu, itlNexus.mu and the locks of package qos. The lock
+// of a task set precedes those of package qos.
 package scsi
