@@ -11,8 +11,7 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-ARG VERSION=container
-RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /out/odx ./cmd/odx \
+RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.build=" -o /out/odx ./cmd/odx \
     && mkdir -p /out/data
 
 FROM scratch

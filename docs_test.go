@@ -13,7 +13,7 @@ import (
 func documents(t *testing.T) []string {
 	t.Helper()
 	var names []string
-	for _, pattern := range []string{"*.md", "docs/*.md", "docs/adr/*.md", "test/*.md"} {
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/adr/*.md", "docs/guides/*.md", "test/*.md"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -25,7 +25,7 @@ func documents(t *testing.T) []string {
 
 var (
 	link     = regexp.MustCompile(`\]\(([^)#]*)(#[^)]*)?\)`)
-	codePath = regexp.MustCompile("`((?:admin|api|backstore|bench|blockdev|chap|cmd|conf|docs|initiator|internal|offload|scripts|target|test|tokens|vhd)/[a-zA-Z0-9_./-]+)`")
+	codePath = regexp.MustCompile("`((?:admin|api|backstore|bench|blockdev|chap|cmd|conf|docs|initiator|internal|offload|packaging|scripts|target|test|tokens|vhd)/[a-zA-Z0-9_./-]+)`")
 	suite    = regexp.MustCompile(`iscsi-test-cu \w+`) // of libiscsi
 	testName = regexp.MustCompile(`\b((?:Test|Fuzz|Benchmark)[A-Z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*)(…|\b)`)
 )

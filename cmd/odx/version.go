@@ -1,32 +1,32 @@
 package main
 
 import (
+	_ "embed"
 	"encoding/json"
 	"fmt"
 	"runtime"
-	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
 
-// version is set by the linker (-X main.version=…) in release builds.
-var version = ""
+// release is the version of this source: of the release that it is, or becomes.
+//
+//go:embed VERSION
+var release string
 
-// buildVersion returns version, or the version that the Go toolchain recorded.
+// build distinguishes a build during development from the release. The linker sets it
+// (-X main.build=…): to nothing for a release, and to the commit by scripts/build.
+var build = "dev"
+
+// buildVersion returns the version of this program: that of the release, and for a build
+// during development a pre-release of it, as in semantic versioning.
 func buildVersion() string {
-	if version != "" {
-		return version
+	version := strings.TrimSpace(release)
+	if build != "" {
+		version += "-" + build
 	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && info.Main.Version == "(devel)" {
-			return s.Value
-		}
-	}
-	return info.Main.Version
+	return version
 }
 
 // versionText is what odx version prints.
