@@ -3,7 +3,7 @@
 # Go's version stamp asks git, which refuses in a checkout of another user.
 export GOFLAGS += -buildvcs=false
 
-.PHONY: help build run test unit lint demo bench setup clean
+.PHONY: help build run test unit lint demo bench packages release setup clean
 
 help:
 	@echo "make run     build odx and serve two disks on 127.0.0.1:3260 (odx.yaml, ./odx-data)"
@@ -13,6 +13,8 @@ help:
 	@echo "make build   build bin/odx"
 	@echo "make unit    only the fast tests"
 	@echo "make lint    only gofmt, go vet, staticcheck and golangci-lint"
+	@echo "make packages  build the deb and rpm packages into bin/packages"
+	@echo "make release   build what a release has into bin/release"
 	@echo "make setup   install missing Debian packages"
 
 build:
@@ -36,6 +38,12 @@ demo: setup build
 bench: setup build
 	@go run ./bench
 	@go run ./bench/virtualdisks -size 2GiB
+
+packages:
+	@scripts/package
+
+release:
+	@scripts/release
 
 setup:
 	@scripts/setup

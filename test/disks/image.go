@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 
 	"odx/internal/kit"
@@ -28,7 +27,7 @@ var building sync.Mutex
 func Image(ctx context.Context) (string, error) {
 	building.Lock()
 	defer building.Unlock()
-	suite, mirror := debian(ctx)
+	suite, mirror := kit.Debian(ctx)
 	sum := sha256.Sum256([]byte(imageScript + suite + mirror))
 	dir, err := kit.CacheDir("disk-" + hex.EncodeToString(sum[:8]))
 	if err != nil {
@@ -52,28 +51,4 @@ func Image(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("make a root file system with debootstrap %s %s: %w\n%s", suite, mirror, err, out)
 	}
 	return path, os.Rename(filepath.Join(work, "disk.raw"), path)
-}
-
-// debian returns the suite that this machine runs, and the mirror that apt gets it
-// from; on other machines a stable one, and none: debootstrap knows one for everyone.
-func debian(ctx context.Context) (suite, mirror string) {
-	suite = "bookworm"
-	if release, err := os.ReadFile("/etc/os-release"); err == nil && strings.Contains(string(release), "\nID=debian\n") {
-		for line := range strings.Lines(string(release)) {
-			if name, ok := strings.CutPrefix(strings.TrimSpace(line), "VERSION_CODENAME="); ok {
-				suite = name
-			}
-		}
-	}
-	// Without apt there is no list to look at.
-	sources, _ := exec.CommandContext(ctx, "apt-get", "indextargets", "--format",
-		"$(RELEASE) $(COMPONENT) $(SITE) $(ORIGIN)", "Identifier: Packages").Output()
-	for line := range strings.Lines(string(sources)) {
-		f := strings.Fields(line)
-		// The origin is not known before the lists are there.
-		if len(f) >= 3 && f[0] == suite && f[1] == "main" && (len(f) == 3 || f[3] == "Debian") {
-			return suite, f[2]
-		}
-	}
-	return suite, ""
 }
