@@ -52,9 +52,10 @@ func (t *Task) cost() (c qos.Cost) {
 	return c
 }
 
-// withinLimits reports whether limits let the task run. It takes what it costs at the first
-// call.
-func (t *Task) withinLimits() bool {
+// WithinLimits reports whether limits let the task run. It takes what it costs at the first
+// call. A transport may call it before it fetches the data of the task; Enabled does so in
+// any case.
+func (t *Task) WithinLimits() bool {
 	switch {
 	case t.passed:
 	case t.gated:
@@ -85,10 +86,10 @@ func (t *Task) beginLimits() bool {
 	return t.wait.Try()
 }
 
-// awaitLimits reports whether limits let the task run; otherwise wake is called once, when
-// they do.
-func (t *Task) awaitLimits(wake func()) (passed bool) {
-	if t.withinLimits() {
+// WhenWithinLimits reports whether limits let the task run; otherwise wake is called once,
+// when they do. wake is as for WhenEnabled.
+func (t *Task) WhenWithinLimits(wake func()) (passed bool) {
+	if t.WithinLimits() {
 		return true
 	}
 	if t.wait.Pass(func() {
