@@ -24,6 +24,7 @@ type key struct {
 	name string
 	role role
 	sum  [sha256.Size]byte // of the secret; equal lengths, for the comparison
+	at   string            // in the configuration, as conf.Diff has it
 }
 
 // find returns the key whose secret is given; nil if there is none. Its duration does not

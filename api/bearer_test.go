@@ -39,7 +39,7 @@ func guardWith(keys ...key) *Guard {
 }
 
 func newKey(name string, r role, secret string) key {
-	return key{name, r, sha256.Sum256([]byte(secret))}
+	return key{name, r, sha256.Sum256([]byte(secret)), "api.secrets[" + name + "].secret"}
 }
 
 // send sends a request with a secret, if it is not empty, and returns status and failure.

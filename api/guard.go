@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync/atomic"
+	"time"
 
 	"odx/conf"
 )
@@ -33,25 +35,62 @@ type credentials struct {
 // warnings for the log. Errors are conf.Problems.
 func NewGuard(cfg *conf.Config) (g *Guard, warnings []string, err error) {
 	g = &Guard{}
-	commit, warnings, err := g.Prepare(cfg)
+	g.current.Store(&credentials{})
+	p, err := g.Prepare(cfg)
 	if err != nil {
 		return nil, nil, err
 	}
-	commit()
-	return g, warnings, nil
+	p.Commit()
+	return g, p.Warnings, nil
 }
 
-// Prepare reads what another configuration names; commit puts it in force. A
-// configuration without the API over TCP is one without secrets: every request is refused.
-// Errors are conf.Problems; nothing has changed then.
-func (g *Guard) Prepare(cfg *conf.Config) (commit func(), warnings []string, err error) {
+// Prepared is another configuration of a guard.
+type Prepared struct {
+	// Commit puts it in force.
+	Commit func()
+	// Changes are the secrets and the certificate that are others than now, under the same
+	// names: a file has another content. Keys are those of conf.Diff.
+	Changes []conf.Change
+	// Warnings are for the log.
+	Warnings []string
+}
+
+// Prepare reads what another configuration names. A configuration without the API over TCP
+// is one without secrets: every request is refused. Errors are conf.Problems; nothing has
+// changed then.
+func (g *Guard) Prepare(cfg *conf.Config) (p Prepared, err error) {
 	next := &credentials{}
 	if cfg.API.Listen != "" {
-		if next, warnings, err = readCredentials(cfg); err != nil {
-			return nil, nil, err
+		if next, p.Warnings, err = readCredentials(cfg); err != nil {
+			return Prepared{}, err
 		}
 	}
-	return func() { g.current.Store(next) }, warnings, nil
+	p.Changes = rotated(g.current.Load(), next)
+	p.Commit = func() { g.current.Store(next) }
+	return p, nil
+}
+
+// rotated returns what is another secret or certificate under the same name.
+func rotated(now, next *credentials) (changes []conf.Change) {
+	for _, k := range next.keys {
+		i := slices.IndexFunc(now.keys, func(o key) bool { return o.name == k.name })
+		if i >= 0 && now.keys[i].sum != k.sum {
+			changes = append(changes, conf.Change{Key: k.at, Before: "(another secret)", After: "(secret)", Class: conf.AtOnce})
+		}
+	}
+	if before, after := describe(now.tls), describe(next.tls); before != "" && after != "" && before != after {
+		changes = append(changes, conf.Change{Key: "api.certificate", Before: before, After: after, Class: conf.AtOnce})
+	}
+	return changes
+}
+
+// describe identifies a certificate; empty for none.
+func describe(c *tls.Config) string {
+	if c == nil {
+		return ""
+	}
+	leaf := c.Certificates[0].Leaf // of tls.X509KeyPair
+	return fmt.Sprintf("serial %x until %s (SHA-256 %x)", leaf.SerialNumber, leaf.NotAfter.UTC().Format(time.RFC3339), sha256.Sum256(leaf.Raw))
 }
 
 // CheckTCP returns why the API cannot be served over TCP, as far as that is known without
@@ -140,7 +179,16 @@ func readKey(s conf.APISecret, others []key) (k key, warning string, err error) 
 	if i := slices.IndexFunc(others, func(o key) bool { return o.sum == sum }); i >= 0 {
 		return k, "", fmt.Errorf("the secret is that of %s, too; give each its own, which says who a request is from", others[i].name)
 	}
-	return key{s.Name, roleOf(s.Role), sum}, warning, nil
+	return key{s.Name, roleOf(s.Role), sum, changeKey(s)}, warning, nil
+}
+
+// changeKey returns the key of a secret as conf.Diff has it, with its name.
+func changeKey(s conf.APISecret) string {
+	source := s.Secret.Key[strings.LastIndex(s.Secret.Key, ".")+1:]
+	if strings.Contains(s.Key, "[") {
+		return "api.secrets[" + s.Name + "]." + source
+	}
+	return "api." + source
 }
 
 // loadKeyPair reads the certificate and its private key.

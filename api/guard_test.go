@@ -191,13 +191,18 @@ func TestGuard_Prepare(t *testing.T) {
 			t.Errorf("%s: status %d, certificate\n%swant %d and that of %q", what, status, got, want, certificate)
 		}
 	}
+	var changes []string
 	prepare := func(cfg *conf.Config) func() {
 		t.Helper()
-		commit, _, err := g.Prepare(cfg)
+		p, err := g.Prepare(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return commit
+		changes = nil
+		for _, c := range p.Changes {
+			changes = append(changes, c.Key)
+		}
+		return p.Commit
 	}
 	try("at first", "", testSecret, http.StatusOK)
 	commit := prepare(with("one"))
@@ -208,16 +213,22 @@ func TestGuard_Prepare(t *testing.T) {
 	const next = "fedcba9876543210"
 	write("secret", next)
 	write("one.pem", pems["two"])
-	if _, _, err := g.Prepare(with("one")); err == nil || !strings.Contains(err.Error(), "api.certificate: ") {
+	if _, err := g.Prepare(with("one")); err == nil || !strings.Contains(err.Error(), "api.certificate: ") {
 		t.Errorf("a certificate without its key: %v", err)
 	}
 	try("refused", "one", testSecret, http.StatusOK)
 	try("refused", "one", next, http.StatusUnauthorized)
 	prepare(with("two"))()
+	if got := strings.Join(changes, " "); got != "api.secret_file api.certificate" {
+		t.Errorf("changes of %s", got)
+	}
 	try("another certificate", "two", next, http.StatusOK)
 	try("another certificate", "two", testSecret, http.StatusUnauthorized)
 	prepare(with(""))()
 	try("no TLS", "", next, http.StatusOK)
+	if prepare(with("")); changes != nil {
+		t.Errorf("a reload without a change has changes of %v", changes)
+	}
 	prepare(apiConfig(t, dir, ""))()
 	try("no API", "", next, http.StatusUnauthorized)
 }

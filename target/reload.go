@@ -87,7 +87,9 @@ func (s *Service) Configuration() *conf.Config { return s.state.Load().cfg }
 type Prepared struct {
 	// Commit applies it and cannot fail, Undo drops it. One of them is called.
 	Commit, Undo func()
-	Warnings     []string
+	// Changes are secrets and certificates that are others, under the same names.
+	Changes  []conf.Change
+	Warnings []string
 }
 
 // Follow has prepare called with each configuration that is to be applied. It belongs to the

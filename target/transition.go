@@ -311,6 +311,13 @@ func (t *transition) rotated(all []conf.Change) []conf.Change {
 			changes = append(changes, conf.Change{Key: key, Before: "(another secret)", After: "(secret)", Class: conf.AtOnce})
 		}
 	}
+	for _, o := range t.outside {
+		for _, c := range o.Changes {
+			if !slices.ContainsFunc(all, func(known conf.Change) bool { return known.Key == c.Key }) {
+				changes = append(changes, c)
+			}
+		}
+	}
 	return changes
 }
 

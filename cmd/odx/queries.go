@@ -103,8 +103,8 @@ func (q *queries) follow(next *conf.Config) (target.Prepared, error) {
 	now := q.tcp
 	q.mu.Unlock()
 	if now != nil && now.listen == next.API.Listen {
-		commit, warnings, err := now.guard.Prepare(next)
-		return target.Prepared{Commit: commit, Undo: func() {}, Warnings: warnings}, err
+		p, err := now.guard.Prepare(next)
+		return target.Prepared{Commit: p.Commit, Undo: func() {}, Changes: p.Changes, Warnings: p.Warnings}, err
 	}
 	var config net.ListenConfig
 	tcp, warnings, err := q.listen(next, config.Listen)
