@@ -76,7 +76,7 @@ func (c *conn) collect(t *task, p *pdu) error {
 // decode makes the device server decode the command.
 func (c *conn) decode(t *task, info ahsInfo) {
 	switch {
-	case c.sess.refuses() || c.leaving.Load():
+	case c.sess.refuses.Load() || c.leaving.Load():
 		t.st.Result, t.early = statusBusy, true
 		return
 	case t.read && t.write || info.bidirectional:

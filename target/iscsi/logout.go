@@ -34,7 +34,9 @@ func (c *conn) handleLogout(p *pdu) error {
 	r.put16(40, uint16(c.params.time2Wait))
 	s.mu.Lock()
 	conns := slices.Clone(s.conns)
-	s.draining = s.draining || reason == logoutCloseSession
+	if reason == logoutCloseSession {
+		s.drain()
+	}
 	s.mu.Unlock()
 	if reason != logoutCloseSession {
 		conns = slices.DeleteFunc(conns, func(o *conn) bool { return o.cid != p.cid() })

@@ -64,6 +64,8 @@ type session struct {
 	share *share
 	// earlyWaiting is set if early is not empty.
 	earlyWaiting atomic.Bool
+	// refuses: new commands end with BUSY. It changes only with mu held.
+	refuses atomic.Bool
 	// gone is closed when the session has left the server.
 	gone chan struct{}
 
@@ -113,12 +115,17 @@ func (s *session) addTask(t *task) (rejectReason byte) {
 	return 0
 }
 
-// refuses reports whether commands end with BUSY: the server shuts down, or too many
-// commands hang in the store.
-func (s *session) refuses() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.draining || s.detached >= s.depth
+// drain makes new commands end with BUSY. The caller holds mu.
+func (s *session) drain() {
+	s.draining = true
+	s.refuses.Store(true)
+}
+
+// countDetached adds n to the commands that were detached. While too many hang in the store,
+// new ones end with BUSY. The caller holds mu.
+func (s *session) countDetached(n int) {
+	s.detached += n
+	s.refuses.Store(s.draining || s.detached >= s.depth)
 }
 
 // removeTask removes t from the session and frees its tag and its place in the window, but
@@ -213,7 +220,7 @@ func (s *session) finish(t *task) (replaced bool) {
 	replaced = t.detached
 	switch {
 	case t.detached:
-		s.detached--
+		s.countDetached(-1)
 		s.free(t)
 	case t.aborted:
 		s.free(t)
@@ -245,7 +252,7 @@ func (s *session) detach(t *task) {
 	t.detached = true
 	t.st.Leave() // the task set no longer waits for it
 	t.notifyEnded()
-	s.detached++
+	s.countDetached(1)
 	t.queueAborted()
 	s.removeTask(t)
 	if t.onWorker {

@@ -64,7 +64,7 @@ func (srv *Server) requestLogout() {
 		}
 		s := c.sess
 		s.mu.Lock()
-		s.draining = true
+		s.drain()
 		s.mu.Unlock()
 		c.requestLogout()
 	}
