@@ -12,8 +12,10 @@ func TestAuthenticator_Confirms(t *testing.T) {
 		next configure
 		want bool
 	}{
-		"the same":             {func(*Config) {}, true},
-		"more users":           {func(c *Config) { c.Users = append(c.Users, User{Credential: credential("guest", "the secret of a guest")}) }, true},
+		"the same": {func(*Config) {}, true},
+		"more users": {func(c *Config) {
+			c.Users = append(c.Users, User{Credential: credential("guest", "the secret of a guest")})
+		}, true},
 		"another secret":       {user("host", "another secret of it", nil), false},
 		"no such user":         {user("guest", hostSecret, nil), false},
 		"not for the name":     {user("host", hostSecret, func(name string) bool { return name == otherHost }), false},

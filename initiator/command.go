@@ -41,11 +41,7 @@ func (s *Session) Do(ctx context.Context, c *Command) error {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		s.mu.Lock()
-		delete(s.tasks, t.itt)
-		s.mu.Unlock()
-	}()
+	defer s.forget(t)
 	if err := s.sendUnsolicited(t, first); err != nil {
 		return s.broken(err)
 	}
@@ -118,7 +114,11 @@ func (s *Session) trySend(h *header, t *task, immediate int) (wait <-chan struct
 	s.sending.Lock()
 	defer s.sending.Unlock()
 	s.mu.Lock()
-	if int32(s.maxCmdSN-s.cmdSN) < 0 {
+	switch {
+	case s.leaving != nil:
+		defer s.mu.Unlock()
+		return nil, ErrLogoutRequested
+	case int32(s.maxCmdSN-s.cmdSN) < 0:
 		defer s.mu.Unlock()
 		return s.moved, nil
 	}

@@ -2,12 +2,14 @@ package initiator_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"net"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"odx/initiator"
 	"odx/internal/kit/logs"
@@ -66,6 +68,11 @@ type foreign struct {
 	// refuse returns the condition that a command ends with: a status, and an
 	// additional sense code with CHECK CONDITION. GOOD lets it through.
 	refuse func(cdb []byte) (status byte, asc sense.ASC)
+	// delay is called before a command runs, if set.
+	delay func(cdb []byte)
+	// server is what serves it, with this time to log out.
+	server        *iscsi.Server
+	logoutTimeout time.Duration
 
 	mu   sync.Mutex
 	same []int64 // blocks of the WRITE SAME commands that came
@@ -117,6 +124,9 @@ func (f *foreign) count(cdb []byte, status byte) {
 }
 
 func (f *foreign) Execute(ctx context.Context, t *scsi.Task) {
+	if f.delay != nil {
+		f.delay(slices.Clone(t.CDB()))
+	}
 	f.Target.Execute(ctx, t)
 	if cdb := t.CDB(); f.page != nil && cdb[0] == 0x12 && cdb[1] == 1 {
 		if p := t.DataIn(); len(p) >= 4 {
@@ -138,10 +148,13 @@ func serveForeign(t *testing.T, f *foreign) initiator.URL {
 	if err := f.Target.AddLU(0, lu); err != nil {
 		t.Fatal(err)
 	}
-	srv, err := iscsi.NewServer(iscsi.DefaultOptions(), []iscsi.TargetConfig{{Name: targetName, DeviceServer: f}})
+	o := iscsi.DefaultOptions()
+	o.LogoutTimeout = cmp.Or(f.logoutTimeout, o.LogoutTimeout)
+	srv, err := iscsi.NewServer(o, []iscsi.TargetConfig{{Name: targetName, DeviceServer: f}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.server = srv
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

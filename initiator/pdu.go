@@ -46,6 +46,7 @@ func (h *header) itt() uint32  { return h.get32(16) }
 func (h *header) dataLength() int {
 	return int(h[5])<<16 | int(h[6])<<8 | int(h[7])
 }
+func (h *header) get16(at int) uint16    { return binary.BigEndian.Uint16(h[at:]) }
 func (h *header) get32(at int) uint32    { return binary.BigEndian.Uint32(h[at:]) }
 func (h *header) put32(at int, v uint32) { binary.BigEndian.PutUint32(h[at:], v) }
 

@@ -26,6 +26,11 @@ type Options struct {
 // ErrClosed is the error of a command on a session that was closed.
 var ErrClosed = errors.New("the iSCSI session is closed")
 
+// ErrLogoutRequested is the error of a command after the target has asked for a logout (RFC
+// 7143 11.9.1), as it does before it ends a session: it shuts down, or this initiator may not
+// use it any more.
+var ErrLogoutRequested = errors.New("the target has asked to log out")
+
 // Session is a normal session of one connection with a target. Its methods may
 // be called concurrently.
 type Session struct {
@@ -44,6 +49,9 @@ type Session struct {
 	maxCmdSN  uint32
 	expStatSN uint32
 	moved     chan struct{} // closed when maxCmdSN moves
+	// leaving is set once the target has asked for a logout, and closed when no command
+	// runs any more.
+	leaving   chan struct{}
 	loggedOut chan struct{} // closed by the answer to our logout
 
 	ended chan struct{} // closed when the reader has ended
@@ -119,6 +127,12 @@ func establish(conn net.Conn, o *Options) (s *Session, moved string, err error) 
 
 // Close logs out and ends the session; commands that still run fail.
 func (s *Session) Close() error {
+	s.logOut()
+	return s.end()
+}
+
+// logOut sends a logout and waits for the response.
+func (s *Session) logOut() {
 	h := &header{0: opLogout | bitImmediate, 1: bitFinal}
 	s.conn.SetWriteDeadline(time.Now().Add(logoutTime))
 	if s.sendNumbered(h) == nil {
@@ -128,7 +142,6 @@ func (s *Session) Close() error {
 		case <-time.After(logoutTime):
 		}
 	}
-	return s.end()
 }
 
 // logoutTime bounds how long we wait for a polite end.
@@ -173,7 +186,10 @@ func (s *Session) read() {
 	s.conn.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if errors.Is(err, net.ErrClosed) {
+	switch {
+	case s.leaving != nil:
+		err = ErrLogoutRequested
+	case errors.Is(err, net.ErrClosed):
 		err = ErrClosed
 	}
 	s.err = fmt.Errorf("iSCSI connection: %w", err)
@@ -205,7 +221,11 @@ func (s *Session) dispatch(h *header) error {
 		return receiveData(s.in, h, nil)
 	case opAsync:
 		s.number(h)
-		if event := h[36]; event != 0 {
+		switch event := h[36]; event {
+		case asyncSCSI:
+		case asyncLogoutRequest:
+			s.leave(time.Duration(h.get16(42)) * time.Second)
+		default:
 			return fmt.Errorf("the target ends the session (asynchronous event %d)", event)
 		}
 		return receiveData(s.in, h, nil)

@@ -21,6 +21,11 @@
 // A goroutine that queues a response first tries to send it without blocking. The
 // connection's writer sends the rest (see sender.go).
 //
+// What is configured is one immutable value (see configuration.go). Reconfigure replaces it:
+// a login that loads it once sees one state, and compares it with the current one when it
+// becomes a session. Then each session is admitted again (see readmit.go), and initiators that
+// may not continue are asked to log out (see logoutrequest.go).
+//
 // A server can leave its sessions to another one, in another process: Suspend has its
 // readers come to rest (see drain.go) and returns state and sockets, from which Resume
 // goes on.
@@ -38,6 +43,9 @@
 //
 // # Locks
 //
-// Order: session.order → Server.mu → session.mu → sender.mu, budget.mu. No lock is held
-// while the DeviceServer runs or while the socket is read or written.
+// Order: Server.changing → session.admitting → session.order → Server.mu → session.mu →
+// sender.mu, budget.mu. No lock is held while the DeviceServer runs or while the socket is
+// read or written, but the first two, which no command takes: changing excludes
+// reconfigurations, suspension and shutdown from each other, and admitting what creates the
+// nexus of a session and changes its rights.
 package iscsi
