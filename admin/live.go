@@ -55,6 +55,8 @@ var (
 	// ErrChanging: the server hands over to another process, or stops, and its
 	// configuration does not change meanwhile.
 	ErrChanging = errors.New("configuration not changed: the server is being handed over, or stops; try again")
+	// ErrRescue: a rescue serves what its configuration was at the start.
+	ErrRescue = errors.New("a rescue serves what its configuration was at the start; stop it to apply another one")
 	// ErrNoSession: no session has that number.
 	ErrNoSession = errors.New("no such session")
 )
@@ -91,8 +93,9 @@ type Reloaded struct {
 	// Aborted counts the LUNs that left with commands that did not end by themselves in
 	// time.
 	Aborted int
-	// Took is how long it took, LockedFor how long at most a lock was held that commands
-	// or logins wait for.
+	// Took is how long it took, LockedFor how long at most a lock was held that every
+	// command or login needs. A lock of each target, which logins and reports of unit
+	// attentions need, is held longer: some tens of microseconds for each session.
 	Took, LockedFor time.Duration
 }
 

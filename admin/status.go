@@ -25,6 +25,10 @@ type Status struct {
 	LUNs []LUNStatus
 	// Sessions are the initiators that are logged in, the oldest first.
 	Sessions []Session
+	// AuditProblem is why the last change is not in the audit file, "" if it is, or if there
+	// is none; AuditLost counts the changes that are in the log only.
+	AuditProblem string
+	AuditLost    uint64
 	// Damage lists what was found damaged since the store was opened, at most 100
 	// entries; MoreDamage counts the rest.
 	Damage     []backstore.Damaged

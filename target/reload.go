@@ -152,7 +152,7 @@ func (s *Service) recordChange(ctx context.Context, what, path string, r *admin.
 func (s *Service) apply(ctx context.Context, p *proposal) (admin.Reloaded, error) {
 	now := s.state.Load()
 	if s.rescue {
-		return admin.Reloaded{}, errors.New("a rescue serves what its configuration was at the start; stop it to apply another one")
+		return admin.Reloaded{}, admin.ErrRescue
 	}
 	changes := conf.Diff(now.cfg, p.cfg)
 	restart := slices.DeleteFunc(slices.Clone(changes), func(c conf.Change) bool { return c.Class != conf.NeedsRestart })

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"odx/admin"
 	"odx/conf"
 	client "odx/initiator"
@@ -552,5 +554,54 @@ func waitFor(t *testing.T, what string, is func() bool) {
 		if time.Now().After(until) {
 			t.Fatalf("does not happen: %s", what)
 		}
+	}
+}
+
+// TestService_Reload_Sessions: with 1,000 sessions a reload that concerns each of them takes
+// less than a second, and no lock that commands or logins wait for is held for more than a
+// millisecond. The slowest of a few decides about neither: other work of the machine counts in
+// both.
+func TestService_Reload_Sessions(t *testing.T) {
+	const sessions, rounds = 1000, 5
+	s := serveFile(t, one())
+	all := make([]*client.Session, sessions)
+	url := s.LUNs()[0].URLs[0]
+	var logins errgroup.Group
+	logins.SetLimit(16)
+	for i := range all {
+		logins.Go(func() (err error) {
+			all[i], err = tryDial(t, url, fmt.Sprintf("iqn.2026-11.example:host%d", i))
+			return err
+		})
+	}
+	must.Succeed(t, logins.Wait())
+	defer func() {
+		for _, c := range all {
+			c.Close()
+		}
+	}()
+	for _, c := range all {
+		attentions(t, c)
+	}
+	var took, locked []time.Duration
+	for range rounds {
+		for _, luns := range [][]string{{"{lun: 7, volume: new, size: 1MiB}"}, nil} {
+			r := s.reload(one(luns...))
+			took, locked = append(took, r.Took), append(locked, r.LockedFor)
+			if r.LogoutsRequested != 0 {
+				t.Fatalf("%d sessions were asked to log out", r.LogoutsRequested)
+			}
+		}
+		for _, c := range all[:50] {
+			if got := attentions(t, c); !slices.Equal(got, []uint16{0x3F0E}) {
+				t.Fatalf("unit attentions %04x", got)
+			}
+		}
+	}
+	slices.Sort(took)
+	slices.Sort(locked)
+	t.Logf("median %v, longest %v; locks: median %v, longest %v", took[rounds], took[2*rounds-1], locked[rounds], locked[2*rounds-1])
+	if took[rounds] > time.Second || locked[rounds] > time.Millisecond {
+		t.Errorf("a reload takes %v, and holds a lock for %v", took[rounds], locked[rounds])
 	}
 }

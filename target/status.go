@@ -72,6 +72,8 @@ func (s *Service) overview() admin.Status {
 	st := admin.Status{Portals: s.Portals(), MissingPortals: s.MissingPortals(), Standbys: s.standbys.Attached(), PID: os.Getpid(), LUNs: []admin.LUNStatus{}, Sessions: []admin.Session{}}
 	st.Damage, st.MoreDamage = s.store.Damage()
 	st.HandoversFailed, st.HandoverError = s.handovers.get()
+	written := s.audit.Status()
+	st.AuditProblem, st.AuditLost = written.Problem, written.Lost
 	st.Vitals = s.vitals()
 	return st
 }
