@@ -135,15 +135,16 @@ func (d *differ) add(key string, f field, before, after string) {
 func (d *differ) named(key string, f field, a, b reflect.Value) {
 	before, after := entries(f, a), entries(f, b)
 	at := func(name string) string { return key + "[" + name + "]" }
+	were, are := byName(before), byName(after)
 	for _, e := range before {
-		if i := slices.IndexFunc(after, e.sameName); i >= 0 {
-			d.entry(at(e.name), f, e.value, after[i].value)
+		if next, stays := are[e.name]; stays {
+			d.entry(at(e.name), f, e.value, next)
 		} else {
 			d.add(at(e.name), f, inline(e.value), "")
 		}
 	}
 	for _, e := range after {
-		if !slices.ContainsFunc(before, e.sameName) {
+		if _, was := were[e.name]; !was {
 			d.addEntry(at(e.name), f, e.value)
 		}
 	}
@@ -198,7 +199,13 @@ type entry struct {
 	value reflect.Value
 }
 
-func (e entry) sameName(o entry) bool { return e.name == o.name }
+func byName(list []entry) map[string]reflect.Value {
+	values := make(map[string]reflect.Value, len(list))
+	for _, e := range list {
+		values[e.name] = e.value
+	}
+	return values
+}
 
 // entries returns the entries of a list with their names. Of those with one name, which
 // only portals with port 0 may have, further ones are numbered.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -94,6 +95,30 @@ views: [{name: v, verify: {of: d}}]
 				t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(tt.want, "\n"))
 			}
 		})
+	}
+}
+
+// A file of the maximum length is compared and printed in a time that an administrator does
+// not notice: no step takes the square of the number of LUNs.
+func TestDiff_ManyLUNs(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("data_dir: d\nportals: [\"127.0.0.1:1\"]\ntargets:\n  - name: iqn.2026-11.example:a\n    luns:\n")
+	for i := range MaxLUN {
+		fmt.Fprintf(&b, "      - {lun: %d, volume: volume-%d}\n", i, i)
+	}
+	before := parsed(t, b.String())
+	after := parsed(t, strings.Replace(b.String(), "volume-7}", "volume-x}", 1))
+	begin := time.Now()
+	if d := Diff(before, after); len(d) != 1 {
+		t.Errorf("%d changes", len(d))
+	}
+	if _, err := Apply(before.File, before.Text(), RemoveLUN{"iqn.2026-11.example:a", 9000}); err != nil {
+		t.Error(err)
+	}
+	took := time.Since(begin)
+	t.Logf("%v", took)
+	if took > 20*time.Second {
+		t.Errorf("it takes %v", took)
 	}
 }
 

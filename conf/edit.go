@@ -25,9 +25,11 @@ var (
 // Apply returns the text of a configuration file after edits, of which each sees what the
 // ones before it did. file is the path that the text comes from, for paths and messages.
 // Lines that the edits do not concern stay as they are, with their comments; so do the
-// order of keys and entries, line ends and indentation. See docs/security.md.
+// order of keys and entries, line ends and indentation. See docs/configuration.md.
 //
-// The text must be valid before, and is valid after: otherwise the error is Problems.
+// The text must be valid before, and is valid after: otherwise the error is Problems. The
+// lines of those of the text after the edits are in that text, and "(changed)" follows the
+// name of the file.
 // Other errors wrap ErrExists or ErrNotFound, or are a Problem with what cannot be edited.
 func Apply(file string, text []byte, edits ...Edit) ([]byte, error) {
 	if _, err := Parse(file, text); err != nil {
@@ -43,9 +45,22 @@ func Apply(file string, text []byte, edits ...Edit) ([]byte, error) {
 		}
 	}
 	if _, err := Parse(file, d.text); err != nil {
-		return nil, err
+		return nil, afterEdit(err)
 	}
 	return d.text, nil
+}
+
+// afterEdit marks problems whose lines are those of the text after an edit.
+func afterEdit(err error) error {
+	problems, ok := errors.AsType[Problems](err)
+	if !ok {
+		return err
+	}
+	marked := slices.Clone(problems)
+	for i := range marked {
+		marked[i].File += " (changed)"
+	}
+	return marked
 }
 
 // AddTarget adds a target. It has to have a LUN, since a configuration needs one.

@@ -109,6 +109,15 @@ func query[T, V any](cmd *cobra.Command, o *adminOptions, get func(a admin.Admin
 	})
 }
 
+// each returns what f makes of each item, for JSON: never nil.
+func each[T, V any](list []T, f func(T) V) []V {
+	out := make([]V, len(list))
+	for i := range list {
+		out[i] = f(list[i])
+	}
+	return out
+}
+
 // printJSON prints v as JSON.
 func printJSON(w io.Writer, v any) error {
 	encoder := json.NewEncoder(w)

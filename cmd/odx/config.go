@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
@@ -24,7 +25,7 @@ func newConfig() *cobra.Command {
 			"file that odx serve would: --config, $" + conf.Variable + ", " + conf.Here + " here if only its owner and root can have written\n" +
 			"it, " + conf.System + ".",
 	}
-	cmd.AddCommand(newConfigCheck(), newConfigShow(), newConfigSchema())
+	cmd.AddCommand(newConfigCheck(), newConfigShow(), newConfigDiff(), newConfigSchema())
 	return cmd
 }
 
@@ -75,7 +76,13 @@ func checkConfig(cfg *conf.Config, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(target.Check(cfg, log), api.CheckTCP(cfg), checkFiles(cfg))
+	err = errors.Join(target.Check(cfg, log), api.CheckTCP(cfg), checkFiles(cfg))
+	problems, other := problemsOf(err)
+	if other || len(problems) == 0 {
+		return err
+	}
+	slices.SortStableFunc(problems, func(a, b conf.Problem) int { return a.Line - b.Line })
+	return problems
 }
 
 // checkFiles returns the files outside the store that are missing and not created.
