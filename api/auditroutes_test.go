@@ -212,6 +212,15 @@ func TestRoutes_Audit(t *testing.T) {
 		}
 	}
 	compareGolden(t, "audit.txt", golden.String())
+	doc, err := os.ReadFile("../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range allRoutes() {
+		if r.change.what != "" && !r.change.live && !strings.Contains(string(doc), "`"+r.change.what+"`") {
+			t.Errorf("docs/security.md does not list %q", r.change.what)
+		}
+	}
 }
 
 // harmless are the routes that change nothing although their method is not GET.

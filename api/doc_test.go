@@ -98,7 +98,8 @@ func TestExamplesOfTheDocumentation(t *testing.T) {
 		openapi3filter.RegisterBodyDecoder(text, openapi3filter.RegisteredBodyDecoder("text/plain"))
 	}
 	dir := t.TempDir()
-	s := open(t, dir)
+	// However full the disk is, it is healthy.
+	s := openWith(t, dir, "[{lun: 0, volume: src, size: 64MiB}]\nstore: {soft_threshold: 0}")
 	fill(t, s, 8192)
 	serves := serving(t, s.Admin())
 	serves.Live = newModelLive(t, serves.Audit) // of its own

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/sirupsen/logrus"
+
 	"odx/admin"
 	"odx/conf"
 	"odx/vhd"
@@ -62,4 +64,16 @@ func (r *route) needs(req *http.Request) role {
 		return operates
 	}
 	return r.role
+}
+
+// allow returns an error for a request whose caller does not have the role, and logs it.
+func (s *Server) allow(req *http.Request, needs role) error {
+	by := callerOf(req.Context())
+	if by.role >= needs {
+		return nil
+	}
+	if s.refused.Allow() {
+		s.log.WithFields(logrus.Fields{"request": req.Method + " " + req.URL.Path, "by": by.actor.String(), "role": by.role.String(), "needs": needs.String()}).Warn("API request refused")
+	}
+	return &forbiddenError{by, needs}
 }

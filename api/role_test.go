@@ -9,6 +9,7 @@ import (
 	"odx/admin"
 	v1 "odx/api/v1"
 	"odx/conf"
+	"odx/internal/kit/logs"
 )
 
 // needed is the role that each route needs: read looks at everything but the contents of
@@ -151,6 +152,21 @@ func TestRoles_Unfinished(t *testing.T) {
 	}
 	if err := client.DeleteFile(t.Context(), "f"); err == nil || !strings.Contains(err.Error(), "needs administer") {
 		t.Errorf("another file: %v", err)
+	}
+}
+
+// TestRoles_Log: what was refused is in the log, but not each of many.
+func TestRoles_Log(t *testing.T) {
+	s := serving(t, nil)
+	var text logs.Text
+	s.Log = text.Entry()
+	server := newServer(s, anyone{reads})
+	for range 100 {
+		server.http.Handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/v1/reload", nil))
+	}
+	want := `msg="API request refused" by=server needs=administer request="POST /v1/reload" role=read`
+	if n := strings.Count(text.String(), want); n < failureBurst || n > failureBurst+10 {
+		t.Errorf("%d lines of 100 requests:\n%.300s", n, &text)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/net/netutil"
+	"golang.org/x/time/rate"
 
 	"odx/admin"
 	v1 "odx/api/v1"
@@ -31,6 +32,7 @@ type Server struct {
 	log     *logrus.Entry
 	memory  *quota.Quota  // of requests: their bodies and answers
 	serving chan struct{} // closed when Serve has ended
+	refused *rate.Limiter // of lines about requests that their callers may not send
 
 	// stopping ends long requests; stop ends it.
 	stopping context.Context
@@ -78,7 +80,7 @@ func NewGuardedServer(s Serving, g *Guard) *Server { return newServer(s, newBear
 func newServer(serving Serving, g gate) *Server {
 	s := &Server{
 		admin: serving.Administrator, live: serving.Live, audit: serving.Audit, log: serving.Log,
-		memory: quota.New(defaultMemory), serving: make(chan struct{}),
+		memory: quota.New(defaultMemory), serving: make(chan struct{}), refused: rate.NewLimiter(1, failureBurst),
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
@@ -182,8 +184,8 @@ func (s *Server) handleMounted(m *Mounted, w http.ResponseWriter, req *http.Requ
 		return // the connection is closed
 	}
 	defer s.calls.Done()
-	if by, needs := callerOf(req.Context()), roleOf(m.Role); by.role < needs {
-		f, status := failureOf(&forbiddenError{by, needs})
+	if err := s.allow(req, roleOf(m.Role)); err != nil {
+		f, status := failureOf(err)
 		respond(w, status, f)
 		return
 	}
@@ -192,8 +194,8 @@ func (s *Server) handleMounted(m *Mounted, w http.ResponseWriter, req *http.Requ
 
 // execute reads the request and calls the route.
 func (s *Server) execute(r *route, c *call) (result any, err error) {
-	if by, needs := callerOf(c.ctx), r.needs(c.request); by.role < needs {
-		return nil, &forbiddenError{by, needs}
+	if err := s.allow(c.request, r.needs(c.request)); err != nil {
+		return nil, err
 	}
 	if err := c.checkLength(); err != nil {
 		return nil, err

@@ -17,9 +17,13 @@ func StatusV1(s admin.Status) v1.Status {
 		Sessions:   each(SessionV1)(s.Sessions),
 		Damage:     each(damagedV1)(s.Damage),
 		MoreDamage: s.MoreDamage,
+		Health:     string(s.Health()),
+		Conditions: each(conditionV1)(s.Conditions()),
+		Vitals:     vitalsV1(s.Vitals),
 	}
 }
 
+// statusOf is the inverse of StatusV1. Health and conditions follow from the rest.
 func statusOf(s v1.Status) admin.Status {
 	return admin.Status{
 		Portals:        s.Portals,
@@ -31,6 +35,29 @@ func statusOf(s v1.Status) admin.Status {
 		Sessions:   each(sessionOf)(s.Sessions),
 		Damage:     each(damagedOf)(s.Damage),
 		MoreDamage: s.MoreDamage,
+		Vitals:     vitalsOf(s.Vitals),
+	}
+}
+
+func conditionV1(c admin.Condition) v1.Condition {
+	return v1.Condition{Name: c.Name, Severity: string(c.Severity), Summary: c.Summary}
+}
+
+func vitalsV1(v admin.Vitals) v1.Vitals {
+	return v1.Vitals{
+		StoreFailure: v.StoreFailure, CheckpointFailure: v.CheckpointFailure, StoreFull: v.StoreFull,
+		UsedBytes: v.UsedBytes, FreeBytes: v.FreeBytes, WarnBytes: v.WarnBytes,
+		Mirrors:       each(func(m admin.Mirror) v1.Mirror { return v1.Mirror(m) })(v.Mirrors),
+		RefusedCopies: v.RefusedCopies, LastRefusal: v.LastRefusal, StalledSeconds: v.Stalled.Seconds(),
+	}
+}
+
+func vitalsOf(v v1.Vitals) admin.Vitals {
+	return admin.Vitals{
+		StoreFailure: v.StoreFailure, CheckpointFailure: v.CheckpointFailure, StoreFull: v.StoreFull,
+		UsedBytes: v.UsedBytes, FreeBytes: v.FreeBytes, WarnBytes: v.WarnBytes,
+		Mirrors:       each(func(m v1.Mirror) admin.Mirror { return admin.Mirror(m) })(v.Mirrors),
+		RefusedCopies: v.RefusedCopies, LastRefusal: v.LastRefusal, Stalled: durationOf(v.StalledSeconds),
 	}
 }
 

@@ -16,6 +16,11 @@ type Status struct {
 	Sessions   []Session   `json:"sessions"`
 	Damage     []Damaged   `json:"damage,omitempty"`
 	MoreDamage int         `json:"more_damage,omitempty"`
+	// Health is ok, degraded or failing; Conditions are what an administrator has to act
+	// upon.
+	Health     string      `json:"health"`
+	Conditions []Condition `json:"conditions"`
+	Vitals     Vitals      `json:"vitals"`
 	// AuditProblem is why the audit file is not written; AuditLost is how many lines are
 	// in the log only.
 	AuditProblem string `json:"audit_problem,omitempty"`
@@ -71,4 +76,35 @@ type SessionLUN struct {
 	Medium   string   `json:"medium"`
 	ReadOnly bool     `json:"read_only"`
 	Over     []string `json:"over"`
+}
+
+// Condition is something that an administrator has to act upon. Severity is warning or
+// critical.
+type Condition struct {
+	Name     string `json:"name"`
+	Severity string `json:"severity"`
+	Summary  string `json:"summary"`
+}
+
+// Vitals are what the health of a server is judged by, beside what it serves. UsedBytes of
+// the capacity are not free, whatever takes them; at WarnBytes initiators are warned.
+type Vitals struct {
+	StoreFailure      string   `json:"store_failure,omitempty"`
+	CheckpointFailure string   `json:"checkpoint_failure,omitempty"`
+	StoreFull         bool     `json:"store_full"`
+	UsedBytes         int64    `json:"used_bytes"`
+	FreeBytes         int64    `json:"free_bytes"`
+	WarnBytes         int64    `json:"warn_bytes,omitempty"`
+	Mirrors           []Mirror `json:"mirrors,omitempty"`
+	RefusedCopies     uint64   `json:"refused_copies"`
+	LastRefusal       string   `json:"last_refusal,omitempty"`
+	// StalledSeconds is for how long figures of the store have been waited for.
+	StalledSeconds float64 `json:"stalled_seconds,omitempty"`
+}
+
+// Mirror is a mirror among the views: how many legs it has, and how many have the data.
+type Mirror struct {
+	View   string `json:"view"`
+	Legs   int    `json:"legs"`
+	InSync int    `json:"legs_in_sync"`
 }

@@ -33,7 +33,7 @@ var types = map[string]any{
 	"Target": &Target{}, "Discovery": &Discovery{}, "CreateTarget": &CreateTarget{}, "LUN": &LUN{}, "Rate": &Rate{},
 	"User": &User{}, "SecretSource": &SecretSource{}, "AddUser": &AddUser{}, "SetUser": &SetUser{}, "Access": &Access{}, "AddAccess": &AddAccess{}, "MappedLUN": &MappedLUN{},
 	"LUNStats": &LUNStats{}, "InitiatorStats": &InitiatorStats{}, "Counters": &Counters{}, "KindCounters": &KindCounters{}, "Traffic": &Traffic{}, "LatencyCount": &LatencyCount{},
-	"Status": &Status{}, "MissingPortal": &MissingPortal{}, "LUNStatus": &LUNStatus{}, "Session": &Session{}, "SessionLUN": &SessionLUN{},
+	"Status": &Status{}, "Condition": &Condition{}, "Vitals": &Vitals{}, "Mirror": &Mirror{}, "MissingPortal": &MissingPortal{}, "LUNStatus": &LUNStatus{}, "Session": &Session{}, "SessionLUN": &SessionLUN{},
 	"Failure": &Failure{}, "Line": &Line[ScrubProgress, ScrubResult]{},
 	"StoreInfo": &StoreInfo{}, "Upgraded": &Upgraded{}, "Repaired": &Repaired{}, "Lost": &Lost{}, "UnusedChange": &UnusedChange{}, "Change": &Change{},
 	"DumpItem": &DumpItem{}, "CopyResult": &CopyResult{}, "Finding": &Finding{},
