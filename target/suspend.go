@@ -19,6 +19,10 @@ import (
 // connection with a command that takes longer is closed.
 const suspendLimit = 250 * time.Millisecond
 
+// loginsLimit is how long logins in progress may take, and discovery sessions last. Other
+// sessions do not wait for them.
+const loginsLimit = 200 * time.Millisecond
+
 // Handed is what a suspended service passes to the service that continues in its place, in
 // this process or in another one.
 type Handed struct {
@@ -84,6 +88,9 @@ func (s *Service) suspend(ctx context.Context, h *Handed) error {
 	s.liftLimits()
 	h.failed, _ = s.handovers.get()
 	h.Sockets = s.listening.take()
+	loggingIn, settled := context.WithTimeout(ctx, loginsLimit)
+	s.server.AwaitLogins(loggingIn) // the pause begins after it
+	settled()
 	limited, cancel := context.WithTimeout(ctx, suspendLimit)
 	defer cancel()
 	sessions, err := s.server.Suspend(limited)

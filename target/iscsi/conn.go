@@ -98,6 +98,7 @@ func (c *conn) serve() (lost bool) {
 		return false
 	}
 	c.startWriter()
+	c.srv.noteSettled()
 	return c.read()
 }
 

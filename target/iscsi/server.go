@@ -92,6 +92,10 @@ type Server struct {
 	closing  bool
 	// suspended goes with closing: listeners stay open.
 	suspended bool
+	// ending is closed with closing.
+	ending chan struct{}
+	// settled has a value when a login may have been the last one; see AwaitLogins.
+	settled chan struct{}
 	// aside is the length of the PDUs that readers have set aside in a suspension.
 	aside atomic.Int64
 }
@@ -128,6 +132,7 @@ func newServer(conf *configuration) *Server {
 		budget:   newBudget(o.BufferBytes),
 		conns:    make(map[*conn]struct{}),
 		sessions: make(map[*session]struct{}),
+		ending:   make(chan struct{}), settled: make(chan struct{}, 1),
 	}
 	srv.conf.Store(conf)
 	return srv
@@ -183,8 +188,11 @@ func (srv *Server) accept(ctx context.Context, l Portal) error {
 			srv.open(nc, l)
 			continue
 		}
-		if errors.Is(err, os.ErrDeadlineExceeded) && srv.isSuspended() {
-			return ErrSuspended
+		if errors.Is(err, os.ErrDeadlineExceeded) { // of AwaitLogins, or of a suspension
+			<-srv.ending
+			if srv.isSuspended() {
+				return ErrSuspended
+			}
 		}
 		var ne net.Error
 		if errors.Is(err, net.ErrClosed) || !errors.As(err, &ne) {
@@ -293,6 +301,7 @@ func (srv *Server) forget(c *conn) {
 	delete(srv.conns, c)
 	srv.pending.remove(c)
 	srv.startLogins()
+	srv.noteSettled()
 }
 
 // appendConns appends all connections to list.

@@ -21,7 +21,7 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	srv.changing.Lock()
 	srv.mu.Lock()
 	already := srv.closing
-	srv.closing = true
+	srv.end()
 	portals := srv.conf.Load().portals
 	waiting := srv.pending.expire(time.Now().Add(time.Hour)) // all
 	srv.mu.Unlock()

@@ -36,6 +36,54 @@ const parkLimit = 200 * time.Millisecond
 // wait for their initiators.
 const lingerLimit = 50 * time.Millisecond
 
+// AwaitLogins accepts no more connections, which wait in the kernel, and returns when no login
+// and no discovery session is in progress, which Suspend would close, or when ctx ends. Other
+// sessions go on. Suspend or Shutdown has to follow.
+func (srv *Server) AwaitLogins(ctx context.Context) {
+	for _, p := range srv.conf.Load().portals {
+		// One without deadlines is closed by Suspend.
+		_ = setListenerDeadline(p.Listener, aLongTimeAgo)
+	}
+	for !srv.allLoggedIn() {
+		select {
+		case <-srv.settled:
+		case <-srv.ending:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// allLoggedIn reports whether all connections are in the full feature phase of normal
+// sessions.
+func (srv *Server) allLoggedIn() bool {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	for c := range srv.conns {
+		if !c.fullFeature.Load() || c.sess.kind != sessionNormal {
+			return false
+		}
+	}
+	return srv.pending.all.queued == 0
+}
+
+// noteSettled wakes AwaitLogins after the end of a login or of a connection.
+func (srv *Server) noteSettled() {
+	select {
+	case srv.settled <- struct{}{}:
+	default:
+	}
+}
+
+// end ends the server, once. The caller holds mu.
+func (srv *Server) end() {
+	if !srv.closing {
+		srv.closing = true
+		close(srv.ending)
+	}
+}
+
 // Suspend ends the server and leaves its sessions to another one (Resume), which
 // initiators do not notice. Listeners stay open, and are not accepted from. Running
 // commands may continue until ctx ends, and their responses are sent. A connection is
@@ -101,7 +149,8 @@ func (srv *Server) beginSuspension(by *suspension) ([]*conn, error) {
 		srv.mu.Unlock()
 		return nil, ErrClosed
 	}
-	srv.closing, srv.suspended = true, true
+	srv.end()
+	srv.suspended = true
 	portals := srv.conf.Load().portals
 	waiting := srv.pending.expire(time.Now().Add(time.Hour)) // all
 	srv.mu.Unlock()
