@@ -165,10 +165,19 @@ func storeOptions(cfg *conf.Config, m *conf.Memory, log *logrus.Entry) backstore
 	}
 }
 
+// lockedError is a problem with data_dir that is a backstore.ErrLocked.
+type lockedError struct{ error }
+
+// Is implements the interface of errors.Is.
+func (lockedError) Is(target error) bool { return target == backstore.ErrLocked }
+
+// Unwrap returns the conf.Problem.
+func (e lockedError) Unwrap() error { return e.error }
+
 // lockedProblem turns backstore.ErrLocked into a problem with data_dir.
 func lockedProblem(cfg *conf.Config, err error) error {
 	if errors.Is(err, backstore.ErrLocked) {
-		return cfg.Problem("data_dir", "the store in %s is in use by another process, perhaps an odx that serves it; stop that first", cfg.DataDir)
+		return lockedError{cfg.Problem("data_dir", "the store in %s is in use by another process, perhaps an odx that serves it; stop that first", cfg.DataDir)}
 	}
 	return err
 }

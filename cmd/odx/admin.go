@@ -7,11 +7,13 @@ import (
 	"io"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"odx/admin"
 	"odx/api"
+	"odx/backstore"
 	"odx/conf"
 )
 
@@ -41,6 +43,14 @@ func addAPIFlags(cmd *cobra.Command, o *adminOptions) {
 // administration is the action of a command on a store.
 type administration func(ctx context.Context, cfg *conf.Config, a admin.Administrator) error
 
+const (
+	// betweenLimit is how long a command waits for the server of a store that a process owns:
+	// it starts, or hands over.
+	betweenLimit = 5 * time.Second
+	// betweenLook is how often it looks.
+	betweenLook = 20 * time.Millisecond
+)
+
 // administer calls do with the server of the store, or with the store itself if there
 // is no server. SIGINT and SIGTERM end it.
 func administer(cmd *cobra.Command, o *adminOptions, do administration) error {
@@ -55,9 +65,6 @@ func administer(cmd *cobra.Command, o *adminOptions, do administration) error {
 	defer release()
 	client := api.NewClient(cfg.DataDir)
 	defer client.Close()
-	if err := do(ctx, cfg, client); !errors.Is(err, admin.ErrNotRunning) {
-		return err
-	}
 	// Opening the store logs warnings and errors only.
 	log, err := newLog(conf.Log{Level: "warn", Format: cfg.Log.Format}, cmd.ErrOrStderr())
 	if err != nil {
@@ -67,9 +74,22 @@ func administer(cmd *cobra.Command, o *adminOptions, do administration) error {
 	if o.looks {
 		open = admin.InspectReadOnly
 	}
-	return open(ctx, cfg, log, func(s *admin.Store) error {
-		return do(ctx, cfg, s)
-	})
+	limited, cancel := context.WithTimeout(ctx, betweenLimit)
+	defer cancel()
+	for {
+		if err := do(ctx, cfg, client); !errors.Is(err, admin.ErrNotRunning) {
+			return err
+		}
+		err := open(ctx, cfg, log, func(s *admin.Store) error { return do(ctx, cfg, s) })
+		if !errors.Is(err, backstore.ErrLocked) {
+			return err
+		}
+		select {
+		case <-limited.Done():
+			return err
+		case <-time.After(betweenLook):
+		}
+	}
 }
 
 // administerRemotely calls do with a remote server, whose configuration is not here.

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -112,4 +114,33 @@ func TestServe_HandoverLink(t *testing.T) {
 			t.Errorf("%s serves (%v), not the program that the link leads to now", got, err)
 		}
 	}
+}
+
+// TestAdminister_Handover: commands find the server also while one process takes the place of
+// another, which has the store and does not serve the API.
+func TestAdminister_Handover(t *testing.T) {
+	path := writeConfig(t, config)
+	startServer(t, odx("serve", "--config", path))
+	served(t, path)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var all sync.WaitGroup
+	for range 2 {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				if _, complaint, status := output(t, "volume", "list", "--config", path); strings.Contains(complaint, "in use") {
+					t.Errorf("status %d: %s", status, complaint)
+					return
+				}
+			}
+		})
+	}
+	for range 5 {
+		if _, complaint, status := output(t, "handover", "--config", path); status != 0 {
+			t.Errorf("status %d: %s", status, complaint)
+		}
+		served(t, path)
+	}
+	cancel()
+	all.Wait()
 }
