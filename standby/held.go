@@ -15,8 +15,10 @@ import (
 	"odx/owner"
 )
 
-// retryEvery is how often a standby looks for a server to attach to.
-const retryEvery = time.Second
+// A standby looks for a server to attach to after retryFirst, when it was attached to one,
+// and less often the longer it finds none: a server that stops does not know of a standby
+// that is not attached.
+const retryFirst, retryEvery = 10 * time.Millisecond, time.Second
 
 // maxHeld bounds the sockets that a standby holds.
 const maxHeld = 256
@@ -49,11 +51,9 @@ func Wait(ctx context.Context, dir string, log *logrus.Entry) (*owner.Owner, *He
 
 // follow attaches to one server after the other until ctx ends.
 func (h *Held) follow(ctx context.Context, dir string, log *logrus.Entry) {
-	tick := time.NewTicker(retryEvery)
-	defer tick.Stop()
-	last := ""
+	last, wait := "", retryFirst
 	for {
-		err := h.attach(ctx, dir, log)
+		attached, err := h.attach(ctx, dir, log)
 		if ctx.Err() != nil {
 			return
 		}
@@ -61,43 +61,51 @@ func (h *Held) follow(ctx context.Context, dir string, log *logrus.Entry) {
 			log.WithError(err).Info("not attached to the server of the store; retrying")
 			last = why
 		}
+		if attached {
+			last, wait = "", retryFirst
+		}
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return
-		case <-tick.C:
+		case <-timer.C:
 		}
+		wait = min(2*wait, retryEvery)
 	}
 }
 
 // attach attaches to the server of the store in dir, and returns when one of both ends.
-func (h *Held) attach(ctx context.Context, dir string, log *logrus.Entry) error {
+// attached reports whether it got a socket.
+func (h *Held) attach(ctx context.Context, dir string, log *logrus.Entry) (attached bool, err error) {
 	var conn *net.UnixConn
-	err := localsocket.At(dir, socketName, func(path string) (err error) {
+	err = localsocket.At(dir, socketName, func(path string) (err error) {
 		conn, err = net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
 		return err
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	for {
 		n, l, err := receive(conn)
 		if err != nil || n == nil {
-			return err
+			return attached, err
 		}
 		if l == nil {
 			if withdrawn := h.take(*n); withdrawn != nil {
 				log.WithField("address", n.address).Info("standby gives up a listening socket that the server has closed")
 				if err := withdrawn.Close(); err != nil {
-					return err
+					return attached, err
 				}
 			}
 			continue
 		}
 		if err := h.Hold(n.network, n.address, l); err != nil {
-			return err
+			return attached, err
 		}
+		attached = true
 		log.WithField("address", n.address).Info("standby holds a listening socket of the server")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
@@ -221,4 +222,30 @@ func FuzzPacket(f *testing.F) {
 			t.Errorf("%+v of %q", p, data)
 		}
 	})
+}
+
+// TestWait_Reattaches: a standby is soon attached again to a server that takes the place of
+// another one, as after a handover.
+func TestWait_Reattaches(t *testing.T) {
+	dir := t.TempDir()
+	l := listen(t)
+	s, _ := served(t, dir)
+	must.Succeed(t, s.Offer("tcp", "a:1", l))
+	ctx, end := context.WithCancel(t.Context())
+	w := wait(ctx, dir)
+	<-w.held
+	began := time.Now()
+	for range 4 {
+		must.Succeed(t, s.Close())
+		var err error
+		s, err = Serve(dir)
+		must.Succeed(t, err, s.Offer("tcp", "a:1", l))
+		<-w.held
+	}
+	if took := time.Since(began); took > 2*retryEvery {
+		t.Errorf("it took %v to attach again 4 times", took)
+	}
+	end()
+	<-w.result
+	must.Succeed(t, s.Close())
 }
