@@ -50,6 +50,7 @@ type Service struct {
 	// all LUNs.
 	challenges *chap.Challenges
 	initiators *qos.Initiators
+	background qos.Limiter // of cleaning and scrubs
 	audit      *audit.Log
 
 	changes changes
@@ -268,6 +269,9 @@ func (s *Service) makeMedia(ctx context.Context, st *state) error {
 	}
 	s.storeDuplicates(st, nil)
 	s.limit(st)
+	s.store.SetBackground(func(ctx context.Context, operations, bytes int64) error {
+		return s.background.Wait(ctx, qos.Cost{Operations: operations, Bytes: bytes})
+	})
 	if err := numbers.save(ctx, s.store); err != nil {
 		return err
 	}
