@@ -122,6 +122,12 @@ func TestServe_ReloadStandby(t *testing.T) {
 		conn.Close()
 		t.Error("a portal that has left is still open")
 	}
+	// A cache that the standby could not go on with is refused.
+	cached := strings.Replace(one, "log:", "      - {lun: 3, view: cached}\nviews:\n  - {name: cached, cache: {of: below, mode: write-back}, size: 1MiB}\nlog:", 1)
+	must.Succeed(t, os.WriteFile(path, []byte(cached), 0o644))
+	must.Succeed(t, s.cmd.Process.Signal(syscall.SIGHUP))
+	awaitOutput(t, s.stderr, "a write-back cache is lost with the process")
+	must.Succeed(t, os.WriteFile(path, []byte(one), 0o644))
 	// A standby answers a reload; it applies the file when it takes over.
 	must.Succeed(t, waiting.cmd.Process.Signal(syscall.SIGHUP))
 	awaitOutput(t, waiting.stderr, "this standby uses it when it takes over")
