@@ -75,6 +75,13 @@ func (w *spaceWatch) usage() (used, left int64) {
 // occupied returns how many bytes of total are not free, whatever takes them.
 func (w *spaceWatch) occupied() int64 { return w.total - min(w.left.Load(), w.total) }
 
+// goOn begins where the watch of the service before this one ended: it has warned the
+// initiators that go on of a threshold that was reached. It precedes run.
+func (w *spaceWatch) goOn() {
+	at := w.threshold.Load()
+	w.warned = at > 0 && w.occupied() >= at
+}
+
 // run measures until ctx ends. While the use is above the threshold, it calls relieve
 // with the excess in bytes.
 func (w *spaceWatch) run(ctx context.Context, warn func(), relieve func(need int64)) {

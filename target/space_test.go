@@ -56,6 +56,18 @@ func TestSoftThreshold(t *testing.T) {
 		t.Errorf("%d lines in the log:\n%s", n, said.String())
 	}
 
+	w.warned, left = false, 400
+	w.look(func() {})
+	w.warned = false // as in the process that takes over
+	if w.goOn(); !w.warned {
+		t.Error("a watch that goes on warns again")
+	}
+	left = 1000
+	w.look(func() {})
+	if w.goOn(); w.warned {
+		t.Error("a watch that goes on below the threshold will not warn")
+	}
+
 	off, err := newSpaceWatch(live, 0, measure, logrus.NewEntry(log))
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	client "odx/initiator"
@@ -90,4 +91,32 @@ func TestService_SuspendFails(t *testing.T) {
 	again := session(t, next, "iqn.2026-11.example:one")
 	defer again.Close()
 	must.Succeed(t, run(t, again, read1, nil))
+}
+
+// TestService_Suspend_SoftThreshold: initiators that were warned of a store that fills up are not
+// warned again because another process serves.
+func TestService_Suspend_SoftThreshold(t *testing.T) {
+	cfg := parse(t, t.TempDir(), fmt.Sprintf(disks, `"127.0.0.1:0"`)+"store: {capacity: 256MiB, soft_threshold: 10}\n")
+	log, said := &logs.Text{}, "above the soft threshold"
+	s, err := Start(t.Context(), cfg, log.Entry())
+	must.Succeed(t, err)
+	c := session(t, s, "iqn.2026-11.example:one")
+	defer c.Close()
+	v := s.state.Load().unit("volume src").Volume()
+	for n := range int64(26) {
+		must.Succeed(t, v.WriteAt(t.Context(), random(uint64(n), 1<<20), n<<20))
+	}
+	ready := func() error { return c.Do(t.Context(), &client.Command{CDB: make([]byte, 6)}) }
+	for ready() == nil { // until it has warned
+	}
+	for range 2 {
+		next, held, err := Inherit(t.Context(), cfg, log.Entry(), suspend(t, s), nil)
+		must.Succeed(t, err, held.Close())
+		s = next
+		must.Succeed(t, ready())
+	}
+	stop(t, s)
+	if n := strings.Count(log.String(), said); n != 1 {
+		t.Errorf("warned %d times", n)
+	}
 }
