@@ -11,7 +11,7 @@ import (
 
 const (
 	// maxQueue bounds the lines that wait for the file.
-	maxQueue = 256
+	maxQueue = 1024
 	// SumPeriod is how long changes are summed up; see Sum.
 	SumPeriod = time.Minute
 )
@@ -67,6 +67,7 @@ type Log struct {
 	status  Status
 	unsaid  uint64 // lost lines since the file was written last
 	sums    map[sumKey]*sum
+	flood   flood
 }
 
 // item is a line for the file, or reached, which is closed when the lines before it have
@@ -80,7 +81,7 @@ type item struct {
 func New(log *logrus.Entry, o Options) *Log {
 	l := &Log{
 		log: log, queue: make(chan item, maxQueue), stop: make(chan struct{}), ended: make(chan struct{}),
-		sums: map[sumKey]*sum{},
+		sums: map[sumKey]*sum{}, flood: newFlood(),
 	}
 	l.Configure(o)
 	go l.run()
@@ -97,8 +98,17 @@ func (l *Log) Configure(o Options) {
 	}
 }
 
-// Record records a change by the actor of ctx.
-func (l *Log) Record(ctx context.Context, c Change) { l.write(newRecord(From(ctx), &c)) }
+// Record records a change by the actor of ctx. The changes of initiators beyond 500 at once
+// and 1 a second are summed up, as Sum does.
+func (l *Log) Record(ctx context.Context, c Change) {
+	a := From(ctx)
+	l.mu.Lock()
+	summed := l.flood.takes(a, &c)
+	l.mu.Unlock()
+	if !summed {
+		l.write(newRecord(a, &c))
+	}
+}
 
 func newRecord(a Actor, c *Change) *record {
 	r := &record{

@@ -390,12 +390,48 @@ func TestLog_Sum_bound(t *testing.T) {
 	}
 }
 
+// TestLog_Flood: an initiator that changes something without end, under any number of
+// names, takes a bounded part of the file; how often it did is in there, and what others
+// change is, too.
+func TestLog_Flood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "audit.log")
+		l, text := newLog(t, Options{File: path})
+		one := With(t.Context(), Initiator("iqn.2026-11.example:one", ""))
+		for range floodBurst + 1000 {
+			l.Record(one, Change{What: "PERSISTENT RESERVE OUT", Subject: "LUN 0"})
+		}
+		for i := range 1000 {
+			l.Record(With(t.Context(), Initiator(fmt.Sprintf("iqn.2026-11.example:%d", i), "")), Change{What: "PERSISTENT RESERVE OUT"})
+		}
+		l.Record(With(t.Context(), Signal("SIGHUP")), Change{What: "reload"})
+		synctest.Wait()
+		time.Sleep(SumPeriod)
+		synctest.Wait()
+		l.Record(one, Change{What: "PERSISTENT RESERVE OUT", After: "after a rest"})
+		shut(t, l)
+		got := read(t, path)
+		if n := strings.Count(got, "\n"); n != floodBurst+1+maxFlood+1+1 || n != strings.Count(text.String(), "\n") {
+			t.Errorf("%d lines, and %d in the log", n, strings.Count(text.String(), "\n"))
+		}
+		for _, want := range []string{
+			`"what":"reload"`, `"after":"after a rest"`,
+			`"what":"PERSISTENT RESERVE OUT","by":{"kind":"initiator","name":"iqn.2026-11.example:one"},"requests":1000,"since":"2000-01-01T00:00:00Z"}`,
+			fmt.Sprintf(`"what":"changes of other initiators","by":{"kind":"initiator"},"requests":%d,`, 1000-(maxFlood-1)),
+		} {
+			if !strings.Contains(got, want) {
+				t.Errorf("no line has %s", want)
+			}
+		}
+	})
+}
+
 // TestLog_Behind: changes do not wait for a file that is slow; Sync and Close do, until
 // their contexts end.
 func TestLog_Behind(t *testing.T) {
 	base := logrus.New()
 	base.SetOutput(io.Discard)
-	l := &Log{log: logrus.NewEntry(base), queue: make(chan item, maxQueue), stop: make(chan struct{}), ended: make(chan struct{})}
+	l := &Log{log: logrus.NewEntry(base), flood: newFlood(), queue: make(chan item, maxQueue), stop: make(chan struct{}), ended: make(chan struct{})}
 	l.Configure(Options{File: filepath.Join(t.TempDir(), "audit.log")}) // and no writer
 	for range maxQueue + 3 {
 		l.Record(t.Context(), Change{What: "w"})

@@ -44,12 +44,23 @@ func (l *Log) add(key sumKey, bytes int64, failed bool) bool {
 		}
 		return false
 	}
+	s.add(bytes, failed)
+	return true
+}
+
+func (s *sum) add(bytes int64, failed bool) {
 	s.requests++
 	s.bytes += bytes
 	if failed {
 		s.failed++
 	}
-	return true
+}
+
+// record returns the line of a sum.
+func (s *sum) record(a Actor, c *Change) *record {
+	r := newRecord(a, c)
+	r.Requests, r.Failed, r.Bytes, r.Since = s.requests, s.failed, s.bytes, s.since.UTC()
+	return r
 }
 
 // writeSums writes a line for each sum, and forgets those that nothing was added to.
@@ -68,10 +79,8 @@ func (l *Log) takeSums() (lines []*record) {
 			delete(l.sums, key)
 			continue
 		}
-		r := newRecord(key.actor, &Change{What: key.what, Subject: key.subject})
-		r.Requests, r.Failed, r.Bytes, r.Since = s.requests, s.failed, s.bytes, s.since.UTC()
-		lines = append(lines, r)
+		lines = append(lines, s.record(key.actor, &Change{What: key.what, Subject: key.subject}))
 		*s = sum{since: time.Now()}
 	}
-	return lines
+	return append(lines, l.flood.take()...)
 }
