@@ -66,7 +66,6 @@ type Store struct {
 	copies      copyBuffers
 	scrubs      *scrubplan.Plan
 	scrubRate   atomic.Int64 // bytes per second of scheduled scrubs
-	background  background
 
 	storeDuplicates atomic.Bool // see Options
 

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
 )
 
 // completed returns what a shell gets for the last of args, without descriptions.
@@ -95,5 +97,35 @@ func TestCompletion_Scripts(t *testing.T) {
 				t.Errorf("%v: %s", err, out)
 			}
 		})
+	}
+}
+
+// TestCompletion_Commands: each command with arguments says how they are completed.
+func TestCompletion_Commands(t *testing.T) {
+	// Their arguments are new names, words of the command line, or files of this machine.
+	without := []string{
+		"odx volume create", "odx vhd create", "odx target create", "odx token read", "odx store dump", "odx store repair",
+		"odx config check", "odx config show", "odx config diff", "odx help", "odx man",
+	}
+	all, found := completions(), map[string]bool{}
+	var check func(cmd *cobra.Command)
+	check = func(cmd *cobra.Command) {
+		path := cmd.CommandPath()
+		_, listed := all[path]
+		found[path] = true
+		if takes := strings.Contains(strings.TrimSuffix(cmd.UseLine(), " [flags]"), path+" "); !cmd.HasSubCommands() && takes && !listed &&
+			!slices.Contains(without, path) && !strings.HasPrefix(path, "odx completion") {
+			t.Errorf("%s has no line in completions", cmd.UseLine())
+		}
+		for _, sub := range cmd.Commands() {
+			check(sub)
+		}
+	}
+	root := newRoot()
+	check(root)
+	for path := range all {
+		if !found[path] {
+			t.Errorf("completions has %s, which is no command", path)
+		}
 	}
 }

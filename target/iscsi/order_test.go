@@ -49,8 +49,7 @@ func newDeviceBench(t *testing.T, device *scsi.Target, change func(*Options)) *b
 	t.Helper()
 	o := DefaultOptions()
 	change(&o)
-	configured := Reconfiguration{Options: o, Targets: []TargetConfig{{Name: testTarget, DeviceServer: device}}}
-	srv, err := NewServer(o, configured.Targets)
+	srv, err := NewServer(o, []TargetConfig{{Name: testTarget, DeviceServer: device}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +69,7 @@ func newDeviceBench(t *testing.T, device *scsi.Target, change func(*Options)) *b
 			t.Errorf("Serve returned %v", err)
 		}
 	})
-	return &bench{tb: t, srv: srv, addr: l.Addr().String(), configured: configured}
+	return &bench{tb: t, srv: srv, addr: l.Addr().String()}
 }
 
 // ordered makes h an ORDERED command, headOfQueue a HEAD OF QUEUE one.

@@ -25,6 +25,7 @@ const user = 65532
 // what that makes: no registry is asked for its base. A container of it, without root,
 // capabilities, or anything to write but /data, serves.
 func TestContainer(t *testing.T) {
+	t.Parallel()
 	buildah, runc := harness.Program(t, "buildah", "buildah"), harness.Program(t, "runc", "runc")
 	if os.Getuid() != 0 {
 		harness.Missing(t, "building and running containers here needs root")

@@ -15,7 +15,7 @@ fail() {
 }
 end() {
 	echo "status $1"
-	systemctl poweroff --force --force
+	systemctl poweroff --force --force >/dev/null
 }
 # wait_for COMMAND...: until it succeeds, or has failed for a minute
 wait_for() {
@@ -78,6 +78,22 @@ first_boot() {
 	login
 	mkfs.ext4 -q "$(disk 0)" && mount "$(disk 0)" /mnt || fail "file system"
 
+	step "reload"
+	echo '      - {lun: 1, volume: second, size: 64MiB}' >>/etc/odx/odx.yaml
+	systemctl reload odx || fail "reload"
+	iscsiadm -m session --rescan >/dev/null
+	wait_for has_disk 1 || fail "no second disk after the reload"
+	cp -p /etc/odx/odx.yaml /tmp/good
+	echo 'nonsense: true' >>/etc/odx/odx.yaml
+	systemctl reload odx && fail "a wrong configuration is applied"
+	active || fail "a wrong configuration ends the server"
+	cp -p /tmp/good /etc/odx/odx.yaml
+
+	step "a command that edits the configuration"
+	odx lun add "$IQN" third --lun 2 --size 64MiB || fail "odx lun add"
+	grep third /etc/odx/odx.yaml || fail "the file has not changed"
+	[ "$(stat -c '%U:%G %a' /etc/odx/odx.yaml)" = "odx:odx 640" ] || fail "$(stat -c '%U:%G %a' /etc/odx/odx.yaml)"
+
 	step "upgrade, with I/O"
 	: >/mnt/written
 	work() {
@@ -105,7 +121,7 @@ first_boot() {
 	wait $WORK || fail "a write failed"
 	dmesg | grep -iE 'conn error|session recovery|i/o error' && fail "the initiator has noticed the upgrade"
 	[ "$(wc -l </mnt/written)" = "$(cat /tmp/lines)" ] || fail "$(wc -l </mnt/written) lines, not $(cat /tmp/lines)"
-	grep secrets_host /etc/odx/odx.yaml || fail "the upgrade has replaced the configuration"
+	grep third /etc/odx/odx.yaml || fail "the upgrade has replaced the configuration"
 	wc -l </mnt/written >$STATE
 	umount /mnt && iscsiadm -m node -T "$IQN" --logout || fail "logout"
 	systemctl restart odx || fail "restart" # the unit, too, is of the new package

@@ -17,6 +17,7 @@ import (
 
 // TestRelease makes a release twice, in different directories: it is the same.
 func TestRelease(t *testing.T) {
+	t.Parallel()
 	root, err := kit.ModuleRoot()
 	harness.Must(t, err)
 	makeRelease := func(dir string) {
