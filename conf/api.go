@@ -58,12 +58,7 @@ func (c *checker) api(raw *fileAPI) API {
 	}
 	var a API
 	if text, ok := c.required("api.listen", raw.Listen, "an address, for example 127.0.0.1:3262"); ok {
-		host, port, err := net.SplitHostPort(text)
-		if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || host == "" {
-			c.add("api.listen", "invalid address %q; use an IP address or a host name, and a port, for example 127.0.0.1:3262", text)
-		} else {
-			a.Listen = net.JoinHostPort(host, strconv.FormatUint(n, 10))
-		}
+		a.Listen = c.listen("api.listen", text, "127.0.0.1:3262")
 	}
 	a.Secrets = c.apiSecrets(raw)
 	a.Certificate, a.PrivateKey = c.pem(raw.Certificate), c.pem(raw.PrivateKey)
@@ -71,6 +66,17 @@ func (c *checker) api(raw *fileAPI) API {
 		c.add("api", "certificate and private_key require each other; give both or neither")
 	}
 	return a
+}
+
+// listen returns an address to listen on in its normal form.
+func (c *checker) listen(key, text, example string) string {
+	host, port, err := net.SplitHostPort(text)
+	n, perr := strconv.ParseUint(port, 10, 16)
+	if err != nil || perr != nil || host == "" {
+		c.add(key, "invalid address %q; use an IP address or a host name, and a port, for example %s", text, example)
+		return ""
+	}
+	return net.JoinHostPort(host, strconv.FormatUint(n, 10))
 }
 
 // apiSecrets reads the secrets: the one without a name, which may be left out if there are

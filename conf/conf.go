@@ -52,6 +52,9 @@ type Config struct {
 	Audit  Audit
 	Log    Log
 
+	Metrics Metrics
+	Alerts  []Alert
+
 	lines map[string]int
 }
 
@@ -176,6 +179,8 @@ type Log struct {
 	Level string
 	// Format is text or json.
 	Format string
+	// SlowCommand is the duration from which on a command is logged, or NoSlowCommand.
+	SlowCommand time.Duration
 }
 
 // MaxLUN is the largest LUN of flat space addressing (SAM-5 4.7.7.3).

@@ -313,6 +313,8 @@ func others(f field, v reflect.Value) []string {
 		out = []string{"another secret"}
 	case "env":
 		out = []string{"OTHER"}
+	case "url":
+		out = []string{"http://other.example.com/"}
 	case "right":
 		out = []string{"anyone", "initiator", "group:backup"}
 	}

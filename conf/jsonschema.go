@@ -140,6 +140,8 @@ func together(t reflect.Type) object {
 		return object{"oneOf": present("volume", "file", "backing", "view")}
 	case reflect.TypeFor[fileView]():
 		return object{"oneOf": present("partition", "stripe", "mirror", "cache", "verify", "origin", "snapshot")}
+	case reflect.TypeFor[fileAlert]():
+		return object{"not": object{"anyOf": []any{object{"required": secret[:2]}, object{"required": secret[1:]}, object{"required": []string{secret[0], secret[2]}}}}}
 	case reflect.TypeFor[fileUser](), reflect.TypeFor[fileMutual](), reflect.TypeFor[fileAPISecret]():
 		return object{"oneOf": present(secret...)}
 	case reflect.TypeFor[fileAPI]():
@@ -193,6 +195,7 @@ var valuePatterns = map[string]string{
 	"right":    `^(anyone|initiator|group:.+)$`,
 	"chapname": `^[^\x00-\x1f\x7f]{1,255}$`,
 	"env":      variableName.String(),
+	"url":      `^https?://[^/].*$`,
 }
 
 const (
@@ -233,7 +236,7 @@ func valueSchema(is string) object {
 	}
 	o := object{"type": []string{"string", "number", "boolean"}, "pattern": valuePatterns[kind]}
 	switch kind {
-	case "portal", "address", "listen", "name", "network", "backing", "right": // never a number
+	case "portal", "address", "listen", "name", "network", "backing", "right", "url": // never a number
 		o["type"] = "string"
 	}
 	if kind == "name" || kind == "pattern" {

@@ -19,10 +19,15 @@ func (c *Config) file() *fileConfig {
 		QoS:       c.QoS.file(),
 		Tokens:    c.Tokens.file(),
 		API:       c.API.file(),
-		Log:       fileLog{textOf(c.Log.Level), textOf(c.Log.Format)},
+		Log:       c.Log.file(),
 	}
 	if c.Audit.File != "" {
 		f.Audit = fileAudit{textOf(c.Audit.File), sizeOf(c.Audit.MaxSize), numberOf(int64(c.Audit.Keep))}
+	}
+	f.Metrics.Listen = textOf(c.Metrics.Listen)
+	for _, a := range c.Alerts {
+		from := a.Secret.file()
+		f.Alerts = append(f.Alerts, fileAlert{textOf(a.Name), textOf(a.URL), from.inline, from.file, from.env})
 	}
 	for _, p := range c.Portals {
 		f.Portals = append(f.Portals, p.file())

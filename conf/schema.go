@@ -35,6 +35,9 @@ type (
 		API    fileAPI    `yaml:"api" part:"" class:"once"`
 		Audit  fileAudit  `yaml:"audit" part:"" class:"once"`
 		Log    fileLog    `yaml:"log" class:"once"`
+
+		Metrics fileMetrics `yaml:"metrics" part:"" class:"once"`
+		Alerts  []fileAlert `yaml:"alerts" list:"name" class:"once"`
 	}
 	// filePortal can also be a scalar, the address.
 	filePortal struct {
@@ -261,6 +264,18 @@ type (
 	fileLog struct {
 		Level  *string `yaml:"level" is:"enum debug info warn error" default:"info" class:"once"`
 		Format *string `yaml:"format" is:"enum text json" default:"text" class:"once"`
+
+		SlowCommand *string `yaml:"slow_command" is:"ping" default:"5s" class:"once"`
+	}
+	fileMetrics struct {
+		Listen *string `yaml:"listen" is:"listen" need:"" class:"once"`
+	}
+	fileAlert struct {
+		Name       *string `yaml:"name" is:"label" need:"" class:"once"`
+		URL        *string `yaml:"url" is:"url" need:"" class:"once"`
+		Secret     *string `yaml:"secret" is:"secret" class:"once"`
+		SecretFile *string `yaml:"secret_file" is:"path" class:"once"`
+		SecretEnv  *string `yaml:"secret_env" is:"env" class:"once"`
 	}
 )
 

@@ -26,9 +26,13 @@ func (c *checker) config(raw *fileConfig) *Config {
 	cfg.Tokens = c.tokens(&raw.Tokens)
 	cfg.API = c.api(&raw.API)
 	cfg.Audit = c.audit(&raw.Audit)
+	cfg.Metrics = c.metrics(&raw.Metrics, cfg.API)
+	cfg.Alerts = c.alerts(raw.Alerts)
 	cfg.Log = Log{
 		Level:  c.oneOf("log.level", raw.Log.Level, "info", "debug", "warn", "error"),
 		Format: c.oneOf("log.format", raw.Log.Format, "text", "json"),
+
+		SlowCommand: c.slowCommand(raw.Log.SlowCommand),
 	}
 	cfg.Views = c.views(raw.Views)
 	cfg.MemoryTotal = c.memory(raw.Memory, cfg)
