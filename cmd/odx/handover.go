@@ -122,7 +122,7 @@ func (r *running) handOver(ctx context.Context, h *handover, asked *signals) (*r
 	unended := context.WithoutCancel(ctx)
 	limited, cancel := context.WithTimeout(unended, queriesLimit)
 	defer cancel()
-	if err := r.queries.close(limited); err != nil {
+	if err := r.closeServers(limited); err != nil {
 		r.log.WithError(err).Warn("requests of the API ended for the handover")
 	}
 	r.endGuard()
@@ -176,6 +176,7 @@ func inherit(ctx context.Context, cfg *conf.Config, handed *target.Handed, ready
 
 // beSuccessor takes over from the process that has started this one, and serves until ctx ends.
 func beSuccessor(ctx context.Context, program string, stdout, stderr io.Writer) error {
+	forgetWatchdogPID()
 	before, plan, err := successor.Connect()
 	if err != nil {
 		return err

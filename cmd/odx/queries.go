@@ -38,11 +38,11 @@ type guarded struct {
 	server *api.Server
 }
 
-// newQueries returns the API of a service, which is not served yet.
-func newQueries(service *target.Service, log *logrus.Entry) *queries {
+// newQueries returns the API of a service, which is not served yet. It serves more, too.
+func newQueries(service *target.Service, more []api.Mounted, log *logrus.Entry) *queries {
 	return &queries{
 		service: service, log: log, memory: quota.New(service.Admin().Memory().Requests),
-		serving: api.Serving{Administrator: service.Admin(), Live: service, Audit: service.Audit(), Log: log},
+		serving: api.Serving{Administrator: service.Admin(), Live: service, Audit: service.Audit(), Handlers: more, Log: log},
 	}
 }
 

@@ -26,7 +26,9 @@ type running struct {
 	// program is what a handover starts; "" if that is not known.
 	program string
 
-	queries  *queries
+	queries    *queries
+	monitoring *monitoring
+
 	unguard  context.CancelFunc // ends guarding
 	guarding sync.WaitGroup
 }
@@ -49,14 +51,20 @@ func (r *running) untilEnd(ctx context.Context, asked *signals, stdout io.Writer
 	}
 }
 
-// open serves the API and says that the service is ready.
+// open serves the API and metrics, and says that the service is ready.
 func (r *running) open(stdout io.Writer) (err error) {
-	r.queries = newQueries(r.service, r.log)
+	r.monitoring = newMonitoring(r.service, r.log)
+	r.queries = newQueries(r.service, r.monitoring.mounted(), r.log)
 	r.service.Follow(r.queries.follow)
+	r.service.Follow(r.monitoring.follow)
 	r.service.Follow(r.followLog)
+	if err := r.monitoring.bind(r.held); err != nil {
+		return err
+	}
 	if err := r.queries.serve(r.held); err != nil {
 		return err
 	}
+	r.monitoring.begin()
 	if err := r.held.Close(); err != nil {
 		r.log.WithError(err).Warn("listening sockets of the server before this one that are not in the configuration: not closed")
 	}
@@ -76,13 +84,19 @@ func (r *running) endGuard() {
 	r.guarding.Wait()
 }
 
+// closeServers ends what others ask this process by; their requests may finish until ctx
+// ends.
+func (r *running) closeServers(ctx context.Context) error {
+	return errors.Join(r.queries.close(ctx), r.monitoring.close(ctx))
+}
+
 // stop closes everything within stopLimit.
 func (r *running) stop() error {
 	r.endGuard()
 	err := within(stopLimit, func() error {
 		drain, cancel := context.WithTimeout(context.Background(), drainLimit)
 		defer cancel()
-		return errors.Join(r.queries.close(drain), r.service.Stop(drain))
+		return errors.Join(r.closeServers(drain), r.service.Stop(drain))
 	})
 	if err == nil {
 		r.log.Info("stopped")

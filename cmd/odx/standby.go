@@ -33,6 +33,7 @@ func takeOver(ctx context.Context, cfg *conf.Config, o serveOptions, stdout io.W
 		log.WithError(err).Warn("cannot write to standard output")
 	}
 	notify(log, standbyReady)
+	defer reportWaiting(log)()
 	stop := answerReloads(cfg, o, log)
 	claim, held, err := standby.Wait(ctx, cfg.DataDir, log)
 	stop()
