@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// change says how a request is recorded in the audit log.
+// change is how a request is recorded in the audit log.
 type change struct {
-	// what is audit.Change.What; empty for a request that changes nothing.
+	// what is audit.Change.What.
 	what string
 	// summed: there are too many of these requests for a line each.
 	summed bool
@@ -22,7 +22,7 @@ func changes(what string) change { return change{what: what} }
 func writes(what string) change  { return change{what: what, summed: true} }
 
 var (
-	reconfigures = change{what: "live", live: true}
+	reconfigures = change{live: true}
 	looks        = change{}
 )
 
@@ -30,14 +30,14 @@ var (
 // audit file does not respond.
 const auditPatience = time.Second
 
-// subject says what the request is about to change. A request that fails before it has
-// tried nothing, and has no line.
+// subject sets what the request is about to change. A request that fails before this call
+// has changed nothing, and has no line.
 func (c *call) subject(what string) { c.changed.Subject = what }
 
 // record records what the request changed, or failed to change.
 func (s *Server) record(r *route, c *call, result any, err error) {
 	line := c.changed
-	if line.Subject == "" || r.change.what == "" {
+	if r.change == looks || line.Subject == "" {
 		return
 	}
 	line.What, line.Err = cmp.Or(line.What, r.change.what), err

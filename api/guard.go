@@ -93,8 +93,8 @@ func describe(c *tls.Config) string {
 	return fmt.Sprintf("serial %x until %s (SHA-256 %x)", leaf.SerialNumber, leaf.NotAfter.UTC().Format(time.RFC3339), sha256.Sum256(leaf.Raw))
 }
 
-// CheckTCP returns why the API cannot be served over TCP, as far as that is known without
-// listening; nil if the configuration does not ask for it.
+// CheckTCP returns why the API cannot be served over TCP, as far as that can be detected
+// without listening; nil if the configuration has no API over TCP.
 func CheckTCP(cfg *conf.Config) error {
 	if cfg.API.Listen == "" {
 		return nil
@@ -103,7 +103,7 @@ func CheckTCP(cfg *conf.Config) error {
 	return err
 }
 
-// Listen listens as the configuration says, with listen for the socket, and returns
+// Listen listens at the address of the configuration, with listen for the socket, and returns
 // warnings for the log. Connections have TLS while the guard has a certificate. Errors are
 // conf.Problems.
 func (g *Guard) Listen(cfg *conf.Config, listen func(network, address string) (net.Listener, error)) (l net.Listener, warnings []string, err error) {
@@ -177,7 +177,7 @@ func readKey(s conf.APISecret, others []key) (k key, warning string, err error) 
 	}
 	sum := sha256.Sum256(secret)
 	if i := slices.IndexFunc(others, func(o key) bool { return o.sum == sum }); i >= 0 {
-		return k, "", fmt.Errorf("the secret is that of %s, too; give each its own, which says who a request is from", others[i].name)
+		return k, "", fmt.Errorf("the secret is that of %s, too; give each its own, so that a request has one name", others[i].name)
 	}
 	return key{s.Name, roleOf(s.Role), sum, changeKey(s)}, warning, nil
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -13,14 +14,14 @@ import (
 	"odx/audit"
 )
 
-// peer is the address of a client of the Unix socket: the process that has connected, as
-// the kernel has it (SO_PEERCRED). It is the RemoteAddr of the connection, which wrappers
+// peer is the address of a client of the Unix socket: the process that has connected, by
+// the kernel (SO_PEERCRED). It is the RemoteAddr of the connection, which wrappers
 // of a connection pass on.
 type peer struct {
 	uid  uint32
 	pid  int32
 	name string // of the user, if it has one
-	// known: the kernel has said so.
+	// known: the kernel has returned it.
 	known bool
 }
 
@@ -32,7 +33,7 @@ func (p peer) String() string {
 	return "uid " + strconv.FormatUint(uint64(p.uid), 10) + ", pid " + strconv.Itoa(int(p.pid))
 }
 
-// peerListener accepts connections that know their peer.
+// peerListener accepts connections whose remote address is their peer.
 type peerListener struct{ net.Listener }
 
 // Accept implements net.Listener.
@@ -53,7 +54,7 @@ type peerConn struct {
 // RemoteAddr implements net.Conn.
 func (c peerConn) RemoteAddr() net.Addr { return c.peer }
 
-// peerOf returns the process at the other end; an unknown one if the kernel does not say.
+// peerOf returns the process at the other end; an unknown one if the kernel returns none.
 func peerOf(c net.Conn) (p peer) {
 	u, ok := c.(*net.UnixConn)
 	if !ok {
@@ -71,6 +72,9 @@ func peerOf(c net.Conn) (p peer) {
 	})
 	return p
 }
+
+// unknownUID is no user: POSIX has -1 for that.
+const unknownUID = math.MaxUint32
 
 type peerKey struct{}
 
@@ -91,6 +95,9 @@ func newSocketGate() socketGate { return socketGate{uint32(os.Geteuid())} }
 
 func (g socketGate) admit(r *http.Request) (caller, error) {
 	p, _ := r.Context().Value(peerKey{}).(peer)
+	if !p.known {
+		p.uid, p.name = unknownUID, "unknown"
+	}
 	c := caller{actor: audit.Process(p.uid, p.pid, p.name)}
 	if p.known && (p.uid == 0 || p.uid == g.uid) {
 		c.role = administers

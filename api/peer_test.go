@@ -22,10 +22,10 @@ func TestSocketGate(t *testing.T) {
 		role role
 		want string
 	}{
-		"root":                 {peer{0, 7, "root", true}, administers, "uid 0 (root), pid 7"},
-		"the server's user":    {peer{1000, 7, "odx", true}, administers, "uid 1000 (odx), pid 7"},
-		"another user":         {peer{1001, 7, "", true}, reads, "uid 1001, pid 7"},
-		"not said by a kernel": {peer{}, reads, "uid 0, pid 0"},
+		"root":              {peer{0, 7, "root", true}, administers, "uid 0 (root), pid 7"},
+		"the server's user": {peer{1000, 7, "odx", true}, administers, "uid 1000 (odx), pid 7"},
+		"another user":      {peer{1001, 7, "", true}, reads, "uid 1001, pid 7"},
+		"unknown":           {peer{}, reads, "uid 4294967295 (unknown), pid 0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := httptest.NewRequest("GET", "/v1/status", nil)
@@ -50,7 +50,7 @@ func (a admitted) admit(r *http.Request) (caller, error) {
 	return c, err
 }
 
-// TestServer_Peer: the kernel says who is at the other end of the socket.
+// TestServer_Peer: the actor is the process at the other end of the socket.
 func TestServer_Peer(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)

@@ -19,7 +19,7 @@ var errForbidden = errors.New("forbidden")
 type role int
 
 const (
-	// reads: look at everything but secrets and the contents of disks.
+	// reads: read everything but secrets and the contents of disks.
 	reads role = iota
 	// operates: create and copy, read and write data, end sessions.
 	operates
@@ -27,7 +27,7 @@ const (
 	administers
 )
 
-// roleOf returns the role of a secret; the least for one that is not known.
+// roleOf returns the role of a secret; the least for an unknown one.
 func roleOf(r conf.Role) role {
 	switch r {
 	case conf.RoleAdminister:

@@ -60,7 +60,7 @@ type Serving struct {
 
 // Mounted is a handler that is not of /v1, such as that of metrics. It is called within the
 // bounds of connections and of the time for headers, but not within those of memory, and its
-// answer may take as long as it wants: Shutdown waits for it until its context ends, and
+// answer may take any time: Shutdown waits for it until its context ends, and
 // then cancels it.
 type Mounted struct {
 	// Pattern is one of http.ServeMux.
@@ -70,7 +70,7 @@ type Mounted struct {
 	Handler http.Handler
 }
 
-// NewServer returns a server for the Unix socket: its clients are known by their users.
+// NewServer returns a server for the Unix socket: its clients are identified by their users.
 func NewServer(s Serving) *Server { return newServer(s, newSocketGate()) }
 
 // NewGuardedServer returns a server for listeners on a network: each request has to have

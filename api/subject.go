@@ -12,7 +12,7 @@ import (
 )
 
 // The methods of this file name what a request is about to change, for the audit log, and
-// look at it before. What another request changes in between is in its own line.
+// describe it as it was before. A change by another request in between has its own line.
 
 // objectOf returns the words for a volume, or with admin.FilePrefix a file.
 func objectOf(name string) string {

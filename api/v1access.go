@@ -9,9 +9,6 @@ import (
 	"odx/conf"
 )
 
-// errInvalid is the error of parameters that do not fit together.
-var errInvalid = blockdev.ErrInvalid
-
 func accessV1(a conf.Access) v1.Access {
 	return v1.Access{
 		Initiators: textsOf(a.Initiators), Addresses: each(netip.Prefix.String)(a.Addresses), LUNs: each(mappedLUNV1)(a.LUNs),
@@ -25,7 +22,7 @@ func accessOf(a v1.Access) (conf.Access, error) {
 	for _, text := range a.Addresses {
 		p, err := prefixOf(text)
 		if err != nil {
-			return conf.Access{}, fmt.Errorf("%w: addresses: %q is neither an address nor a network, such as 192.0.2.0/24", errInvalid, text)
+			return conf.Access{}, fmt.Errorf("%w: addresses: %q is neither an address nor a network, such as 192.0.2.0/24", blockdev.ErrInvalid, text)
 		}
 		out.Addresses = append(out.Addresses, p)
 	}

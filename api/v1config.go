@@ -8,6 +8,7 @@ import (
 
 	"odx/admin"
 	v1 "odx/api/v1"
+	"odx/blockdev"
 	"odx/conf"
 )
 
@@ -28,8 +29,8 @@ func ConfigChangeV1(c conf.Change) v1.ConfigChange {
 	return out
 }
 
-// configChangeOf is the inverse of ConfigChangeV1. What another version says of a class
-// that is not known here needs care, as a restart does.
+// configChangeOf is the inverse of ConfigChangeV1. An unknown class, of another version, is
+// taken for the one that needs most care.
 func configChangeOf(c v1.ConfigChange) conf.Change {
 	out := conf.Change{Key: c.Key, Before: c.Before, After: c.After, Why: c.Why, Class: conf.NeedsRestart}
 	for _, known := range classes {
@@ -161,7 +162,7 @@ func secretOf(s v1.SecretSource) (secret *conf.Secret, err error) {
 			continue
 		}
 		if secret != nil {
-			return nil, fmt.Errorf("%w: more than one of secret, secret_file and secret_env", errInvalid)
+			return nil, fmt.Errorf("%w: more than one of secret, secret_file and secret_env", blockdev.ErrInvalid)
 		}
 		secret = new(given.of(given.text))
 	}

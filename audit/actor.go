@@ -24,7 +24,7 @@ const (
 
 // Actor is who changes something. The zero Actor is the server.
 type Actor struct {
-	// Kind says what Name is; empty is Server.
+	// Kind is what Name is the name of; empty is Server.
 	Kind Kind
 	// Name is that of the signal, of the user if it has one, of the secret, or of the
 	// initiator.
@@ -36,7 +36,7 @@ type Actor struct {
 	Address string
 }
 
-// Signal is the actor of a change that a signal asks for, such as "SIGHUP".
+// Signal is the actor of a change that a signal such as "SIGHUP" causes.
 func Signal(name string) Actor { return Actor{Kind: Signalled, Name: name} }
 
 // Process is a process of this machine; user is the name of its user, if it has one.

@@ -26,7 +26,7 @@ func (f *file) use(o Options) {
 	f.options, f.torn = o, false
 }
 
-// close closes the file. Whether that fails says nothing about lines: they were written.
+// close closes the file. Its error is dropped: all lines were written before.
 func (f *file) close() {
 	if f.writer != nil {
 		_ = f.writer.Close()

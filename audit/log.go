@@ -21,7 +21,7 @@ var errBehind = errors.New("the file is slower than the changes")
 
 // Change is one change.
 type Change struct {
-	// What says in a few words what is done, such as "volume create".
+	// What is the operation in a few words, such as "volume create".
 	What string
 	// Subject is what changes, such as "volume src", or the key of a configuration.
 	Subject string
@@ -32,7 +32,7 @@ type Change struct {
 	Err error
 }
 
-// Options say where lines go in addition to the log.
+// Options are where lines go in addition to the log.
 type Options struct {
 	// File is the path of the file; empty for none.
 	File string
@@ -43,7 +43,7 @@ type Options struct {
 	Keep int
 }
 
-// Status says whether the file has every line.
+// Status is whether the file has every line.
 type Status struct {
 	// File is that of the options.
 	File string

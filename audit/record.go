@@ -110,7 +110,7 @@ func textOf(state json.RawMessage) string {
 	return string(state)
 }
 
-// bounded cuts a text that is too long, and says how long it was.
+// bounded cuts a text that is too long, and appends its length.
 func bounded(text string) string {
 	if len(text) <= maxValue {
 		return text

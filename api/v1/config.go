@@ -3,7 +3,7 @@ package v1
 // ConfigChange is a difference of two configurations. Key is its path, with the names of
 // the entries of lists, for example "targets[iqn.2026-11.example:disks].luns[7].size";
 // Before and After are texts, empty where there is none, and a secret is masked.
-// TakesEffect is at_once, new_logins or restart; Why says why a restart is needed.
+// TakesEffect is at_once, new_logins or restart; Why is why a restart is needed.
 type ConfigChange struct {
 	Key         string `json:"key"`
 	Before      string `json:"before,omitempty"`

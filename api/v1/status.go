@@ -86,7 +86,7 @@ type Condition struct {
 	Summary  string `json:"summary"`
 }
 
-// Vitals are what the health of a server is judged by, beside what it serves. UsedBytes of
+// Vitals are what the health of a server is judged by, in addition to what it serves. UsedBytes of
 // the capacity are not free, whatever takes them; at WarnBytes initiators are warned.
 type Vitals struct {
 	StoreFailure      string   `json:"store_failure,omitempty"`
