@@ -3,6 +3,7 @@ package scsi
 import (
 	"context"
 	"fmt"
+	"maps"
 	"testing"
 
 	"odx/backstore"
@@ -119,4 +120,34 @@ func alternating(length int) []byte {
 		clear(p[at:][:blockdev.BlockLength])
 	}
 	return p
+}
+
+// BenchmarkTarget_Reconfigure adds a LUN to a target with 16, and removes it, while 1,000
+// nexuses are attached.
+func BenchmarkTarget_Reconfigure(b *testing.B) {
+	const nexuses, luns = 1000, 16
+	f := newFixture(b)
+	units := map[uint16]*LogicalUnit{0: f.lu}
+	for lun := uint16(1); lun <= luns; lun++ {
+		lu, err := NewLogicalUnit(LUConfig{Volume: newMemVolume(4096), ID: [16]byte{byte(lun)}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		units[lun] = lu
+	}
+	with, without := units, maps.Clone(units)
+	delete(without, luns)
+	for i := range nexuses {
+		f.target.Attach(NexusID{InitiatorName: fmt.Sprintf("iqn.%d", i)})
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		c := Configuration{Units: with}
+		if i%2 == 1 {
+			c.Units = without
+		}
+		if _, err := f.target.Reconfigure(c); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

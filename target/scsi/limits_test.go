@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -359,5 +360,59 @@ func TestLimits_Allocations(t *testing.T) {
 	})
 	if allocs >= 1 {
 		t.Errorf("%.1f allocations for one command", allocs)
+	}
+}
+
+// Tasks of all attributes are held back, aborted and run concurrently, while limits change:
+// each ends, and none is woken once it has left.
+func TestLimits_Concurrent(t *testing.T) {
+	f := newFixture(t)
+	end := make(chan struct{})
+	var changing, running sync.WaitGroup
+	changing.Go(func() {
+		for i := int64(0); ; i++ {
+			select {
+			case <-end:
+				f.target.LiftLimits()
+				return
+			default:
+			}
+			f.lu.SetLimits(qos.Limits{Operations: 20_000 * (i % 3)}, func(string) qos.Limits { return qos.Limits{Bytes: 10_000_000 * (i % 2)} })
+		}
+	})
+	for i := range 6 {
+		n := f.target.Attach(NexusID{InitiatorName: "iqn.concurrent", ISID: [6]byte{byte(i)}})
+		f.takeAttentions(n)
+		running.Go(func() {
+			task := NewTask(&f.pool)
+			for k := range 400 {
+				f.prepare(task, n, []int{attributeSimple, attributeSimple, attributeOrdered, AttributeHeadOfQueue}[(i+k)%4], readBlock)
+				woken := make(chan struct{})
+				left := new(atomic.Bool)
+				waits := !task.Enabled() && !task.WhenEnabled(func() {
+					if left.Load() {
+						t.Error("a task that has left is woken")
+					}
+					close(woken)
+				})
+				if waits && k%3 == 0 {
+					task.Leave()
+					left.Store(true)
+					task.Release()
+					continue
+				}
+				if waits {
+					<-woken
+				}
+				f.target.Execute(context.Background(), task)
+				task.Release()
+			}
+		})
+	}
+	running.Wait()
+	close(end)
+	changing.Wait()
+	if f.lu.tasks.state.Load() != 0 || f.lu.limiter.Waiting() != 0 {
+		t.Errorf("task set %d, %d wait", f.lu.tasks.state.Load(), f.lu.limiter.Waiting())
 	}
 }

@@ -302,11 +302,16 @@ func (t *Task) Leave() {
 	if place == placeNone {
 		return
 	}
+	t.itl.tasks.Add(-1)
+	t.LU.tasks.leave(t, place)
+	// Afterwards: until then another task that leaves could take this one to its limits.
 	if t.gated {
 		t.wait.Cancel()
 	}
-	t.itl.tasks.Add(-1)
-	s := &t.LU.tasks
+}
+
+// leave removes a task.
+func (s *taskSet) leave(t *Task, place taskPlace) {
 	if place == placeCounted {
 		if state := s.state.Add(-1); state&modes != 0 && state&^modes == 0 { // the last counted one
 			s.mu.Lock()
