@@ -46,11 +46,27 @@ func (s *Store) RenameVolume(ctx context.Context, old, name string) (Volume, err
 	if err := errors.Join(s.checkNoLUN(volumeMedium(old)), s.checkServed(old)); err != nil {
 		return Volume{}, err
 	}
+	if err := s.checkNoRule(old); err != nil {
+		return Volume{}, err
+	}
 	if err := s.store.RenameVolume(ctx, old, name); err != nil {
 		return Volume{}, err
 	}
 	s.log.WithField("volume", name).WithField("before", old).Info("volume renamed")
 	return s.describe(v), nil
+}
+
+// checkNoRule returns ErrInUse for a volume that a copy rule names: the rule would not
+// concern it any more.
+func (s *Store) checkNoRule(name string) error {
+	for _, cfg := range s.using.configurations() {
+		for i, r := range cfg.CopyRules {
+			if slices.Contains(r.From, name) || slices.Contains(r.To, name) {
+				return fmt.Errorf("volume %s: %w by copy.rules[%d]; change the rule first", name, ErrInUse, i)
+			}
+		}
+	}
+	return nil
 }
 
 // RevertVolume gives a volume the content and size of a snapshot. The volume keeps its

@@ -32,6 +32,7 @@ var kinds = []struct {
 	{"forbidden", http.StatusForbidden, errForbidden},
 	{"too_large", http.StatusRequestEntityTooLarge, errTooLarge},
 	{"not_live", http.StatusConflict, errNotLive},
+	{"rescue", http.StatusConflict, admin.ErrRescue},
 	{"configuration_read_only", http.StatusConflict, conf.ErrReadOnly},
 	{"configuration_changed", http.StatusConflict, conf.ErrChanged},
 	{"changing", http.StatusServiceUnavailable, admin.ErrChanging},

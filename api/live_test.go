@@ -238,6 +238,7 @@ func TestLive_Errors(t *testing.T) {
 			want  error
 		}{
 			"read-only":      {func() error { _, err := l.Reload(ctx); return err }, conf.ErrReadOnly, conf.ErrReadOnly},
+			"rescue":         {func() error { _, err := l.Reload(ctx); return err }, admin.ErrRescue, admin.ErrRescue},
 			"handing over":   {func() error { _, err := l.Reload(ctx); return err }, admin.ErrChanging, admin.ErrChanging},
 			"changed before": {func() error { _, err := l.PutConfig(ctx, m.text, admin.Digest([]byte("another"))); return err }, nil, conf.ErrChanged},
 			"changed during": {func() error { _, err := l.PutConfig(ctx, m.text, ""); return err }, conf.ErrChanged, conf.ErrChanged},

@@ -35,8 +35,9 @@ type cleaner struct {
 
 	// mu is held while a segment is cleaned: two at work on one would both copy what
 	// only one of them moves. Outermost, like Store.auditMu.
-	mu     sync.Mutex
-	budget *rate.Limiter
+	mu         sync.Mutex
+	budget     *rate.Limiter
+	background *background
 
 	// What cleaning has done since the store was opened: bytes moved, segments cleaned,
 	// attempts that failed.
@@ -155,6 +156,11 @@ func (m *mover) add(ctx context.Context, x *moving) error {
 func (m *mover) move(ctx context.Context) error {
 	if len(m.batch) == 0 {
 		return nil
+	}
+	if m.limiter.Limit() != rate.Inf {
+		if err := m.c.background.wait(ctx, m.bytes); err != nil {
+			return err
+		}
 	}
 	if err := waitBudget(ctx, m.limiter, m.bytes); err != nil {
 		return err

@@ -34,7 +34,8 @@ func newStore(o Options) *Store {
 	s.cleaner = cleaner{
 		parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, space: &s.space, writer: &s.writer, opMu: &s.opMu,
 		checkpoint: s.Checkpoint, distrust: s.reader.distrust,
-		budget: rate.NewLimiter(rate.Limit(o.CleanBytesPerSecond), int(max(o.CleanBytesPerSecond, cleanBatch))),
+		budget:     rate.NewLimiter(rate.Limit(o.CleanBytesPerSecond), int(max(o.CleanBytesPerSecond, cleanBatch))),
+		background: &s.background,
 	}
 	return s
 }

@@ -118,7 +118,12 @@ func (c *scrubber) run(ctx context.Context) error {
 func (c *scrubber) metadata(ctx context.Context) error {
 	before := c.store.parts.kv.Stats().MendedBytes
 	budget := rate.NewLimiter(c.budget.Limit(), c.budget.Burst()) // nothing else is read at the same time
-	err := c.store.parts.kv.Scrub(ctx, func(ctx context.Context, bytes int) error { return waitBudget(ctx, budget, bytes) })
+	err := c.store.parts.kv.Scrub(ctx, func(ctx context.Context, bytes int) error {
+		if err := c.store.background.wait(ctx, bytes); err != nil {
+			return err
+		}
+		return waitBudget(ctx, budget, bytes)
+	})
 	c.result.MendedBytes = c.store.parts.kv.Stats().MendedBytes - before
 	if metadataDamage(err) {
 		c.store.damage.Note("metadata", err)
@@ -151,6 +156,9 @@ func (c *scrubber) verify(ctx context.Context, found []placed) error {
 	bytes := 0
 	for i := range found {
 		bytes += found[i].bytes()
+	}
+	if err := c.store.background.wait(ctx, bytes); err != nil {
+		return err
 	}
 	if err := waitBudget(ctx, c.budget, bytes); err != nil {
 		return err

@@ -66,6 +66,7 @@ type Store struct {
 	copies      copyBuffers
 	scrubs      *scrubplan.Plan
 	scrubRate   atomic.Int64 // bytes per second of scheduled scrubs
+	background  background
 
 	storeDuplicates atomic.Bool // see Options
 

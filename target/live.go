@@ -35,9 +35,10 @@ func (s *Service) auditOf(l *conf.LUN) func(scsi.Event) {
 	}
 }
 
-// limit sets the limits of initiators and LUNs.
+// limit sets the limits of initiators, of LUNs and of background work.
 func (s *Service) limit(st *state) {
 	cfg := st.cfg
+	s.background.Set(limitsOf(cfg.QoS.Background))
 	s.initiators.Set(func(initiator string) qos.Limits { return limitsOf(cfg.QoS.OfInitiator(initiator)) })
 	places := map[*unit][]place{}
 	rates := map[*unit]conf.Rate{}

@@ -14,6 +14,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"odx/admin"
+	"odx/audit"
+	"odx/backstore"
+	"odx/blockdev"
 	"odx/conf"
 	client "odx/initiator"
 	"odx/internal/kit/logs"
@@ -603,5 +606,144 @@ func TestService_Reload_Sessions(t *testing.T) {
 	t.Logf("median %v, longest %v; locks: median %v, longest %v", took[rounds], took[2*rounds-1], locked[rounds], locked[2*rounds-1])
 	if took[rounds] > time.Second || locked[rounds] > time.Millisecond {
 		t.Errorf("a reload takes %v, and holds a lock for %v", took[rounds], locked[rounds])
+	}
+}
+
+// TestService_Reload_Limits: a limit applies to a LUN in use, and goes again.
+func TestService_Reload_Limits(t *testing.T) {
+	s := serveFile(t, one())
+	d := login(t, s.Service, 0)
+	reads := func() time.Duration {
+		begin := time.Now()
+		for range 20 {
+			must.Succeed(t, d.ReadAt(t.Context(), make([]byte, 512), 0))
+		}
+		return time.Since(begin)
+	}
+	for _, text := range []string{
+		strings.Replace(one(), "size: 64MiB", "size: 64MiB, qos: {iops: 50, iops_burst: 1}", 1),
+		one() + "qos: {initiators: [{initiators: [\"iqn.2026-11.example:*\"], iops: 50, iops_burst: 1}]}\n",
+		one() + "qos: {luns: [{target: \"iqn.2026-11.example.odx:disks\", lun: 0, initiators: [\"*\"], iops: 50, iops_burst: 1}]}\n",
+	} {
+		s.reload(text)
+		if took := reads(); took < 300*time.Millisecond {
+			t.Errorf("20 reads took %v at 50 a second:\n%s", took, text)
+		}
+		s.reload(one())
+		if took := reads(); took > 300*time.Millisecond {
+			t.Errorf("20 reads took %v without a limit", took)
+		}
+	}
+	stats, err := s.LUNStats(t.Context())
+	must.Succeed(t, err)
+	if len(stats) != 1 || stats[0].Total.Read.Commands < 120 || stats[0].Total.Read.Bytes < 120*512 || len(stats[0].Initiators) != 1 {
+		t.Errorf("counters %+v", stats)
+	}
+	sessions, err := s.Sessions(t.Context())
+	must.Succeed(t, err)
+	if len(sessions) != 1 || sessions[0].Portal != s.Portals()[0] || sessions[0].Negotiated["MaxBurstLength"] == "" || sessions[0].Total.Commands == 0 {
+		t.Errorf("sessions %+v", sessions)
+	}
+	if err := s.EndSession(t.Context(), sessions[0].TSIH+1); !errors.Is(err, admin.ErrNoSession) {
+		t.Errorf("end of a session that is not there: %v", err)
+	}
+	must.Succeed(t, s.EndSession(t.Context(), sessions[0].TSIH))
+	waitFor(t, "the session ends", func() bool { return len(s.server.Sessions()) == 0 })
+}
+
+// TestService_Reload_Audit: each key that a reload changes is a line of the audit file, with who
+// asked for it, and so are changes by initiators. A secret is in none.
+func TestService_Reload_Audit(t *testing.T) {
+	withFile := "audit: {file: audit.log}\n"
+	s := serveFile(t, one()+withFile)
+	actor := audit.With(t.Context(), audit.Signal("SIGHUP"))
+	s.write(one("{lun: 7, volume: new, size: 1MiB}") +
+		"    authentication: {required: false, users: [{name: u, secret: \"a-secret-of-u\", initiators: [\"iqn.2026-11.example:u\"]}]}\n" + withFile)
+	_, err := s.Reload(actor)
+	must.Succeed(t, err)
+	s.write("data_dir: [")
+	if _, err := s.Reload(actor); err == nil {
+		t.Error("a file with a mistake is applied")
+	}
+	c := session(t, s.Service, "iqn.2026-11.example:host")
+	defer c.Close()
+	// PERSISTENT RESERVE OUT: REGISTER, then CLEAR.
+	parameters := make([]byte, 24)
+	copy(parameters[8:], "registrd")
+	must.Succeed(t, run(t, c, []byte{0x5F, 0, 0, 0, 0, 0, 0, 0, 24, 0}, parameters))
+	copy(parameters, "registrd")
+	must.Succeed(t, run(t, c, []byte{0x5F, 3, 0, 0, 0, 0, 0, 0, 24, 0}, parameters)) // CLEAR
+	s.audit.Sync(t.Context())
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(s.file), "audit.log"))
+	must.Succeed(t, err)
+	for _, want := range []string{
+		`targets[iqn.2026-11.example.odx:disks].luns[7]`, "SIGHUP", "odx:disks].authentication", `"what":"reload"`, `"error":`,
+		"iqn.2026-11.example:host", "volume src",
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("nothing of %s in\n%s", want, text)
+		}
+	}
+	if strings.Contains(string(text), "a-secret-of-u") {
+		t.Errorf("a secret in\n%s", text)
+	}
+}
+
+// TestService_Revert: a LUN that an initiator is logged in to is reverted by force alone; the
+// initiator learns that the medium and its capacity are others.
+func TestService_Revert(t *testing.T) {
+	s := serveFile(t, head+"targets:\n  - name: iqn.2026-11.example.odx:disks\n    luns: [{lun: 0, volume: src}]\n"+
+		"  - {name: iqn.2026-11.example.odx:other, luns: [{lun: 0, volume: other, size: 1MiB}]}\n")
+	ctx := t.Context()
+	must.Succeed(t, createVolume(s, "src", 1<<20))
+	_, err := s.Reload(ctx)
+	must.Succeed(t, err)
+	d := login(t, s.Service, 0)
+	must.Succeed(t, d.WriteAt(ctx, random(1, 4096), 0))
+	_, err = s.admin.SnapshotVolume(ctx, "src", "before")
+	must.Succeed(t, err)
+	must.Succeed(t, d.WriteAt(ctx, random(2, 4096), 0))
+	_, err = s.admin.ResizeVolume(ctx, "src", 2<<20)
+	must.Succeed(t, err)
+	c := session(t, s.Service, "iqn.2026-11.example:other")
+	defer c.Close()
+	if _, err := s.admin.RevertVolume(ctx, admin.RevertRequest{Snapshot: "before"}); !errors.Is(err, admin.ErrLoggedIn) {
+		t.Errorf("with initiators logged in: %v", err)
+	}
+	v, err := s.admin.RevertVolume(ctx, admin.RevertRequest{Snapshot: "before", Force: true})
+	if err != nil || v.SizeBytes != 1<<20 || v.Name != "src" {
+		t.Errorf("reverted %+v, %v", v, err)
+	}
+	if got := attentions(t, c); !slices.Contains(got, 0x2A09) || !slices.Contains(got, 0x2800) {
+		t.Errorf("unit attentions %04x", got)
+	}
+	if got := read(t, login(t, s.Service, 0), 0, 4096); string(got) != string(random(1, 4096)) {
+		t.Error("the LUN has other data than the snapshot")
+	}
+	for name, c := range map[string]struct {
+		request admin.RevertRequest
+		want    error
+	}{
+		"no such snapshot":    {admin.RevertRequest{Snapshot: "none", Force: true}, backstore.ErrNotFound},
+		"to itself":           {admin.RevertRequest{Snapshot: "src", Volume: "src", Force: true}, blockdev.ErrInvalid},
+		"of nothing":          {admin.RevertRequest{Snapshot: "src", Force: true}, blockdev.ErrInvalid},
+		"below its size":      {admin.RevertRequest{Snapshot: "small", Volume: "other", Force: true}, blockdev.ErrInvalid},
+		"a snapshot reverted": {admin.RevertRequest{Snapshot: "src", Volume: "before", Force: true}, backstore.ErrReadOnly},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "below its size" {
+				must.Succeed(t, createVolume(s, "small", 4096))
+			}
+			if _, err := s.admin.RevertVolume(ctx, c.request); !errors.Is(err, c.want) {
+				t.Errorf("%v, want %v", err, c.want)
+			}
+		})
+	}
+	// Names are those of the configuration.
+	if _, err := s.admin.RenameVolume(ctx, "src", "another"); !errors.Is(err, admin.ErrInUse) {
+		t.Errorf("rename of a LUN: %v", err)
+	}
+	if v, err := s.admin.RenameVolume(ctx, "before", "yesterday"); err != nil || v.Name != "yesterday" {
+		t.Errorf("renamed %+v, %v", v, err)
 	}
 }

@@ -50,6 +50,7 @@ type Service struct {
 	// all LUNs.
 	challenges *chap.Challenges
 	initiators *qos.Initiators
+	background qos.Limiter // of cleaning and scrubs
 	audit      *audit.Log
 
 	changes changes
@@ -117,12 +118,20 @@ func Check(cfg *conf.Config, log *logrus.Entry) error {
 // CheckStandby returns why a configuration cannot be that of a standby, or why its store
 // could not be opened.
 func CheckStandby(cfg *conf.Config, log *logrus.Entry) error {
+	if err := checkWriteThrough(cfg); err != nil {
+		return err
+	}
+	return Check(cfg, log)
+}
+
+// checkWriteThrough returns an error for a cache that a standby could not go on with.
+func checkWriteThrough(cfg *conf.Config) error {
 	for i := range cfg.Views {
 		if v := &cfg.Views[i]; v.Kind == conf.ViewCache && v.WriteBack {
 			return cfg.Problem(v.Key+".cache.mode", "view %s: a write-back cache is lost with the process, so that a standby would serve older data to hosts that go on; make it write-through", v.Name)
 		}
 	}
-	return Check(cfg, log)
+	return nil
 }
 
 // Rescue is Start for a damaged store, which it does not change: it serves what can be
@@ -269,6 +278,9 @@ func (s *Service) makeMedia(ctx context.Context, st *state) error {
 	}
 	s.storeDuplicates(st, nil)
 	s.limit(st)
+	s.store.SetBackground(func(ctx context.Context, operations, bytes int64) error {
+		return s.background.Wait(ctx, qos.Cost{Operations: operations, Bytes: bytes})
+	})
 	if err := numbers.save(ctx, s.store); err != nil {
 		return err
 	}

@@ -60,6 +60,11 @@ func (t *transition) prepare(ctx context.Context, cfg *conf.Config) error {
 	if t.memory, err = s.admin.DivideAgain(cfg); err != nil {
 		return err
 	}
+	if s.standbys.Attached() > 0 {
+		if err := checkWriteThrough(cfg); err != nil {
+			return err
+		}
+	}
 	if t.portals, err = s.portals.prepare(ctx, cfg); err != nil {
 		return err
 	}

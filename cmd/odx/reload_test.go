@@ -1,6 +1,8 @@
 package main
 
 import (
+	"flag"
+	"fmt"
 	"net"
 	"os"
 	"regexp"
@@ -120,6 +122,12 @@ func TestServe_ReloadStandby(t *testing.T) {
 		conn.Close()
 		t.Error("a portal that has left is still open")
 	}
+	// A cache that the standby could not go on with is refused.
+	cached := strings.Replace(one, "log:", "      - {lun: 3, view: cached}\nviews:\n  - {name: cached, cache: {of: below, mode: write-back}, size: 1MiB}\nlog:", 1)
+	must.Succeed(t, os.WriteFile(path, []byte(cached), 0o644))
+	must.Succeed(t, s.cmd.Process.Signal(syscall.SIGHUP))
+	awaitOutput(t, s.stderr, "a write-back cache is lost with the process")
+	must.Succeed(t, os.WriteFile(path, []byte(one), 0o644))
 	// A standby answers a reload; it applies the file when it takes over.
 	must.Succeed(t, waiting.cmd.Process.Signal(syscall.SIGHUP))
 	awaitOutput(t, waiting.stderr, "this standby uses it when it takes over")
@@ -127,5 +135,41 @@ func TestServe_ReloadStandby(t *testing.T) {
 	waiting.awaitReady(t, s.portal)
 	if out, _, _ := output(t, "status", "--config", path); !strings.Contains(out, "third") {
 		t.Errorf("the standby does not have the LUN that was reloaded:\n%s", out)
+	}
+}
+
+// kills is how often TestServe_ReloadKilled kills the server.
+var kills = flag.Int("reload.kills", 6, "how often TestServe_ReloadKilled kills the server in a reload")
+
+// TestServe_ReloadKilled: a server that is killed at any time of a reload starts again, with
+// what the file says and nothing else: no volume of a reload that was not over is left under a
+// hidden name.
+func TestServe_ReloadKilled(t *testing.T) {
+	path := writeConfig(t, config)
+	for n := range *kills {
+		s := startServer(t, odx("serve", "--config", path))
+		lun := fmt.Sprintf("      - {lun: %d, volume: killed%d, size: 1MiB}\nlog:", 2+n, n)
+		next := strings.Replace(config, "log:", lun, 1)
+		must.Succeed(t, os.WriteFile(path, []byte(next), 0o644))
+		must.Succeed(t, s.cmd.Process.Signal(syscall.SIGHUP))
+		<-time.After(time.Duration(n%10) * 2 * time.Millisecond) // when the signal comes is what varies
+		must.Succeed(t, s.cmd.Process.Kill())
+		s.cmd.Wait()
+		// The file is the next one, so that is what the next start has.
+		again := startServer(t, odx("serve", "--config", path))
+		out, complaint, status := output(t, "volume", "list", "--json", "--config", path)
+		if status != 0 || !strings.Contains(out, fmt.Sprintf(`"killed%d"`, n)) {
+			t.Errorf("kill %d: status %d: %s%s", n, status, out, complaint)
+		}
+		out, _, _ = output(t, "status", "--config", path)
+		if !strings.Contains(out, fmt.Sprintf("killed%d", n)) || strings.Contains(out, "NOT SERVED") {
+			t.Errorf("kill %d: %s", n, out)
+		}
+		again.stop(t)
+		if out, complaint, status := output(t, "store", "dump", "--json", "--config", path); status != 0 || strings.Contains(out, ".part-") {
+			t.Errorf("kill %d: status %d, hidden volumes: %t: %s", n, status, strings.Contains(out, ".part-"), complaint)
+		}
+		// Without the LUN again, so that startServer finds its two.
+		must.Succeed(t, os.WriteFile(path, []byte(config), 0o644))
 	}
 }

@@ -31,7 +31,7 @@ func newConfiguration(o Options, targets []TargetConfig) (*configuration, error)
 		case t.DeviceServer == nil:
 			return nil, fmt.Errorf("iscsi: target %s: no device server", t.Name)
 		}
-		c.targets = append(c.targets, &target{t})
+		c.targets = append(c.targets, newTarget(t))
 	}
 	return c, nil
 }

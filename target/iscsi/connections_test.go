@@ -169,6 +169,8 @@ func TestLogout_Connection(t *testing.T) {
 		if n := b.disk.nexuses(); n != 1 {
 			t.Errorf("%d nexuses", n)
 		}
+		// The nexus outlives aborted commands that have not returned.
+		eventually(t, "the aborted command has returned", func() bool { return b.srv.Sessions()[0].Detached == 0 })
 		if got := logout(1, logoutCloseSession, 0); got != logoutClosed {
 			t.Errorf("the session: response %d", got)
 		}

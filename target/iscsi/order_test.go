@@ -49,7 +49,8 @@ func newDeviceBench(t *testing.T, device *scsi.Target, change func(*Options)) *b
 	t.Helper()
 	o := DefaultOptions()
 	change(&o)
-	srv, err := NewServer(o, []TargetConfig{{Name: testTarget, DeviceServer: device}})
+	configured := Reconfiguration{Options: o, Targets: []TargetConfig{{Name: testTarget, DeviceServer: device}}}
+	srv, err := NewServer(o, configured.Targets)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +70,7 @@ func newDeviceBench(t *testing.T, device *scsi.Target, change func(*Options)) *b
 			t.Errorf("Serve returned %v", err)
 		}
 	})
-	return &bench{tb: t, srv: srv, addr: l.Addr().String()}
+	return &bench{tb: t, srv: srv, addr: l.Addr().String(), configured: configured}
 }
 
 // ordered makes h an ORDERED command, headOfQueue a HEAD OF QUEUE one.

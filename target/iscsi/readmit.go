@@ -161,15 +161,40 @@ func (s *session) changeRights(conf *configuration, rights scsi.Rights, stays bo
 		return
 	}
 	s.rights, s.admitted.changed = rights, true
-	if s.nexus != nil { // otherwise attach follows
+	// Without a nexus, attach follows.
+	if t := conf.target(s.id.TargetName); s.nexus != nil && t.Configure == nil {
 		s.device.Readmit(s.nexus, rights)
 	}
 }
 
-// attach creates the nexus of the session with its rights.
+// configure calls Configure. sessions are those that the configuration has admitted again.
+func (t *target) configure(sessions []*session) {
+	rights := make(map[*scsi.Nexus]scsi.Rights)
+	for _, s := range sessions {
+		if s.device != t.DeviceServer {
+			continue
+		}
+		s.admitting.Lock()
+		if s.nexus != nil && s.admitted.changed {
+			rights[s.nexus] = s.rights
+		}
+		s.admitting.Unlock()
+	}
+	t.Configure(func(n *scsi.Nexus) (r scsi.Rights, ok bool) {
+		r, ok = rights[n]
+		return r, ok
+	})
+	close(t.configured)
+}
+
+// attach creates the nexus of the session with its rights, once its target is configured for
+// them.
 func (s *session) attach(create func(scsi.Rights) *scsi.Nexus) {
 	s.admitting.Lock()
 	defer s.admitting.Unlock()
+	if t := s.admitted.conf.target(s.id.TargetName); t != nil {
+		<-t.configured
+	}
 	s.nexus = create(s.rights)
 	s.nexus.SetTaskAborter(s)
 }

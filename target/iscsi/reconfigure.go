@@ -80,7 +80,8 @@ func (r *Reconfiguration) Check() error {
 // It returns an error only before its first change: of Check, ErrClosed or ErrSuspended. It
 // excludes Suspend and Shutdown, which wait for it.
 func (srv *Server) Reconfigure(r Reconfiguration) (Reconfigured, error) {
-	if err := r.Check(); err != nil {
+	next, err := newConfiguration(srv.withServices(r.Options), r.Targets)
+	if err != nil {
 		return Reconfigured{}, err
 	}
 	ch, err := srv.beginChange()
@@ -88,16 +89,17 @@ func (srv *Server) Reconfigure(r Reconfiguration) (Reconfigured, error) {
 		return Reconfigured{}, err
 	}
 	defer ch.end()
-	next, err := newConfiguration(srv.withServices(r.Options), r.Targets)
-	if err != nil {
-		return Reconfigured{}, err
-	}
 	sessions := ch.install(next, r.Portals)
 	srv.budget.setLimit(next.options.BufferBytes)
 	srv.watchdog.adjust()
 	srv.checkPendingLogins() // more may become active
 	for _, s := range sessions {
 		ch.add(s, s.readmit(next, &ch.locks))
+	}
+	for _, t := range next.targets {
+		if t.Configure != nil {
+			t.configure(sessions)
+		}
 	}
 	return ch.result(), nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/target/bufpool"
+	"odx/target/scsi"
 )
 
 // TargetConfig configures a target.
@@ -33,6 +34,13 @@ type TargetConfig struct {
 	Authentication Authentication
 	// Admit reports who may use the target. If nil, all initiators may use all LUNs.
 	Admit Admit
+	// Configure, if not nil, makes the device server what it is to be with this
+	// configuration. Reconfigure calls it, once, with the rights that nexuses have from then
+	// on (ok is false for one that keeps its own), so that a list of LUNs and the views of it
+	// change in one step. Until it returns, no session of the target begins by this
+	// configuration, and initiators that may not continue get BUSY. It must not call the
+	// server. NewServer does not call it.
+	Configure func(rights func(n *scsi.Nexus) (r scsi.Rights, ok bool))
 }
 
 // Redirect redirects the logins of a target (RFC 7143 11.13.5).
@@ -43,7 +51,27 @@ type Redirect struct {
 	Permanent bool
 }
 
-type target struct{ TargetConfig }
+type target struct {
+	TargetConfig
+	// configured is closed when Configure has returned.
+	configured chan struct{}
+}
+
+// newTarget returns a target, which is configured unless it has a Configure to be called.
+func newTarget(c TargetConfig) *target {
+	t := &target{c, make(chan struct{})}
+	if c.Configure == nil {
+		close(t.configured)
+	}
+	return t
+}
+
+// began makes a target of NewServer, of which Configure is not called, a configured one.
+func (t *target) began() {
+	if t.Configure != nil {
+		close(t.configured)
+	}
+}
 
 // inGroup reports whether the target is in the portal group with the given tag.
 func (t *target) inGroup(tag uint16) bool {
@@ -116,6 +144,9 @@ func NewServer(o Options, targets []TargetConfig) (*Server, error) {
 	conf, err := newConfiguration(o, targets)
 	if err != nil {
 		return nil, err
+	}
+	for _, t := range conf.targets {
+		t.began()
 	}
 	srv := newServer(conf)
 	srv.watchdog = watchdog{srv: srv, wake: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{}), adjusted: make(chan struct{}, 1)}

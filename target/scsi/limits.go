@@ -22,6 +22,18 @@ func (lu *LogicalUnit) SetLimits(l qos.Limits, ofInitiator func(initiator string
 	lu.initiators.Set(ofInitiator)
 }
 
+// Limits returns the limits of the logical unit for all initiators together, and those for
+// each initiator that is there, by its name.
+func (lu *LogicalUnit) Limits() (all qos.Limits, initiators map[string]qos.Limits) {
+	lu.mu.Lock()
+	defer lu.mu.Unlock()
+	initiators = make(map[string]qos.Limits, len(lu.accounts.by))
+	for name, a := range lu.accounts.by {
+		initiators[name] = a.limiter.Limits()
+	}
+	return lu.limiter.Limits(), initiators
+}
+
 // LiftLimits lets all commands pass, those that wait first, because the server ends or is
 // handed over. Limits that are set later hold again.
 func (tg *Target) LiftLimits() {
