@@ -1,10 +1,12 @@
 package api
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"reflect"
@@ -349,6 +351,34 @@ func TestLive_IfMatch(t *testing.T) {
 	} {
 		if resp := put(match, one); resp.StatusCode != want {
 			t.Errorf("If-Match %s: %s, want %d", match, resp.Status, want)
+		}
+	}
+}
+
+// TestServer_Path: a path that is not canonical is no other resource, also for a client
+// that would follow a redirect.
+func TestServer_Path(t *testing.T) {
+	s := serving(t, nil)
+	m := newModelLive(t, s.Audit)
+	s.Live = m
+	url, _ := serveTCP(t, newServer(s, anyone{administers}))
+	for _, path := range []string{
+		"/v1/targets/" + disksTarget + "/users/..", "/v1/targets/" + disksTarget + "/users/../", "/v1//targets/" + disksTarget, "/v1/./targets/" + disksTarget,
+		"//v1/targets/" + disksTarget, "/v1/targets/" + disksTarget + "/",
+	} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "DELETE %s HTTP/1.1\r\nHost: odx\r\nConnection: close\r\n\r\n", path)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		conn.Close()
+		if resp.StatusCode != http.StatusNotFound || string(m.text) != liveFile {
+			t.Errorf("%s: %s", path, resp.Status)
 		}
 	}
 }

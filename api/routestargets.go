@@ -19,7 +19,7 @@ var targetRoutes = []route{
 		if err != nil {
 			return nil, err
 		}
-		return TargetsV1(cfg), nil
+		return list{len(cfg.Targets), func(i int) any { return targetV1(&cfg.Targets[i]) }}, nil
 	})},
 	{http.MethodGet, "/v1/targets/{target}", "A target of the configuration.", http.StatusOK, short, reads, looks, live(func(c *call, l admin.Live) (any, error) {
 		cfg, err := c.config(l)

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"path"
+	"strings"
 	"sync"
 	"time"
 
@@ -92,7 +94,7 @@ func newServer(serving Serving, g gate) *Server {
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) { s.handle(&noRoute, w, req) })
 	s.http = http.Server{
-		Handler:           behind(g, mux),
+		Handler:           behind(g, s.asWritten(mux)),
 		ConnContext:       withPeer,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
@@ -100,6 +102,18 @@ func newServer(serving Serving, g gate) *Server {
 		MaxHeaderBytes:    16 << 10,
 	}
 	return s
+}
+
+// asWritten passes the requests on whose path is canonical. ServeMux redirects the others,
+// and a client that follows that would, for a user named "..", remove the target.
+func (s *Server) asWritten(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p := r.URL.EscapedPath(); strings.TrimSuffix(p, "/") != strings.TrimSuffix(path.Clean("/"+p), "/") {
+			s.handle(&noRoute, w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // Serve serves l until Shutdown. It is called once.
