@@ -52,11 +52,9 @@ func replace(path string, before, text []byte) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("%w: it is not a regular file", ErrReadOnly)
 	}
-	unlock, err := lockFor(old, real, info)
-	if err != nil {
+	if err := lockFor(old, real, info); err != nil {
 		return err
 	}
-	defer unlock()
 	current, err := readConfiguration(real)
 	if err != nil {
 		return changedIfMissing(err)
@@ -128,21 +126,20 @@ func (c *Config) inlineSecrets() map[string]string {
 	return found
 }
 
-// lockFor locks the file that is at path, against other calls of Replace.
-func lockFor(f *os.File, path string, info fs.FileInfo) (unlock func(), err error) {
+// lockFor locks the file that is at path, against other calls of Replace, until it is
+// closed.
+func lockFor(f *os.File, path string, info fs.FileInfo) error {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%w: another process is replacing it", ErrChanged)
+			return fmt.Errorf("%w: another process is replacing it", ErrChanged)
 		}
-		return nil, err
+		return err
 	}
-	unlock = func() { unix.Flock(int(f.Fd()), unix.LOCK_UN) }
 	// It may have been replaced before the lock was there.
 	if now, err := os.Stat(path); err != nil || !os.SameFile(info, now) {
-		unlock()
-		return nil, ErrChanged
+		return ErrChanged
 	}
-	return unlock, nil
+	return nil
 }
 
 // writeNext creates a durable file at path with the owner and mode of another one.

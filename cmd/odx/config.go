@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
+	"odx/admin"
 	"odx/api"
 	v1 "odx/api/v1"
 	"odx/conf"
@@ -165,14 +167,28 @@ func printProblems(w io.Writer, err error) error {
 
 func newConfigShow() *cobra.Command {
 	var o adminOptions
+	var running bool
 	cmd := &cobra.Command{
 		Use:   "show [FILE]",
 		Short: "Print a configuration with all defaults, secrets masked",
-		Long: "Print a configuration as YAML with all defaults and absolute paths. Comments stand for defaults\n" +
-			"that depend on the machine or the store. Secrets that are in the file itself are masked: what is\n" +
-			"printed is a configuration, but odx does not serve one with masked secrets.",
+		Long: "Print a configuration as YAML with all defaults and absolute paths; with --running, the one that\n" +
+			"the server has. Comments stand for defaults that depend on the machine or the store. Secrets that\n" +
+			"are in the file itself are masked: what is printed is a configuration, but odx does not serve one\n" +
+			"with masked secrets.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if running || o.api != "" {
+				if len(args) > 0 {
+					return usagef("give FILE or --running, not both")
+				}
+				return withServing(cmd, &o, func(ctx context.Context, _ *conf.Config, live admin.Live) error {
+					text, err := live.Config(ctx)
+					if err != nil {
+						return err
+					}
+					return printConfig(cmd.OutOrStdout(), o.json, text)
+				})
+			}
 			cfg, err := configFile(o.config, args)
 			if err != nil {
 				return err
@@ -184,8 +200,8 @@ func newConfigShow() *cobra.Command {
 			return printConfig(cmd.OutOrStdout(), o.json, text)
 		},
 	}
-	addConfigFlag(cmd, &o.config)
-	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
+	addAdminFlags(cmd, &o)
+	cmd.Flags().BoolVar(&running, "running", false, "the configuration that the server has")
 	return cmd
 }
 

@@ -108,6 +108,11 @@ func TestReload(t *testing.T) {
 	check(changed+`applied in \S+`+"\n", 0, "reload")
 	check("", 0, "config", "diff")
 
+	shown, _, _ := output(t, "config", "show", "--running", "--config", path)
+	if file, _, _ := output(t, "config", "show", "--config", path); shown != file || !strings.Contains(shown, "level: info\n") {
+		t.Errorf("the server has\n%s\nthe file is\n%s", shown, file)
+	}
+
 	other := writeConfig(t, strings.Replace(more, "data_dir: data", "data_dir: "+filepath.Join(filepath.Dir(path), "other"), 1))
 	check(`data_dir: \S+/data becomes \S+/other \(needs a restart: the open store .*\)`+"\n", 4, "config", "diff", other)
 	write(strings.Replace(more, "read_only: true", "block_size: 4096", 1))
