@@ -25,6 +25,19 @@ func auditOptions(cfg *conf.Config) audit.Options {
 // Audit returns the record of changes, valid until Stop.
 func (s *Service) Audit() *audit.Log { return s.audit }
 
+// auditLimit bounds the wait for the disk of the audit file at the stop.
+const auditLimit = time.Second
+
+// closeAudit writes what was recorded.
+func (s *Service) closeAudit() error {
+	if s.audit == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), auditLimit)
+	defer cancel()
+	return s.audit.Close(ctx)
+}
+
 // auditOf returns what records the changes that initiators make to a logical unit.
 func (s *Service) auditOf(l *conf.LUN) func(scsi.Event) {
 	medium := l.Medium()

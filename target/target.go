@@ -105,35 +105,6 @@ func (s *Service) resume(sessions *iscsi.Suspended) {
 	}
 }
 
-// Check returns why this program cannot serve a configuration, or open its store, that
-// another process has.
-func Check(cfg *conf.Config, log *logrus.Entry) error {
-	_, unwise, err := readSecrets(cfg)
-	for _, w := range unwise {
-		w.log(log)
-	}
-	return errors.Join(err, backstore.CheckFormat(cfg.DataDir))
-}
-
-// CheckStandby returns why a configuration cannot be that of a standby, or why its store
-// could not be opened.
-func CheckStandby(cfg *conf.Config, log *logrus.Entry) error {
-	if err := checkWriteThrough(cfg); err != nil {
-		return err
-	}
-	return Check(cfg, log)
-}
-
-// checkWriteThrough returns an error for a cache that a standby could not go on with.
-func checkWriteThrough(cfg *conf.Config) error {
-	for i := range cfg.Views {
-		if v := &cfg.Views[i]; v.Kind == conf.ViewCache && v.WriteBack {
-			return cfg.Problem(v.Key+".cache.mode", "view %s: a write-back cache is lost with the process, so that a standby would serve older data to hosts that go on; make it write-through", v.Name)
-		}
-	}
-	return nil
-}
-
 // Rescue is Start for a damaged store, which it does not change: it serves what can be
 // read, all LUNs read-only, and creates nothing. What initiators save, such as
 // reservations, is kept in memory.
@@ -466,19 +437,6 @@ func (s *Service) release() error {
 		err = errors.Join(err, s.admin.Close())
 	}
 	return errors.Join(err, s.closeAudit())
-}
-
-// auditLimit bounds the wait for the disk of the audit file at the stop.
-const auditLimit = time.Second
-
-// closeAudit writes what was recorded.
-func (s *Service) closeAudit() error {
-	if s.audit == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), auditLimit)
-	defer cancel()
-	return s.audit.Close(ctx)
 }
 
 // releaseMedia closes what is open over the store.

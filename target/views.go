@@ -93,6 +93,10 @@ func (s *views) make(ctx context.Context, v *conf.View) (view.Device, error) {
 		}
 		return view.NewStripe(devices, v.StripeUnit)
 	case conf.ViewMirror:
+		known, err := view.Known(s.media.store, v.Name)
+		if err != nil {
+			return nil, err
+		}
 		m, err := view.OpenMirror(ctx, view.MirrorConfig{
 			Name: v.Name, Legs: legs, Engine: s.media.tokens.Engine(), Records: s.media.store, Log: s.media.log, Hold: s.media.made != nil,
 		})
@@ -100,7 +104,10 @@ func (s *views) make(ctx context.Context, v *conf.View) (view.Device, error) {
 			return nil, err
 		}
 		if made := s.media.made; made != nil {
-			made.begin, made.views = append(made.begin, m.Begin), append(made.views, v.Name)
+			made.begin = append(made.begin, m.Begin)
+			if !known { // otherwise they say which legs are in sync
+				made.views = append(made.views, v.Name)
+			}
 		}
 		s.closers = append(s.closers, viewCloser{v.Name, m.Close, nil})
 		return m, nil

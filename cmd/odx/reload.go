@@ -44,12 +44,15 @@ func (s *signals) pass(log *logrus.Entry, child *successor.Child) {
 	}
 }
 
+// serving is what systemctl status shows of a server.
+const serving = "serving"
+
 // reload applies the configuration file, and says so to systemd before and after it
 // (Type=notify-reload). After an error the service is what it was.
 func (r *running) reload(ctx context.Context) {
 	notify(r.log, reloading(r.log))
 	_, err := r.service.Reload(audit.With(ctx, audit.Signal("SIGHUP")))
-	status := "serving"
+	status := serving
 	if err != nil {
 		first, _, _ := strings.Cut(err.Error(), "\n")
 		status = fmt.Sprintf("serving; the last reload has changed nothing: %.500s", first)
@@ -76,6 +79,7 @@ func (r *running) followLog(next *conf.Config) (target.Prepared, error) {
 		Commit: func() {
 			r.log.Logger.SetLevel(level)
 			r.log.Logger.SetFormatter(formatter)
+			notify(r.log, "STATUS="+serving)
 		},
 		Undo: func() {},
 	}, nil

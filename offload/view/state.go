@@ -34,6 +34,17 @@ func SetIdentity(ctx context.Context, r Records, view, over string) error {
 	return r.Flush(ctx)
 }
 
+// Known reports whether there are records of a view.
+func Known(r Records, view string) (bool, error) {
+	found := errors.New("found")
+	switch err := r.ScanRecords(recordKey(view, ""), func(_, _ []byte) error { return found }); {
+	case errors.Is(err, found):
+		return true, nil
+	default:
+		return false, err
+	}
+}
+
 // Forget deletes the records of a view.
 func Forget(ctx context.Context, r Records, view string) error {
 	var recs []backstore.Record
