@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 
+	"golang.org/x/sys/unix"
+
 	"odx/admin"
 	v1 "odx/api/v1"
 	"odx/backstore"
@@ -65,6 +67,7 @@ var kinds = []struct {
 	{"read_only", http.StatusConflict, blockdev.ErrReadOnly},
 	{"invalid", http.StatusBadRequest, blockdev.ErrInvalid},
 	{"no_space", http.StatusInsufficientStorage, blockdev.ErrNoSpace},
+	{"no_space", http.StatusInsufficientStorage, unix.ENOSPC}, // of the configuration file
 	{"range", http.StatusBadRequest, blockdev.ErrRange},
 	{"closed", http.StatusServiceUnavailable, blockdev.ErrClosed},
 	{"corrupt", http.StatusInternalServerError, blockdev.ErrCorrupt},

@@ -16,8 +16,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"odx/admin"
 	"odx/audit"
+	"odx/blockdev"
 	"odx/conf"
 )
 
@@ -271,6 +274,31 @@ func TestLive_Errors(t *testing.T) {
 			t.Errorf("needs a restart: %#v", err)
 		}
 	})
+}
+
+// TestFailureOf: errors that a configuration adds, and what a client makes of them.
+func TestFailureOf(t *testing.T) {
+	problem := conf.Problem{File: "odx.yaml", Line: 3, Key: "portals[1]", Message: "in use"}
+	for name, tt := range map[string]struct {
+		err    error
+		status int
+		kind   string
+		is     error // on the other side
+	}{
+		"no room for the file": {fmt.Errorf("replace odx.yaml: %w", unix.ENOSPC), http.StatusInsufficientStorage, "no_space", blockdev.ErrNoSpace},
+		"one problem":          {fmt.Errorf("prepare: %w", problem), http.StatusBadRequest, "invalid_configuration", nil},
+		"problems, joined":     {errors.Join(problem, conf.Problems{problem, problem}), http.StatusBadRequest, "invalid_configuration", nil},
+		"logged in":            {fmt.Errorf("volume v: %w", admin.ErrLoggedIn), http.StatusConflict, "logged_in", admin.ErrInUse},
+	} {
+		f, status := failureOf(tt.err)
+		back := errorOf(&f)
+		if status != tt.status || f.Kind != tt.kind || tt.is != nil && !errors.Is(back, tt.is) {
+			t.Errorf("%s: %d %+v, %v", name, status, f, back)
+		}
+		if problems := problemsOf(tt.err); len(problems) != len(problemsOf(back)) {
+			t.Errorf("%s: problems %v, of %v", name, back, problems)
+		}
+	}
 }
 
 // TestLive_Answers: what the client returns is what the server's Live does.
