@@ -3,7 +3,7 @@ package conf
 import "fmt"
 
 // Rate limits the rate of commands and of bytes. A rate of 0 is no limit; a burst of 0 is
-// what the rate gives in a second.
+// what the rate gives in a tenth of a second, so that it adds 1 % to what passes in 10 s.
 type Rate struct {
 	// IOPS is in commands per second. IOPSBurst is how many may follow each other
 	// without a pause after a time of rest.
@@ -17,11 +17,11 @@ func (r Rate) Limited() bool { return r.IOPS > 0 || r.BytesPerSecond > 0 }
 
 // WithBursts returns r with bursts in place of those that are 0.
 func (r Rate) WithBursts() Rate {
-	if r.IOPSBurst == 0 {
-		r.IOPSBurst = r.IOPS
+	if r.IOPSBurst == 0 && r.IOPS > 0 {
+		r.IOPSBurst = max(r.IOPS/10, 1)
 	}
 	if r.BytesBurst == 0 {
-		r.BytesBurst = r.BytesPerSecond
+		r.BytesBurst = r.BytesPerSecond / 10
 	}
 	return r
 }

@@ -146,9 +146,9 @@ type (
 	// fileRate is a limit of a rate.
 	fileRate struct {
 		IOPS       *string `yaml:"iops" is:"int 1 100000000" class:"once" auto:"no limit"`
-		IOPSBurst  *string `yaml:"iops_burst" is:"int 1 100000000" class:"once" auto:"what iops gives in a second"`
+		IOPSBurst  *string `yaml:"iops_burst" is:"int 1 100000000" class:"once" auto:"what iops gives in a tenth of a second"`
 		BytesPerS  *string `yaml:"bytes_per_s" is:"size 64KiB" class:"once" auto:"no limit"`
-		BytesBurst *string `yaml:"bytes_burst" is:"size 64KiB" class:"once" auto:"what bytes_per_s gives in a second"`
+		BytesBurst *string `yaml:"bytes_burst" is:"size 64KiB" class:"once" auto:"what bytes_per_s gives in a tenth of a second"`
 	}
 	fileQoS struct {
 		Initiators []fileInitiatorQoS `yaml:"initiators" class:"once" items:"1"`
