@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os/signal"
 	"syscall"
@@ -74,22 +75,35 @@ func administer(cmd *cobra.Command, o *adminOptions, do administration) error {
 	if o.looks {
 		open = admin.InspectReadOnly
 	}
-	limited, cancel := context.WithTimeout(ctx, betweenLimit)
-	defer cancel()
-	for {
-		if err := do(ctx, cfg, client); !errors.Is(err, admin.ErrNotRunning) {
-			return err
+	for end := time.Now().Add(betweenLimit); ; {
+		if serves(ctx, client) {
+			return ofServer(do(ctx, cfg, client))
 		}
 		err := open(ctx, cfg, log, func(s *admin.Store) error { return do(ctx, cfg, s) })
-		if !errors.Is(err, backstore.ErrLocked) {
+		if !errors.Is(err, backstore.ErrLocked) || time.Now().After(end) {
 			return err
 		}
 		select {
-		case <-limited.Done():
+		case <-ctx.Done():
 			return err
 		case <-time.After(betweenLook):
 		}
 	}
+}
+
+// serves reports whether there is a server. One that is about to end does not count.
+func serves(ctx context.Context, client *api.Client) bool {
+	_, err := client.Status(ctx)
+	return !errors.Is(err, admin.ErrNotRunning) && !errors.Is(err, io.EOF)
+}
+
+// ofServer explains the error of a command whose server has gone in the middle. The command is
+// not begun again: it may have done a part, and read its input.
+func ofServer(err error) error {
+	if errors.Is(err, admin.ErrNotRunning) {
+		return fmt.Errorf("the server has ended or handed over to another process before this was complete (%w)", err)
+	}
+	return err
 }
 
 // administerRemotely calls do with a remote server, whose configuration is not here.

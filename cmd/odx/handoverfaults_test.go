@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -143,4 +144,45 @@ func TestAdminister_Handover(t *testing.T) {
 	}
 	cancel()
 	all.Wait()
+}
+
+// TestAdminister_NotAgain: a command whose server hands over in the middle of it is not begun
+// again with what is left of its input.
+func TestAdminister_NotAgain(t *testing.T) {
+	path := writeConfig(t, config)
+	startServer(t, odx("serve", "--config", path))
+	served(t, path)
+	for n := range 5 {
+		file := fmt.Sprintf("f%d", n)
+		put := odx("file", "put", "-", file, "--config", path)
+		in, err := put.StdinPipe()
+		must.Succeed(t, err)
+		must.Succeed(t, put.Start())
+		over := make(chan struct{})
+		go func() { // in is read all the time
+			defer in.Close()
+			for part := bytes.Repeat([]byte("one"), 1<<20); ; {
+				if _, err := in.Write(part); err != nil {
+					return
+				}
+				select {
+				case <-over:
+					return
+				default:
+				}
+			}
+		}()
+		_, complaint, status := output(t, "handover", "--config", path)
+		close(over)
+		if status != 0 {
+			t.Fatalf("status %d: %s", status, complaint)
+		}
+		served(t, path)
+		if err := put.Wait(); err == nil {
+			t.Errorf("%s was put in spite of the handover", file)
+		}
+		if out, _, status := output(t, "file", "list", "--config", path); status != 0 || strings.Contains(out, file) {
+			t.Errorf("files:\n%s", out)
+		}
+	}
 }
