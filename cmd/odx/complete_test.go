@@ -105,7 +105,7 @@ func TestCompletion_Commands(t *testing.T) {
 	// Their arguments are new names, words of the command line, or files of this machine.
 	without := []string{
 		"odx volume create", "odx vhd create", "odx target create", "odx token read", "odx store dump", "odx store repair",
-		"odx config check", "odx config show", "odx config diff", "odx help", "odx man",
+		"odx config check", "odx config show", "odx config diff", "odx help", "odx man", "odx support bundle",
 	}
 	all, found := completions(), map[string]bool{}
 	var check func(cmd *cobra.Command)

@@ -88,7 +88,7 @@ func newRoot() *cobra.Command {
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newServe(), newStatus(), newHandover(), newConfig(), newReload(), newTarget(), newLUN(), newUser(), newAccess(), newSession(), newStore(), newVolume(), newFile(), newVHD(), newToken(), newCopy(), newDoctor(), newVersion())
-	root.AddCommand(newManual())
+	root.AddCommand(newSupport(), newManual())
 	addCompletion(root, completions())
 	root.InitDefaultCompletionCmd() // otherwise added by Execute, unchecked
 	checkUsage(root)
