@@ -129,7 +129,7 @@ func TestServer_Reconfigure(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			b := newBench(t, nil, nil)
+			b := newBench(t, func(o *Options) { o.LogoutTimeout = patience }, nil)
 			i := b.login()
 			i.alive()
 			done := b.reconfigure(func(r *Reconfiguration) {
@@ -233,7 +233,7 @@ func TestServer_Reconfigure_Users(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			b := newBench(t, nil, nil)
+			b := newBench(t, func(o *Options) { o.LogoutTimeout = patience }, nil)
 			b.reconfigure(func(r *Reconfiguration) {
 				r.Targets[0].Authentication = authentication(t, map[string]string{chapUser: chapSecret})
 			})
@@ -333,7 +333,7 @@ func TestServer_Reconfigure_Address(t *testing.T) {
 
 // A discovery session sees the new targets, and ends if its user may not discover any more.
 func TestServer_Reconfigure_Discovery(t *testing.T) {
-	b := newBench(t, nil, nil)
+	b := newBench(t, func(o *Options) { o.LogoutTimeout = patience }, nil)
 	d := b.discovery()
 	two := "TargetName=" + testTarget + "2 TargetAddress=" + b.addr + ",7"
 	b.reconfigure(func(r *Reconfiguration) { r.Targets = r.Targets[1:] })

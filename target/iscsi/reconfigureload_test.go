@@ -276,5 +276,5 @@ func (b *bench) cyclePortal() {
 		b.tb.Fatal(err)
 	}
 	i.askedToLogOut()
-	i.logout()
+	i.dropped()
 }

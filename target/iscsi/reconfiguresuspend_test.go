@@ -87,7 +87,7 @@ func TestResume_Reconfigured(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			r := newRelay(t, nil)
+			r := newRelay(t, func(o *Options) { o.LogoutTimeout = patience })
 			i := r.login()
 			i.alive()
 			r.handOver(grace, 1)
