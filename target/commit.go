@@ -2,15 +2,12 @@ package target
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
 	"odx/admin"
-	"odx/target/iscsi"
 	"odx/target/scsi"
 )
 
@@ -24,16 +21,9 @@ func (t *transition) commit() (r admin.Reloaded) {
 	s := t.service
 	r.Warnings = t.warnings
 	t.describe(&r)
-	views := t.views()
-	for name, device := range t.next.devices {
-		c := t.devices[name]
-		c.Rights = func(n *scsi.Nexus) (scsi.Rights, bool) {
-			view, ok := views[n.ID]
-			return scsi.Rights{View: view, Proof: n.Proof()}, ok
-		}
-		if _, err := device.Reconfigure(c); err != nil {
-			s.log.WithError(err).WithField("target", name).Error("target not reconfigured; restart odx serve")
-		}
+	for i := range t.server.Targets {
+		c := &t.server.Targets[i]
+		c.Configure = func(rights func(*scsi.Nexus) (scsi.Rights, bool)) { t.configure(c.Name, rights) }
 	}
 	s.state.Store(t.next)
 	s.portals.commit(t.portals)
@@ -42,6 +32,15 @@ func (t *transition) commit() (r admin.Reloaded) {
 		s.log.WithError(err).Error("transport not reconfigured; restart odx serve")
 	}
 	r.LogoutsRequested, r.LockedFor = len(result.LoggingOut), result.LongestLock
+	for name, device := range t.now.devices {
+		if t.next.devices[name] != nil {
+			continue
+		}
+		// Its ports are no ports of logical units that other targets have.
+		if _, err := device.Reconfigure(scsi.Configuration{}); err != nil {
+			s.log.WithError(err).WithField("target", name).Error("target that left not reconfigured")
+		}
+	}
 	s.movePortals(t.portals, &r)
 	t.apply()
 	for _, p := range t.outside {
@@ -51,37 +50,15 @@ func (t *transition) commit() (r admin.Reloaded) {
 	return r
 }
 
-// views returns what the initiators that are logged in see by the next configuration, so that
-// each learns at once what has changed for it: of the LUNs of its target, and of its view of
-// them. The transport decides by the address of each connection; here, the first one counts.
-func (t *transition) views() map[scsi.NexusID]scsi.View {
-	views := map[scsi.NexusID]scsi.View{}
-	admits := map[string]iscsi.Admit{}
-	for i := range t.server.Targets {
-		admits[t.server.Targets[i].Name] = t.server.Targets[i].Admit
+// configure makes a target what it is by the next configuration. rights has those that
+// initiators that are logged in get with it, so that each learns at once what has changed for
+// it: of the LUNs of the target, and of its view of them.
+func (t *transition) configure(name string, rights func(*scsi.Nexus) (scsi.Rights, bool)) {
+	c := t.devices[name]
+	c.Rights = rights
+	if _, err := t.next.devices[name].Reconfigure(c); err != nil {
+		t.service.log.WithError(err).WithField("target", name).Error("target not reconfigured; restart odx serve")
 	}
-	for _, session := range t.service.server.Sessions() {
-		isid, err := hex.DecodeString(session.ISID)
-		admit, there := admits[session.TargetName]
-		if err != nil || len(isid) != 6 || !there || len(session.Connections) == 0 {
-			continue
-		}
-		id := scsi.NexusID{
-			InitiatorName: session.InitiatorName, ISID: [6]byte(isid), TargetName: session.TargetName, TargetPortalGroupTag: session.PortalGroup,
-		}
-		if admit == nil {
-			views[id] = nil
-			continue
-		}
-		from, err := netip.ParseAddrPort(session.Connections[0].Remote)
-		if err != nil {
-			continue
-		}
-		if view, ok := admit(session.InitiatorName, from.Addr().Unmap()); ok {
-			views[id] = view
-		}
-	}
-	return views
 }
 
 // apply applies the settings of what continues.

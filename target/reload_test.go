@@ -217,6 +217,29 @@ func TestService_Reload_Targets(t *testing.T) {
 	attentions(t, again)
 }
 
+// TestService_Reload_SharedLUN: a volume that is a LUN of two targets is served on when one of
+// them goes, and has the ports of the other one only.
+func TestService_Reload_SharedLUN(t *testing.T) {
+	shared := "  - name: iqn.2026-11.example.odx:second\n    luns:\n      - {lun: 5, volume: src, size: 64MiB}\n"
+	s := serveFile(t, one()+shared)
+	c := session(t, s.Service, "iqn.2026-11.example:host")
+	defer c.Close()
+	both := len(portGroups(t, c))
+	r := s.reload(one())
+	if len(r.Left) != 1 || r.Aborted != 0 {
+		t.Errorf("reloaded %+v", r)
+	}
+	attentions(t, c)
+	if now := len(portGroups(t, c)); now >= both {
+		t.Errorf("%d bytes of port groups, %d with the other target", now, both)
+	}
+	s.reload(one() + shared)
+	attentions(t, c)
+	if now := len(portGroups(t, c)); now != both {
+		t.Errorf("%d bytes of port groups after the target came back, want %d", now, both)
+	}
+}
+
 // TestService_Reload_Refused: a configuration that cannot be applied as it is changes
 // nothing.
 func TestService_Reload_Refused(t *testing.T) {

@@ -53,9 +53,6 @@ func newNexus(tg *Target, id NexusID, r Rights) *Nexus {
 	return n
 }
 
-// Proof returns Rights.Proof as it is now. It takes no lock.
-func (n *Nexus) Proof() string { return *n.proof.Load() }
-
 // DropProof ends the proof of the nexus: a connection has joined its session that was
 // authenticated otherwise. Its copies then reach no logical unit of another target that
 // requires a proof, and no other nexus reaches one through it.
