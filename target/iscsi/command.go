@@ -108,6 +108,7 @@ func (c *conn) advance(t *task) error {
 		t.state = taskCollecting
 		s.solicit(t)
 	default:
+		t.keepUnsolicited()
 		return c.start(t)
 	}
 	s.mu.Unlock()

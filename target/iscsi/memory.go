@@ -172,6 +172,16 @@ func (s *session) readyForDataOut() {
 	}
 }
 
+// keepUnsolicited makes the unsolicited data of a command all of its data, in the memory
+// that it came into, if there was no memory for the command when it arrived and no more
+// data is to come.
+func (t *task) keepUnsolicited() {
+	if o := &t.out; o.partial && o.first != nil {
+		t.st.SetDataOut(o.first)
+		o.first, o.partial = nil, false
+	}
+}
+
 // growDataOut moves the data of a command to a buffer for all of it.
 func (t *task) growDataOut(got charge) {
 	o, srv := &t.out, t.conn.srv

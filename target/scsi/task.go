@@ -115,6 +115,12 @@ func (t *Task) AllocDataOut(n int) []byte {
 	return t.out.Bytes
 }
 
+// SetDataOut makes b the Data-Out, which the task returns to its pool.
+func (t *Task) SetDataOut(b *bufpool.Buffer) {
+	t.pool.Put(t.out)
+	t.out = b
+}
+
 // DataOut returns the Data-Out bytes that arrived: at most Wanted, fewer if the
 // initiator offered fewer.
 func (t *Task) DataOut() []byte {
