@@ -15,8 +15,10 @@ import (
 // DiscoveryAuthentication, MaxSessions, MaxSessionsPerInitiator, MaxConnections,
 // MaxUnauthenticated, MaxUnauthenticatedPerAddress, LoginTimeout, LoginPatience, Workers,
 // MaxWorkers, MaxTransferLength, BufferBytes, StallTimeout, PingInterval, PingTimeout,
-// AbortTimeout and LogoutTimeout. Sessions and connections above a lowered limit stay, and
-// memory above a lowered BufferBytes is given back as it is released.
+// AbortTimeout and LogoutTimeout. Sessions and connections above a lowered limit stay, memory
+// above a lowered BufferBytes is given back as it is released, workers above a lowered Workers
+// end with their command, those above a lowered MaxWorkers when they are idle, and a login in
+// progress keeps its LoginTimeout.
 //
 // To sessions that begin later apply, because they are negotiated: ConnectionsPerSession,
 // MaxRecvDataSegmentLength, MaxBurstLength, FirstBurstLength and QueueDepth.
