@@ -1,6 +1,8 @@
 package target
 
 import (
+	"time"
+
 	"odx/conf"
 	"odx/target/iscsi"
 )
@@ -38,6 +40,9 @@ func transportOptions(l conf.Limits, m conf.Memory) iscsi.Options {
 	}
 	return o
 }
+
+// slowCommand returns the duration from which on commands are logged, 0 for none.
+func slowCommand(l conf.Log) time.Duration { return max(l.SlowCommand, 0) }
 
 // set sets an option that the configuration has.
 func set[T comparable](option *T, value T) {

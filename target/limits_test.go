@@ -55,3 +55,13 @@ func TestLimits(t *testing.T) {
 		t.Errorf("%d connections, the file says 5000", o.MaxConnections)
 	}
 }
+
+// TestSlowCommand: the transport takes 0 for none.
+func TestSlowCommand(t *testing.T) {
+	if d := slowCommand(conf.Log{SlowCommand: conf.NoSlowCommand}); d != 0 {
+		t.Errorf("none: %v", d)
+	}
+	if d := slowCommand(conf.Log{SlowCommand: time.Minute}); d != time.Minute {
+		t.Errorf("a minute: %v", d)
+	}
+}

@@ -275,6 +275,7 @@ func (s *Service) openStore(ctx context.Context, cfg *conf.Config, o admin.Optio
 // makeServer creates the transport, and stores the history of LUNs.
 func (s *Service) makeServer(ctx context.Context, st *state, history *lunHistory) error {
 	options := transportOptions(st.cfg.Limits, s.admin.Memory())
+	options.SlowCommand = slowCommand(st.cfg.Log)
 	options.Log, options.Settler, options.Owned = s.log, settler{s.store}, s.store.Owned
 	targets, discovery, err := s.targetConfigs(st, history.replaced())
 	if err != nil {

@@ -235,6 +235,7 @@ func (t *transition) prepareTargets(ctx context.Context) (err error) {
 		return err
 	}
 	t.server = iscsi.Reconfiguration{Options: transportOptions(st.cfg.Limits, t.memory), Targets: targets}
+	t.server.Options.SlowCommand = slowCommand(st.cfg.Log)
 	t.server.Options.DiscoveryAuthentication = discovery
 	for _, p := range t.portals.list {
 		if p.listener != nil {

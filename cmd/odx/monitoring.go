@@ -246,7 +246,7 @@ func notifyWatchdog(log *logrus.Entry) {
 
 // forgetWatchdogPID makes the watchdog of the process before this one this one's: systemd
 // has named that process in the environment.
-func forgetWatchdogPID() { os.Unsetenv("WATCHDOG_PID") }
+func forgetWatchdogPID() { _ = os.Unsetenv("WATCHDOG_PID") }
 
 // reportWaiting reports progress to systemd, until stop is called, of a process that has
 // nothing to check yet: a standby, which waits, and then opens the store.

@@ -119,6 +119,9 @@ func (c *conn) advance(t *task) error {
 // caller holds the session's mu, which start releases.
 func (c *conn) start(t *task) error {
 	s := c.sess
+	if t.write && t.timing.complete == 0 {
+		t.timing.complete = time.Duration(c.in.arrived.Load())
+	}
 	if s.holdBack(t) {
 		s.mu.Unlock()
 		return nil

@@ -70,6 +70,8 @@ type Options struct {
 	// LogoutTimeout bounds the time that an initiator has to log out when requested, or
 	// to receive the last PDUs of a connection.
 	LogoutTimeout time.Duration
+	// SlowCommand is the duration from which on a command is logged, or 0 for none.
+	SlowCommand time.Duration
 }
 
 // DefaultOptions returns options for a server with a few initiators and no log.

@@ -21,6 +21,7 @@ func (s *session) holdBack(t *task) bool {
 		return false
 	}
 	t.state, t.held = taskHeld, h
+	t.hold()
 	return true
 }
 
@@ -30,6 +31,7 @@ func (s *session) releaseHeld(h *heldTask) {
 	defer s.mu.Unlock()
 	if t := h.task; t != nil {
 		t.held, h.task = nil, nil
+		t.release()
 		s.enqueue(t)
 	}
 }

@@ -100,6 +100,7 @@ type Server struct {
 
 	watchdog watchdog
 	budget   *budget
+	slow     slowLog
 
 	tasks sync.Pool // of *task
 	pdus  sync.Pool // of *outPDU
@@ -151,6 +152,7 @@ func NewServer(o Options, targets []TargetConfig) (*Server, error) {
 	srv := newServer(conf)
 	srv.watchdog = watchdog{srv: srv, wake: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{}), adjusted: make(chan struct{}, 1)}
 	srv.wg.Go(srv.watchdog.run)
+	srv.wg.Go(func() { srv.slow.run(srv.watchdog.stop) })
 	srv.wg.Go(srv.budget.serve)
 	return srv, nil
 }
@@ -161,6 +163,7 @@ func newServer(conf *configuration) *Server {
 	srv := &Server{
 		log: o.Log, pool: o.Pool, settler: o.Settler, owned: o.Owned,
 		budget:   newBudget(o.BufferBytes),
+		slow:     slowLog{queue: make(chan slowCommand, slowQueue)},
 		conns:    make(map[*conn]struct{}),
 		sessions: make(map[*session]struct{}),
 		ending:   make(chan struct{}), settled: make(chan struct{}, 1),

@@ -148,6 +148,9 @@ func (s *session) removeTask(t *task) {
 // free ends t without a response other than TASK ABORTED, and releases its memory. The
 // caller holds mu.
 func (s *session) free(t *task) {
+	t.release()
+	t.ended = time.Since(t.conn.in.clock)
+	s.noteSlow(t)
 	t.queueAborted()
 	s.removeTask(t)
 	t.sent()
@@ -166,6 +169,7 @@ func (s *session) complete(t *task) {
 		t.chargeIn = s.srv.budget.resize(s.share, t.chargeIn, n)
 	}
 	s.meter.count(t)
+	s.noteSlow(t)
 	s.removeTask(t)
 	t.queueResponse()
 }
@@ -195,8 +199,13 @@ func (s *session) abort(t *task) (running bool) {
 func (t *task) execute() {
 	cost, clock := &t.sess.cost[t.st.OpCode], t.conn.in.clock
 	start := time.Since(clock)
+	if t.timing.started == 0 {
+		t.timing.started = start
+	}
 	t.sess.device.Execute(t.ctx, t.st)
 	t.ended = time.Since(clock)
+	t.timing.ran = t.ended
+	t.timing.running += t.ended - start
 	recordCost(cost, t.ended-start)
 }
 

@@ -58,6 +58,7 @@ type task struct {
 	// arrived and ended are by the clock of the connection's reader; ended is 0 if Execute was
 	// not called.
 	arrived, ended time.Duration
+	timing         timing
 	immediate      bool
 	edtl           uint32 // Expected Data Transfer Length, bytes
 	read           bool
@@ -99,7 +100,7 @@ func (c *conn) newTask(p *pdu, info ahsInfo) *task {
 	if !ok {
 		t = &task{st: scsi.NewTask(c.srv.pool), ctx: &taskContext{}}
 	}
-	t.sess, t.conn, t.arrived, t.ended = c.sess, c, time.Duration(c.in.arrived.Load()), 0
+	t.sess, t.conn, t.arrived, t.ended, t.timing = c.sess, c, time.Duration(c.in.arrived.Load()), 0, timing{}
 	t.itt, t.cmdSN, t.immediate, t.edtl = p.itt(), p.cmdSN(), p.immediate(), p.expectedDataTransferLength()
 	t.read, t.write = p.bhs[1]&bitRead != 0, p.bhs[1]&bitWrite != 0
 	cdb := p.bhs[32:48]
