@@ -154,8 +154,8 @@ func runOverPaths(t *testing.T, target *kit.Target, second, script string, with 
 func runScript(t *testing.T, script string, s guest.Setup) {
 	t.Helper()
 	image := build(t)
-	// Handovers that a flag asks for take longer than those of the default.
-	ctx, cancel := context.WithTimeout(t.Context(), scriptLimit+time.Duration(*handovers)*10*time.Second)
+	// Handovers and reloads that a flag asks for take longer than those of the default.
+	ctx, cancel := context.WithTimeout(t.Context(), scriptLimit+time.Duration(*handovers)*10*time.Second+time.Duration(*rounds)*5*time.Second)
 	defer cancel()
 	r, err := image.Run(ctx, script, s)
 	t.Log(r.Output)
