@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"regexp"
 	"strings"
@@ -171,5 +172,63 @@ func TestServe_ReloadKilled(t *testing.T) {
 		}
 		// Without the LUN again, so that startServer finds its two.
 		must.Succeed(t, os.WriteFile(path, []byte(config), 0o644))
+	}
+}
+
+// TestServe_ReloadAPI: a reload changes the secret of the API over TCP, its address, and
+// whether there is one.
+func TestServe_ReloadAPI(t *testing.T) {
+	addresses := make([]string, 2)
+	for i := range addresses {
+		free, err := net.Listen("tcp", "127.0.0.1:0")
+		must.Succeed(t, err)
+		addresses[i] = free.Addr().String()
+		free.Close()
+	}
+	listens := func(at int, secret string) string {
+		return config + fmt.Sprintf("api: {listen: %q, secrets: [{name: s, role: administer, secret: %s}]}\n", addresses[at], secret)
+	}
+	status := func(at int, secret string) int {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addresses[at]+"/v1/status", nil)
+		must.Succeed(t, err)
+		req.Header.Set("Authorization", "Bearer "+secret)
+		req.Close = true
+		r, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return 0
+		}
+		r.Body.Close()
+		return r.StatusCode
+	}
+	path := writeConfig(t, listens(0, "the-first-secret-1"))
+	s := startServer(t, odx("serve", "--config", path))
+	applied := 0
+	reload := func(text string) {
+		t.Helper()
+		must.Succeed(t, os.WriteFile(path, []byte(text), 0o644))
+		must.Succeed(t, s.cmd.Process.Signal(syscall.SIGHUP))
+		applied++
+		for end := time.Now().Add(20 * time.Second); strings.Count(s.stderr.String(), `"msg":"configuration applied"`) < applied; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("not applied:\n%s", s.stderr)
+			}
+		}
+	}
+	for _, step := range []struct {
+		text string
+		want [4]int // both addresses, with the first and the second secret
+	}{
+		{listens(0, "the-first-secret-1"), [4]int{200, 401, 0, 0}},
+		{listens(0, "the-second-secret-2"), [4]int{401, 200, 0, 0}},
+		{listens(1, "the-second-secret-2"), [4]int{0, 0, 401, 200}},
+		{config, [4]int{}},
+		{listens(0, "the-first-secret-1"), [4]int{200, 401, 0, 0}},
+	} {
+		reload(step.text)
+		got := [4]int{status(0, "the-first-secret-1"), status(0, "the-second-secret-2"), status(1, "the-first-secret-1"), status(1, "the-second-secret-2")}
+		if got != step.want {
+			t.Errorf("status %v, want %v:\n%s", got, step.want, step.text)
+		}
 	}
 }
