@@ -12,8 +12,11 @@ import (
 // restyle gives the collections of a tree random styles, and texts random quotes.
 func restyle(t *rapid.T, n *yaml.Node, inFlow bool) {
 	switch {
-	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str":
-		n.Style = rapid.SampledFrom([]yaml.Style{0, 0, yaml.SingleQuotedStyle, yaml.DoubleQuotedStyle}).Draw(t, "quotes")
+	case n.Kind == yaml.ScalarNode && n.ShortTag() != "!!null":
+		// Numbers, too: 5 and "5" are the same in a configuration.
+		if n.Style = rapid.SampledFrom([]yaml.Style{0, 0, 0, yaml.SingleQuotedStyle, yaml.DoubleQuotedStyle}).Draw(t, "quotes"); n.Style != 0 {
+			n.Tag = "!!str"
+		}
 	case n.Kind == yaml.MappingNode || n.Kind == yaml.SequenceNode:
 		n.Style = 0
 		if inFlow || len(n.Content) == 0 || rapid.IntRange(0, 3).Draw(t, "flow") == 0 {
@@ -49,6 +52,7 @@ func comment(t *rapid.T, text string) string {
 // An edit of a file in any style changes what was asked only, and no other line.
 func TestApply_AnyStyle(t *testing.T) {
 	var edits, written, lost int
+	schema := compiledSchema(t)
 	rapid.Check(t, func(t *rapid.T) {
 		base := rapid.SampledFrom([]string{edited, string(defaultFile), styled}).Draw(t, "file")
 		root, err := parseTree([]byte(base))
@@ -68,6 +72,13 @@ func TestApply_AnyStyle(t *testing.T) {
 		cfg, err := Parse("/etc/odx.yaml", []byte(text))
 		if err != nil {
 			return // a comment has changed a value
+		}
+		value, err := instance([]byte(text))
+		if err == nil {
+			err = schema.Validate(value)
+		}
+		if err != nil {
+			t.Errorf("the schema refuses it: %v\n%s", err, text)
 		}
 		d, err := openDocument(cfg.File, []byte(text))
 		if err != nil {
@@ -98,6 +109,10 @@ func TestApply_AnyStyle(t *testing.T) {
 		}
 		if n > 0 && !removes {
 			t.Errorf("%#v lost a comment:\n%s\nbecomes\n%s", edit, text, d.text)
+		}
+		// What is added is in lines of its own, or in one line in brackets.
+		if gone := removedLines(text, string(d.text)); len(gone) > 1 && !removes {
+			t.Errorf("%#v changed the lines %q:\n%s\nbecomes\n%s", edit, gone, text, d.text)
 		}
 	})
 	t.Logf("%d edits, %d of which wrote out the whole file; %d removed a comment with an entry", edits, written, lost)
