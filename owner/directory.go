@@ -246,6 +246,11 @@ func (h *directoryHolding) Lease() time.Duration { return 0 }
 func (h *directoryHolding) Renew(context.Context) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return h.compare()
+}
+
+// compare returns an ErrLost if something else is where the claim is. h.mu is held.
+func (h *directoryHolding) compare() error {
 	err := sameFile(h.dir, h.d.path)
 	if err == nil && h.file != nil {
 		err = sameFile(h.file, h.d.lockFile())

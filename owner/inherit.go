@@ -73,6 +73,13 @@ func (h *directoryHolding) share() (files []*os.File, err error) {
 	if h.file == nil {
 		return nil, errors.New("a claim without a lock file cannot be passed on")
 	}
+	// Whoever inherits the claim has to find the lock file, and to count in it.
+	if err := h.compare(); err != nil {
+		return nil, err
+	}
+	if err := h.store(); err != nil {
+		return nil, err
+	}
 	for _, f := range []*os.File{h.dir, h.file} {
 		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {

@@ -429,3 +429,25 @@ func TestInherit_LockFile(t *testing.T) {
 		})
 	}
 }
+
+// TestOwner_Share_LockFile: a claim that could not be inherited is not passed on, and holds.
+func TestOwner_Share_LockFile(t *testing.T) {
+	dir := t.TempDir()
+	o, err := Claim(t.Context(), Directory(dir))
+	must.Succeed(t, err)
+	defer o.Release()
+	file := filepath.Join(dir, LockName)
+	must.Succeed(t, os.Remove(file), os.Mkdir(file, 0o700))
+	if _, err := o.Share(); err == nil || errors.Is(err, ErrLost) {
+		t.Errorf("with a directory in place of the lock file: %v", err)
+	}
+	must.Succeed(t, o.Check(), os.Remove(file))
+	files, err := o.Share()
+	must.Succeed(t, err)
+	for _, f := range files {
+		must.Succeed(t, f.Close())
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
+	}
+}
