@@ -224,7 +224,7 @@ func (c *Client) exchange(req *http.Request) (*http.Response, error) {
 	if c.secret != "" {
 		req.Header.Set("Authorization", "Bearer "+c.secret)
 	}
-	resp, err := c.http.Do(req)
+	resp, err := c.do(req)
 	if err != nil {
 		return nil, transportError(ctx, err)
 	}

@@ -17,24 +17,10 @@ import (
 
 // The methods of this file implement admin.Live.
 
-func (c *Client) Config(ctx context.Context) ([]byte, error) { return c.text(ctx, "/v1/config") }
+func (c *Client) Config(ctx context.Context) ([]byte, error) { return c.Text(ctx, "/v1/config") }
 
 func (c *Client) ConfigFile(ctx context.Context) ([]byte, error) {
-	return c.text(ctx, "/v1/config/file")
-}
-
-// text gets an answer that is text.
-func (c *Client) text(ctx context.Context, path string) ([]byte, error) {
-	resp, err := c.send(ctx, http.MethodGet, path, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxResponse))
-	if err != nil {
-		return nil, transportError(ctx, err)
-	}
-	return text, nil
+	return c.Text(ctx, "/v1/config/file")
 }
 
 func (c *Client) PutConfig(ctx context.Context, text []byte, basedOn string) (admin.Reloaded, error) {

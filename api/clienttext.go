@@ -6,8 +6,8 @@ import (
 	"net/http"
 )
 
-// Text returns what the server serves as text at a path outside of /v1: metrics, health,
-// profiles.
+// Text returns what the server serves as text at a path: metrics, health, profiles, the
+// configuration.
 func (c *Client) Text(ctx context.Context, path string) ([]byte, error) {
 	resp, err := c.send(ctx, http.MethodGet, path, nil)
 	if err != nil {

@@ -40,7 +40,7 @@ type LUN struct {
 	Limit                 Rate   `json:"limit,omitzero"`
 }
 
-// Rate is a limit; 0 is none, and a burst of 0 what the rate gives in a second.
+// Rate is a limit; 0 is none, and a burst of 0 what the rate gives in a tenth of a second.
 type Rate struct {
 	IOPS           int64 `json:"iops,omitempty"`
 	IOPSBurst      int64 `json:"iops_burst,omitempty"`
