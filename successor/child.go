@@ -91,7 +91,7 @@ func (c *Child) check(ctx context.Context, plan Plan) error {
 		return err
 	}
 	_, err := c.expect(kindReady)
-	return ended(err)
+	return late(ended(err), "is not ready", readyLimit)
 }
 
 // ended says of the end of a connection what it means.
@@ -134,7 +134,15 @@ func (c *Child) Pass(ctx context.Context, e *Estate) error {
 	if !stop() {
 		<-hurried // before another deadline
 	}
-	return ended(err)
+	return late(ended(err), "does not serve", servingLimit)
+}
+
+// late says of the end of a time limit what it means.
+func late(err error, what string, limit time.Duration) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("the new process %s in the time that it has, %v (%w)", what, limit, err)
+	}
+	return err
 }
 
 // sendEstate sends the files and the state of e.
