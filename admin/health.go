@@ -79,6 +79,10 @@ type kind struct {
 	detect func(*Status) string
 }
 
+// roomBytes is the least free space with which a store is not full: initiators write up to
+// that at once.
+const roomBytes = 1 << 20
+
 // kinds are all kinds of conditions, the gravest first.
 func kinds() []kind {
 	return []kind{
@@ -99,7 +103,7 @@ func kinds() []kind {
 		}},
 		{"damage", Critical, false, damaged},
 		{"store_full", Critical, false, func(s *Status) string {
-			if !s.Vitals.StoreFull && s.Vitals.FreeBytes > 0 {
+			if !s.Vitals.StoreFull && s.Vitals.FreeBytes >= roomBytes {
 				return ""
 			}
 			return "the store is full, and writes of new data fail; unmap or delete data, or give the store more room"

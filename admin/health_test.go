@@ -12,7 +12,7 @@ import (
 func healthy() Status {
 	return Status{
 		Portals: []string{"127.0.0.1:3260"}, LUNs: []LUNStatus{{Target: "iqn.a", Number: 1, Medium: "volume src"}},
-		Vitals: Vitals{UsedBytes: 10, FreeBytes: 90, WarnBytes: 80, Mirrors: []Mirror{{View: "m", Legs: 2, InSync: 2}}},
+		Vitals: Vitals{UsedBytes: 10, FreeBytes: 10 << 20, WarnBytes: 80, Mirrors: []Mirror{{View: "m", Legs: 2, InSync: 2}}},
 	}
 }
 
@@ -34,7 +34,7 @@ func TestStatus_Conditions(t *testing.T) {
 			s.Damage, s.MoreDamage = []backstore.Damaged{{What: "volume src at 4096", Error: "checksum mismatch"}}, 2
 		}, Critical, Degraded, "in 3 places, the first one is volume src at 4096 (checksum mismatch)"},
 		{"store_full", func(s *Status) { s.Vitals.StoreFull = true }, Critical, Degraded, "writes of new data fail"},
-		{"store_full", func(s *Status) { s.Vitals.FreeBytes = 0 }, Critical, Degraded, "writes of new data fail"},
+		{"store_full", func(s *Status) { s.Vitals.FreeBytes = roomBytes - 1 }, Critical, Degraded, "writes of new data fail"},
 		{"checkpoint_failing", func(s *Status) { s.Vitals.CheckpointFailure = "input/output error" }, Critical, Degraded, "input/output error"},
 		{"lun_not_served", func(s *Status) { s.LUNs[0].Problem = "volume damaged" }, Critical, Degraded, "1 of 1 LUNs are not served, the first one is iqn.a/1: volume damaged"},
 		{"mirror_degraded", func(s *Status) { s.Vitals.Mirrors[0].InSync = 1 }, Warning, Degraded, "m (1 of 2)"},

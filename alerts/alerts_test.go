@@ -104,12 +104,12 @@ func pass(d time.Duration) {
 }
 
 func full(v *admin.Vitals)    { v.FreeBytes = 0 }
-func notFull(v *admin.Vitals) { v.FreeBytes = 1 }
+func notFull(v *admin.Vitals) { v.FreeBytes = 1 << 30 }
 
 // watched runs fn with a healthy server and a notifier that has looked at it once.
 func watched(t *testing.T, r *receiver, fn func(s *server, n *Notifier)) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &server{status: admin.Status{Portals: []string{"127.0.0.1:3260"}, Vitals: admin.Vitals{FreeBytes: 1}}}
+		s := &server{status: admin.Status{Portals: []string{"127.0.0.1:3260"}, Vitals: admin.Vitals{FreeBytes: 1 << 30}}}
 		n := NewNotifier(Options{
 			Status: s.Status, Instance: "host", Webhooks: []Webhook{{Name: "ops", URL: "http://ops.example/hook", Token: "secret"}},
 			Log: logs.Discard(), Client: &http.Client{Transport: r, Timeout: postLimit},
@@ -195,7 +195,7 @@ func TestNotifier_Refusals(t *testing.T) {
 	r = &receiver{status: http.StatusOK}
 	synctest.Test(t, func(t *testing.T) {
 		var w watch
-		if e := w.observe(time.Now(), &admin.Status{Portals: []string{"a"}, Vitals: admin.Vitals{FreeBytes: 1, RefusedCopies: 7}}); len(e) != 0 {
+		if e := w.observe(time.Now(), &admin.Status{Portals: []string{"a"}, Vitals: admin.Vitals{FreeBytes: 1 << 30, RefusedCopies: 7}}); len(e) != 0 {
 			t.Errorf("refusals before the first look: %+v", e)
 		}
 	})

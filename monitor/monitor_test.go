@@ -237,7 +237,7 @@ func TestReady(t *testing.T) {
 		"LUN left out": {func(s *admin.Status) { s.LUNs = []admin.LUNStatus{{Problem: "damaged"}} }, 200, "degraded\ncritical: lun_not_served: "},
 	} {
 		t.Run(name, func(t *testing.T) {
-			status := admin.Status{Portals: []string{"127.0.0.1:3260"}, Vitals: admin.Vitals{FreeBytes: 1}}
+			status := admin.Status{Portals: []string{"127.0.0.1:3260"}, Vitals: admin.Vitals{FreeBytes: 1 << 30}}
 			tt.change(&status)
 			s := NewSampler(&source{status: status})
 			defer closed(t, s)
