@@ -210,7 +210,7 @@ func TestInitiators(t *testing.T) {
 	}
 	i.Leave("a")
 	i.Leave("a")
-	i.Leave("nobody")
+	i.Leave("absent")
 	if i.Join("a") == a || len(i.present) != 3 {
 		t.Errorf("%d initiators are there", len(i.present))
 	}
