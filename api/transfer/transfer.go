@@ -63,6 +63,8 @@ type Options struct {
 	Progress func(Progress)
 	// WithoutTokens disables copies by token.
 	WithoutTokens bool
+	// TokensOnly ends the copy with ErrNotOffloaded where bytes would be read and written.
+	TokensOnly bool
 }
 
 // Progress is the progress of a copy.
@@ -89,6 +91,8 @@ type Result struct {
 var (
 	// ErrTooSmall reports a destination smaller than the source.
 	ErrTooSmall = errors.New("destination too small")
+	// ErrNotOffloaded reports that bytes cannot be copied by token.
+	ErrNotOffloaded = errors.New("not offloaded")
 	// ErrNoVolume reports that the store has no volume of the name.
 	ErrNoVolume = errors.New("the store has no such volume")
 	// ErrNoFile reports that the store has no file of the name.
@@ -111,7 +115,11 @@ func Copy(ctx context.Context, dst, src Disk, o Options) (Result, error) {
 	}
 	reason, err := c.byToken(ctx)
 	if err == nil && c.done.Load() < c.total {
-		err = c.byData(ctx)
+		if o.TokensOnly {
+			err = fmt.Errorf("%w: %s", ErrNotOffloaded, reason)
+		} else {
+			err = c.byData(ctx)
+		}
 	}
 	if err == nil {
 		err = dst.Flush(ctx)

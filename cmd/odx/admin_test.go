@@ -257,7 +257,7 @@ func TestDamagedStore(t *testing.T) {
 extent 18, segment 00000001 block 18 (1 of 4 KiB): block 18: data does not match its CRC-32C
   volume monday: 4096 bytes at 69632
   volume src: 4096 bytes at 69632
-`, stderr: complaint, status: 1},
+`, stderr: complaint, status: 3},
 			{args: "store scrub --json", stdout: `{
   "total_bytes": 81920,
   "read_bytes": 81920,
@@ -284,7 +284,7 @@ extent 18, segment 00000001 block 18 (1 of 4 KiB): block 18: data does not match
     }
   ]
 }
-`, stderr: complaint, status: 1},
+`, stderr: complaint, status: 3},
 			{args: "store check", stdout: "the store in DIR/data is sound\n"},
 		})
 		if err := f.Truncate(20 * 4096); err != nil {
@@ -292,14 +292,14 @@ extent 18, segment 00000001 block 18 (1 of 4 KiB): block 18: data does not match
 		}
 		const contradicts = "odx: the store in DIR/data is inconsistent; stop writing to it, and see odx store repair\n"
 		script(t, path, []command{
-			{args: "store check", stdout: "extent 20 has 1 blocks at segment 00000001 block 20, which has 20\n", stderr: contradicts, status: 1},
+			{args: "store check", stdout: "extent 20 has 1 blocks at segment 00000001 block 20, which has 20\n", stderr: contradicts, status: 3},
 			{args: "store check --json", stdout: `{
   "sound": false,
   "findings": [
     "extent 20 has 1 blocks at segment 00000001 block 20, which has 20"
   ]
 }
-`, stderr: contradicts, status: 1},
+`, stderr: contradicts, status: 3},
 		})
 	})
 }

@@ -103,7 +103,7 @@ func TestLive_NoServer(t *testing.T) {
 	for _, args := range []string{"reload", "config diff", "session list", "session end 1", "lun top"} {
 		stdout, stderr, status := output(t, append(strings.Fields(args), "--config", path)...)
 		want := "odx: no odx serves the store in " + filepath.Join(filepath.Dir(path), "data") + "\n"
-		if status != 1 || stdout != "" || stderr != want {
+		if status != 5 || stdout != "" || stderr != want {
 			t.Errorf("odx %s: exit status %d, %q, %q", args, status, stdout, stderr)
 		}
 	}

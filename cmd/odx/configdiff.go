@@ -12,12 +12,6 @@ import (
 	"odx/conf"
 )
 
-// Exit statuses of odx config diff.
-const (
-	statusChanges exitStatus = 3
-	statusRestart exitStatus = 4
-)
-
 func newConfigDiff() *cobra.Command {
 	var o adminOptions
 	cmd := &cobra.Command{
@@ -26,7 +20,7 @@ func newConfigDiff() *cobra.Command {
 		Long: "Print what a reload would change in the running server if FILE were its configuration; without\n" +
 			"FILE, what a reload of its configuration file would change now. Each change is a line: the key,\n" +
 			"both values, with secrets masked, and when it applies. Nothing is changed.\n\n" +
-			"Exit status: 0 for no difference, 3 if a reload applies the changes, 4 if one of them needs a\n" +
+			"Exit status: 0 for no difference, 6 if a reload applies the changes, 7 if one of them needs a\n" +
 			"restart, so that a reload refuses all; 1 for errors, also a FILE with problems.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

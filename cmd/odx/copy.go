@@ -23,11 +23,12 @@ import (
 
 type copyOptions struct {
 	adminOptions
-	withoutTokens bool
-	create        bool
-	overwrite     bool
-	force         bool
-	raw           bool
+	withoutTokens  bool
+	requireOffload bool
+	create         bool
+	overwrite      bool
+	force          bool
+	raw            bool
 }
 
 // streams are standard input, output and error of a command.
@@ -115,6 +116,8 @@ func newCopy() *cobra.Command {
 	}
 	addAdminFlags(cmd, &o.adminOptions)
 	cmd.Flags().BoolVar(&o.withoutTokens, "no-token", false, "read and write, without tokens")
+	cmd.Flags().BoolVar(&o.requireOffload, "require-offload", false, "fail where bytes would have to be read and written here, with exit status 4")
+	cmd.MarkFlagsMutuallyExclusive("no-token", "require-offload")
 	o.addOverwriteFlag(cmd)
 	cmd.Flags().BoolVar(&o.raw, "raw", false, "copy the bytes of a file even if they look like a format other than a raw disk")
 	cmd.Flags().BoolVar(&o.create, "create", false, "create the volume DST, as large as SRC, if it does not exist")
@@ -138,6 +141,8 @@ func checkCopy(o *copyOptions, from, to string) error {
 		return usagef("%s and %s are both streams; one end has to be a disk or a file", from, to)
 	case from == to:
 		return usagef("%s is both source and destination", shown(from))
+	case (isStream(from) || isStream(to)) && o.requireOffload:
+		return usagef("--require-offload with a stream, which takes no tokens")
 	case isStream(from) && o.create:
 		return usagef("--create with a stream, whose length is not known in advance; create the volume first, with odx volume create")
 	}
@@ -200,8 +205,8 @@ func copyFrom(ctx context.Context, a admin.Administrator, o *copyOptions, src tr
 	defer func() { err = errors.Join(err, dst.Close()) }()
 	bar := newBar(std.err, "copy")
 	r, err := transfer.Copy(ctx, dst, src, transfer.Options{
-		WithoutTokens: o.withoutTokens,
-		Progress:      func(p transfer.Progress) { bar.show(p.DoneBytes, p.TotalBytes) },
+		WithoutTokens: o.withoutTokens, TokensOnly: o.requireOffload,
+		Progress: func(p transfer.Progress) { bar.show(p.DoneBytes, p.TotalBytes) },
 	})
 	bar.end()
 	if err != nil {

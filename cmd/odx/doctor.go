@@ -20,7 +20,7 @@ func newDoctor() *cobra.Command {
 		Long: "Examine two LUNs, iscsi://[USER%PASSWORD@]HOST[:PORT]/TARGET/LUN, of any target, as an initiator\n" +
 			"does before it copies by token, and print what would prevent the copy. Nothing is written, unless\n" +
 			"--scratch names a range of the destination that may be overwritten: then a copy is made and\n" +
-			"compared. Exit status 1 if a copy would not be offloaded.",
+			"compared. Exit status 4 if a copy would not be offloaded.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var p doctor.Pair
@@ -48,7 +48,7 @@ func newDoctor() *cobra.Command {
 	return cmd
 }
 
-var errNotOffloaded = errors.New("a copy would not be offloaded")
+var errNotOffloaded = &statusError{errors.New("a copy would not be offloaded"), statusNotOffloaded}
 
 func examine(cmd *cobra.Command, p doctor.Pair, asJSON bool) error {
 	ctx, release := untilSignal(cmd.Context())

@@ -49,7 +49,7 @@ func newHandover() *cobra.Command {
 func handOver(ctx context.Context, cfg *conf.Config, a admin.Administrator) (pid int, err error) {
 	before, err := a.Status(ctx)
 	if errors.Is(err, admin.ErrNotRunning) {
-		return 0, fmt.Errorf("no odx serves the store in %s", cfg.DataDir)
+		return 0, &noServerError{cfg.DataDir}
 	}
 	if err != nil {
 		return 0, err

@@ -44,7 +44,7 @@ func withServing(cmd *cobra.Command, o *adminOptions, do liveAction) error {
 	return withLive(cmd, o, func(ctx context.Context, cfg *conf.Config, live admin.Live) error {
 		err := do(ctx, cfg, live)
 		if errors.Is(err, admin.ErrNotRunning) {
-			return fmt.Errorf("no odx serves the store in %s", cfg.DataDir)
+			return &noServerError{cfg.DataDir}
 		}
 		return err
 	})

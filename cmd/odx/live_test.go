@@ -104,7 +104,7 @@ func TestReload(t *testing.T) {
 	more := strings.Replace(config, "level: debug", "level: info", 1)
 	write(more)
 	const changed = `log\.level: debug becomes info \(at once\)` + "\n"
-	check(changed, 3, "config", "diff")
+	check(changed, 6, "config", "diff")
 	check(changed+`applied in \S+`+"\n", 0, "reload")
 	check("", 0, "config", "diff")
 
@@ -114,7 +114,7 @@ func TestReload(t *testing.T) {
 	}
 
 	other := writeConfig(t, strings.Replace(more, "data_dir: data", "data_dir: "+filepath.Join(filepath.Dir(path), "other"), 1))
-	check(`data_dir: \S+/data becomes \S+/other \(needs a restart: the open store .*\)`+"\n", 4, "config", "diff", other)
+	check(`data_dir: \S+/data becomes \S+/other \(needs a restart: the open store .*\)`+"\n", 7, "config", "diff", other)
 	write(strings.Replace(more, "read_only: true", "block_size: 4096", 1))
 	check(`odx: configuration not changed, [^\n]*\n.*luns\[1\]\.block_size: for a medium that stays a LUN; .*`+"\n", 1, "reload")
 	write("tragets: 5\n" + more)

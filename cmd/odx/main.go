@@ -35,17 +35,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return int(status)
 	}
 	printError(stderr, err)
-	var usage *usageError
-	if errors.As(err, &usage) {
-		return 2
-	}
-	return 1
+	return int(statusOf(err))
 }
-
-// exitStatus ends a command that has printed everything with a status.
-type exitStatus int
-
-func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 // usageError is an error of the command line: the exit status is 2.
 type usageError struct{ error }
@@ -86,13 +77,13 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newServe(), newStatus(), newHandover(), newConfig(), newReload(), newTarget(), newLUN(), newUser(), newAccess(), newSession(), newStore(), newVolume(), newFile(), newVHD(), newToken(), newCopy(), newDoctor(), newVersion())
 	root.AddCommand(newSupport(), newManual())
 	addCompletion(root, completions())
 	root.InitDefaultCompletionCmd() // otherwise added by Execute, unchecked
 	checkUsage(root)
 	checkHelp(root)
+	addOutput(root)
 	return root
 }
 
@@ -114,6 +105,9 @@ func checkUsage(cmd *cobra.Command) {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {
 				return usagef("%w; usage: %s", err, cmd.UseLine())
+			}
+			if err := cmd.ValidateFlagGroups(); err != nil { // cobra does so later, as an error of its own
+				return &usageError{err}
 			}
 			return nil
 		}

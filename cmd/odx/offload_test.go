@@ -154,7 +154,7 @@ targets:
 		t.Errorf("doctor: %d\n%s%s", status, stdout, stderr)
 	}
 	stdout, stderr, status = output(t, "doctor", here+"0", elsewhere+"1")
-	if status != 1 || !strings.Contains(stdout, "NOT OK") || stderr != "odx: a copy would not be offloaded\n" {
+	if status != 4 || !strings.Contains(stdout, "NOT OK") || stderr != "odx: a copy would not be offloaded\n" {
 		t.Errorf("doctor of two servers: %d\n%s%s", status, stdout, stderr)
 	}
 	stdout, _, status = output(t, "doctor", here+"0", here+"1", "--json")

@@ -71,7 +71,7 @@ func reloading(log *logrus.Entry) string {
 
 // followLog prepares the log of a configuration.
 func (r *running) followLog(next *conf.Config) (target.Prepared, error) {
-	level, formatter, err := logSettings(next.Log)
+	level, formatter, err := logSettings(next.Log, r.log.Logger.Out)
 	if err != nil {
 		return target.Prepared{}, err
 	}

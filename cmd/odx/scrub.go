@@ -29,7 +29,7 @@ func newStoreScrub() *cobra.Command {
 			"can be in use; --mib-per-s leaves it more of the disk. Ctrl-C stops the scrub and loses\n" +
 			"nothing. On a terminal it shows its progress.\n\n" +
 			"Every damaged extent is printed with the volumes and snapshots that contain it, and whatever\n" +
-			"is wrong with files of the store and was not mended. The exit status is 1 if there is either.",
+			"is wrong with files of the store and was not mended. The exit status is 3 if there is either.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.mibPerSecond < 0 {
@@ -71,9 +71,9 @@ func scrub(ctx context.Context, a admin.Administrator, o *scrubOptions, stdout, 
 	}
 	switch {
 	case r.Damaged > 0:
-		return fmt.Errorf("%s; rewrite the ranges from a copy, or delete the volumes", foundText(r))
+		return damagef("%s; rewrite the ranges from a copy, or delete the volumes", foundText(r))
 	case len(r.Metadata) > 0:
-		return fmt.Errorf("%s; see the lines above, and odx store repair", foundText(r))
+		return damagef("%s; see the lines above, and odx store repair", foundText(r))
 	}
 	return nil
 }

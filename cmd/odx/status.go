@@ -21,14 +21,14 @@ func newStatus() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Print what the server serves, and which initiators are logged in",
-		Long: "Print portals, LUNs and sessions of the server of a store. The exit status is 1 where no server\n" +
+		Long: "Print portals, LUNs and sessions of the server of a store. The exit status is 5 where no server\n" +
 			"runs.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return administer(cmd, &o, func(ctx context.Context, cfg *conf.Config, a admin.Administrator) error {
 				st, err := a.Status(ctx)
 				if errors.Is(err, admin.ErrNotRunning) {
-					return fmt.Errorf("no odx serves the store in %s", cfg.DataDir)
+					return &noServerError{cfg.DataDir}
 				}
 				if err != nil {
 					return err

@@ -207,7 +207,7 @@ func newStoreCheck() *cobra.Command {
 			"segments. The data is not read; odx store scrub does that.\n\n" +
 			"The command makes a checkpoint and reads it, so that the store can be in use: about a minute\n" +
 			"for a TiB of data.\n\n" +
-			"Every finding is printed, and the exit status is 1 if there is one.",
+			"Every finding is printed, and the exit status is 3 if there is one.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return administer(cmd, &o, func(ctx context.Context, cfg *conf.Config, a admin.Administrator) error {
@@ -219,7 +219,7 @@ func newStoreCheck() *cobra.Command {
 					return err
 				}
 				if !r.Sound {
-					return fmt.Errorf("the store in %s is inconsistent; stop writing to it, and see odx store repair", cfg.DataDir)
+					return damagef("the store in %s is inconsistent; stop writing to it, and see odx store repair", cfg.DataDir)
 				}
 				return nil
 			})

@@ -63,9 +63,6 @@ func newSupportBundle() *cobra.Command {
 			}
 			o.looks = true
 			return administer(cmd, &o.adminOptions, func(ctx context.Context, cfg *conf.Config, a admin.Administrator) error {
-				if _, err := a.StoreInfo(ctx); errors.Is(err, admin.ErrNotRunning) {
-					return err // administer opens the store then
-				}
 				b := newBundle(secretsOf(cfg))
 				b.collect(ctx, &o, cfg, a)
 				return b.save(cmd, name)

@@ -50,5 +50,5 @@ func TestTokenStatsWithoutServer(t *testing.T) {
 	path := writeConfig(t, config)
 	s := startServer(t, odx("serve", "--config", path)) // makes the store
 	s.stop(t)
-	script(t, path, []command{{args: "token stats", stderr: "odx: no odx serves this store: the counters are those of a server\n", status: 1}})
+	script(t, path, []command{{args: "token stats", stderr: "odx: no odx serves this store: the counters are those of a server\n", status: 5}})
 }

@@ -109,7 +109,7 @@ func newVHDCheck() *cobra.Command {
 		Use:   "check FILE",
 		Short: "Check a virtual disk",
 		Long: "Check a virtual disk: structures, checksums, places of blocks, and, in the store, its parents. The\n" +
-			"exit status is 1 if a finding endangers data.",
+			"exit status is 3 if a finding endangers data.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.local {
@@ -151,7 +151,7 @@ func printDiskCheck(w io.Writer, o *adminOptions, name string, c admin.DiskCheck
 		}
 	}
 	if !c.Sound {
-		return fmt.Errorf("%s is damaged", name)
+		return damagef("%s is damaged", name)
 	}
 	if o.json {
 		return nil

@@ -192,8 +192,8 @@ func scrubNames(t *testing.T, config string, volumes int) {
 		t.Fatal(err)
 	}
 	out, err := exec.Command(binary, "store", "scrub", "--json", "--config", config).Output()
-	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 {
-		t.Fatalf("odx store scrub ended with %v, want status 1; it said:\n%s", err, out)
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 3 {
+		t.Fatalf("odx store scrub ended with %v, want status 3; it said:\n%s", err, out)
 	}
 	var result struct {
 		Damages []struct {
