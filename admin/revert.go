@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"odx/backstore"
 	"odx/blockdev"
@@ -46,7 +47,7 @@ func (s *Store) RenameVolume(ctx context.Context, old, name string) (Volume, err
 	if err := errors.Join(s.checkNoLUN(volumeMedium(old)), s.checkServed(old)); err != nil {
 		return Volume{}, err
 	}
-	if err := s.checkNoRule(old); err != nil {
+	if err := s.checkSameRules(old, name); err != nil {
 		return Volume{}, err
 	}
 	if err := s.store.RenameVolume(ctx, old, name); err != nil {
@@ -56,17 +57,27 @@ func (s *Store) RenameVolume(ctx context.Context, old, name string) (Volume, err
 	return s.describe(v), nil
 }
 
-// checkNoRule returns ErrInUse for a volume that a copy rule names: the rule would not
-// concern it any more.
-func (s *Store) checkNoRule(name string) error {
+// checkSameRules returns ErrInUse for a volume that another copy rule would concern by another
+// name.
+func (s *Store) checkSameRules(old, name string) error {
 	for _, cfg := range s.using.configurations() {
 		for i, r := range cfg.CopyRules {
-			if slices.Contains(r.From, name) || slices.Contains(r.To, name) {
-				return fmt.Errorf("volume %s: %w by copy.rules[%d]; change the rule first", name, ErrInUse, i)
+			for _, list := range [][]string{r.From, r.To} {
+				if named(list, old) != named(list, name) {
+					return fmt.Errorf("volume %s: %w by copy.rules[%d], which would not be the same for %s; change the rule first", old, ErrInUse, i, name)
+				}
 			}
 		}
 	}
 	return nil
+}
+
+// named reports whether a name is one of a list of names and prefixes with an asterisk.
+func named(list []string, name string) bool {
+	return slices.ContainsFunc(list, func(p string) bool {
+		prefix, cut := strings.CutSuffix(p, "*")
+		return name == p || cut && strings.HasPrefix(name, prefix)
+	})
 }
 
 // RevertVolume gives a volume the content and size of a snapshot. The volume keeps its

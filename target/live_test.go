@@ -310,6 +310,18 @@ func TestService_Revert(t *testing.T) {
 			}
 		})
 	}
+	// Copy rules are by name.
+	text, err := os.ReadFile(s.file)
+	must.Succeed(t, err)
+	s.reload(string(text) + "copy: {rules: [{from: [\"be*\"], allow: false}]}\n")
+	if _, err := s.admin.RenameVolume(ctx, "before", "yesterday"); !errors.Is(err, admin.ErrInUse) {
+		t.Errorf("renamed to what the rule does not concern: %v", err)
+	}
+	_, err = s.admin.RenameVolume(ctx, "before", "belated")
+	must.Succeed(t, err)
+	_, err = s.admin.RenameVolume(ctx, "belated", "before")
+	must.Succeed(t, err)
+	s.reload(string(text))
 	// Names are those of the configuration.
 	if _, err := s.admin.RenameVolume(ctx, "src", "another"); !errors.Is(err, admin.ErrInUse) {
 		t.Errorf("rename of a LUN: %v", err)
