@@ -64,10 +64,9 @@ func (t *Task) cost() (c qos.Cost) {
 	return c
 }
 
-// WithinLimits reports whether limits let the task run. It takes what it costs at the first
-// call. A transport may call it before it fetches the data of the task; Enabled does so in
-// any case.
-func (t *Task) WithinLimits() bool {
+// withinLimits reports whether limits let the task run. It takes what it costs at the first
+// call.
+func (t *Task) withinLimits() bool {
 	switch {
 	case t.passed:
 	case t.gated:
@@ -98,10 +97,10 @@ func (t *Task) beginLimits() bool {
 	return t.wait.Try()
 }
 
-// WhenWithinLimits reports whether limits let the task run; otherwise wake is called once,
+// whenWithinLimits reports whether limits let the task run; otherwise wake is called once,
 // when they do. wake is as for WhenEnabled.
-func (t *Task) WhenWithinLimits(wake func()) (passed bool) {
-	if t.WithinLimits() {
+func (t *Task) whenWithinLimits(wake func()) (passed bool) {
+	if t.withinLimits() {
 		return true
 	}
 	if t.wait.Pass(func() {

@@ -219,6 +219,3 @@ func (a Account) Charge(c qos.Cost) {
 	}
 	a.itl.lu.limiter.Charge(c)
 }
-
-// Took returns how long Execute has taken for the task, in all its calls.
-func (t *Task) Took() time.Duration { return t.took }

@@ -243,7 +243,7 @@ func (e *taskEntry) enable() {
 // back. It has its data by then. A task that Prepare did not pass is always enabled. Once
 // a task is enabled it stays so.
 func (t *Task) Enabled() bool {
-	return (t.entry == nil || t.entry.enabled.Load()) && t.WithinLimits()
+	return (t.entry == nil || t.entry.enabled.Load()) && t.withinLimits()
 }
 
 // WhenEnabled reports whether the task may run now; otherwise wake is called once, when
@@ -253,7 +253,7 @@ func (t *Task) WhenEnabled(wake func()) (enabled bool) {
 	if t.entry != nil && t.entry.wakeWhenEnabled(t, wake) {
 		return false
 	}
-	return t.WhenWithinLimits(wake)
+	return t.whenWithinLimits(wake)
 }
 
 // wakeWhenEnabled registers wake for a task that waits for others, or returns false.
@@ -267,7 +267,7 @@ func (e *taskEntry) wakeWhenEnabled(t *Task, wake func()) (waits bool) {
 		return false
 	}
 	e.wake = func() {
-		if t.WhenWithinLimits(wake) {
+		if t.whenWithinLimits(wake) {
 			wake()
 		}
 	}
