@@ -10,6 +10,7 @@ import (
 
 	v1 "odx/api/v1"
 	"odx/conf"
+	"odx/owner"
 )
 
 const onlyFile = "no odx serves the store: only PATH was changed, which applies at the next start\n"
@@ -113,6 +114,34 @@ func TestUserAdd_Secret(t *testing.T) {
 	var users map[string][]v1.User
 	if err := json.Unmarshal([]byte(stdout), &users); err != nil || len(users[disks]) != 1 || strings.Contains(stdout, secret) {
 		t.Errorf("%v: %s", err, stdout)
+	}
+}
+
+// A process that owns the store and does not answer, because it starts for example, has
+// read the file: to change the file alone would be wrong.
+func TestEdit_Owned(t *testing.T) {
+	path := writeConfig(t, config)
+	data := filepath.Join(filepath.Dir(path), "data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	claim, err := owner.Directory(data).Claim(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	remove := []string{"lun", "remove", "iqn.2026-11.example.odx:disks", "1", "--config", path}
+	want := "odx: a process has the store in " + data + ", and does not answer: "
+	if _, stderr, status := output(t, remove...); status != 1 || !strings.HasPrefix(stderr, want) {
+		t.Errorf("exit status %d: %s", status, stderr)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != config {
+		t.Errorf("the file is %q (%v)", text, err)
+	}
+	if err := claim.Release(); err != nil {
+		t.Fatal(err)
+	}
+	if stdout, stderr, status := output(t, remove...); status != 0 || !strings.Contains(stdout, "only "+path+" was changed") {
+		t.Errorf("exit status %d: %s%s", status, stdout, stderr)
 	}
 }
 

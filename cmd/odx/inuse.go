@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,6 +16,7 @@ import (
 	"odx/api"
 	"odx/conf"
 	"odx/initiator"
+	"odx/owner"
 )
 
 // errOpen: initiators are logged in to the destination.
@@ -30,7 +32,7 @@ func checkNotOpen(ctx context.Context, a admin.Administrator, name string) error
 		return nil
 	}
 	st, err := a.Status(ctx)
-	if errors.Is(err, admin.ErrNotRunning) {
+	if _, isServer := a.(*api.Client); errors.Is(err, admin.ErrNotRunning) && !isServer {
 		return nil
 	}
 	if err != nil {
@@ -133,5 +135,19 @@ func withServer(cmd *cobra.Command, o *adminOptions, do administration) error {
 	}
 	client := api.NewClient(cfg.DataDir)
 	defer client.Close()
-	return do(ctx, cfg, client)
+	for end := time.Now().Add(betweenLimit); ; {
+		if serves(ctx, client) {
+			return ofServer(do(ctx, cfg, client))
+		}
+		err := unowned(ctx, cfg.DataDir, func() error { return nil })
+		if err == nil || errors.Is(err, fs.ErrPermission) { // of a store that others own
+			return do(ctx, cfg, nil)
+		}
+		if !errors.Is(err, owner.ErrHeld) || time.Now().After(end) {
+			return noAnswer(cfg.DataDir, err)
+		}
+		if err := pause(ctx); err != nil {
+			return err
+		}
+	}
 }

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -14,14 +16,27 @@ import (
 	"odx/admin"
 	"odx/api"
 	"odx/conf"
+	"odx/owner"
 )
 
-// liveAction is what a command does to a running server. cfg is the configuration on this
-// machine, empty for a server elsewhere.
+// liveAction is what a command does to a running server; live is nil if there is none. cfg
+// is the configuration on this machine, empty for a server elsewhere.
 type liveAction func(ctx context.Context, cfg *conf.Config, live admin.Live) error
 
-// withLive calls do with the server of the store. Without one, its calls return
-// admin.ErrNotRunning.
+// between reports whether an error of a server is that of a time between two processes of
+// it: the request was refused, was not sent, or has no answer.
+func between(err error) bool {
+	for _, e := range []error{admin.ErrChanging, admin.ErrNotRunning, io.EOF} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// withLive calls do with the server of the store, or without one if no process owns the
+// store; none begins to while do runs. Between two processes of a server it waits, and calls
+// do again.
 func withLive(cmd *cobra.Command, o *adminOptions, do liveAction) error {
 	if o.api != "" {
 		return administerRemotely(cmd, o, func(ctx context.Context, cfg *conf.Config, a admin.Administrator) error {
@@ -36,17 +51,66 @@ func withLive(cmd *cobra.Command, o *adminOptions, do liveAction) error {
 	defer release()
 	client := api.NewClient(cfg.DataDir)
 	defer client.Close()
-	return do(ctx, cfg, client)
+	for end := time.Now().Add(betweenLimit); ; {
+		var again bool
+		if serves(ctx, client) {
+			err = do(ctx, cfg, client)
+			again = between(err)
+		} else {
+			err = unowned(ctx, cfg.DataDir, func() error { return do(ctx, cfg, nil) })
+			again = errors.Is(err, owner.ErrHeld)
+		}
+		switch {
+		case !again:
+			return err
+		case time.Now().After(end):
+			return ofServer(noAnswer(cfg.DataDir, err))
+		}
+		if err := pause(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// noAnswer explains the error of a store that a process owns which is no server, or not yet.
+func noAnswer(dir string, err error) error {
+	if errors.Is(err, owner.ErrHeld) {
+		return fmt.Errorf("a process has the store in %s, and does not answer: it starts, stops or is another command; try again (%w)", dir, err)
+	}
+	return err
+}
+
+// pause waits until a command looks again for a server.
+func pause(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(betweenLook):
+		return nil
+	}
+}
+
+// unowned calls do while no process owns the store in dir; owner.ErrHeld if one does. A
+// store that does not exist has no owner.
+func unowned(ctx context.Context, dir string, do func() error) (err error) {
+	claim, err := owner.ReadDirectory(dir).Claim(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		return do()
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, claim.Release()) }()
+	return do()
 }
 
 // withServing is withLive for commands that need a server.
 func withServing(cmd *cobra.Command, o *adminOptions, do liveAction) error {
 	return withLive(cmd, o, func(ctx context.Context, cfg *conf.Config, live admin.Live) error {
-		err := do(ctx, cfg, live)
-		if errors.Is(err, admin.ErrNotRunning) {
+		if live == nil {
 			return &noServerError{cfg.DataDir}
 		}
-		return err
+		return do(ctx, cfg, live)
 	})
 }
 
@@ -54,14 +118,14 @@ func withServing(cmd *cobra.Command, o *adminOptions, do liveAction) error {
 // no server.
 func readConfig(cmd *cobra.Command, o *adminOptions, do func(w io.Writer, cfg *conf.Config) error) error {
 	return withLive(cmd, o, func(ctx context.Context, cfg *conf.Config, live admin.Live) error {
-		text, err := live.Config(ctx)
-		switch {
-		case err == nil:
-			if cfg, err = conf.Parse("configuration of the server", text); err != nil {
+		if live != nil {
+			text, err := live.Config(ctx)
+			if err == nil {
+				cfg, err = conf.Parse("configuration of the server", text)
+			}
+			if err != nil {
 				return err
 			}
-		case !errors.Is(err, admin.ErrNotRunning):
-			return err
 		}
 		return do(cmd.OutOrStdout(), cfg)
 	})
@@ -70,14 +134,15 @@ func readConfig(cmd *cobra.Command, o *adminOptions, do func(w io.Writer, cfg *c
 // editConfig makes edits through the server, or in the file if there is no server. what
 // says what is done then.
 func editConfig(cmd *cobra.Command, o *adminOptions, what string, edits ...conf.Edit) error {
+	var sent sentEdit
 	return withLive(cmd, o, func(ctx context.Context, cfg *conf.Config, live admin.Live) error {
-		r, err := live.EditConfig(ctx, edits...)
 		w := cmd.OutOrStdout()
-		switch {
-		case err == nil:
+		if live != nil {
+			r, err := sent.edit(ctx, live, edits)
+			if err != nil {
+				return err
+			}
 			return printEdited(w, o, what, r)
-		case !errors.Is(err, admin.ErrNotRunning) || o.api != "":
-			return err
 		}
 		changes, err := editFile(cfg, edits, cmd.ErrOrStderr())
 		if err != nil {
@@ -91,6 +156,25 @@ func editConfig(cmd *cobra.Command, o *adminOptions, what string, edits ...conf.
 		_, err = fmt.Fprintf(w, "%s\nno odx serves the store: only %s was changed, which applies at the next start\n", what, cfg.File)
 		return err
 	})
+}
+
+// sentEdit sends an edit, again if the connection ended without an answer and the
+// configuration is what it was before.
+type sentEdit struct{ before []byte } // nil: not sent
+
+func (s *sentEdit) edit(ctx context.Context, live admin.Live, edits []conf.Edit) (admin.Reloaded, error) {
+	now, err := live.Config(ctx)
+	if err != nil {
+		return admin.Reloaded{}, err
+	}
+	if s.before != nil && !bytes.Equal(s.before, now) {
+		return admin.Reloaded{}, errors.New("the server ended or handed over before it answered, and its configuration has changed since: see whether the change is in it (odx config show --running)")
+	}
+	r, err := live.EditConfig(ctx, edits...)
+	if errors.Is(err, io.EOF) {
+		s.before = now
+	}
+	return r, err
 }
 
 // editFile makes edits in the configuration file. It refuses a result with problems that

@@ -81,6 +81,55 @@ func TestEdit_Server(t *testing.T) {
 	s.stop(t)
 }
 
+// Commands that come while the server hands over change the running server, not the file
+// alone.
+func TestEdit_Handover(t *testing.T) {
+	path := writeConfig(t, config)
+	s := startServer(t, odx("serve", "--config", path))
+	handing := make(chan string, 1)
+	go func() {
+		var failed string
+		for range 3 {
+			cmd := odx("handover", "--config", path)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				failed += fmt.Sprintf("%v: %s", err, out)
+			}
+		}
+		handing <- failed
+	}()
+	edits := 0
+	for over := false; !over; edits++ {
+		select {
+		case failed := <-handing:
+			if failed != "" {
+				t.Error(failed)
+			}
+			over = true
+		default:
+		}
+		for _, args := range [][]string{{"lun", "add", disksTarget, "new", "--size", "64MiB", "--lun", "7"}, {"lun", "remove", disksTarget, "7"}} {
+			stdout, stderr, status := output(t, append(args, "--config", path)...)
+			if status != 0 || strings.Contains(stdout, "only") {
+				t.Fatalf("odx %v: exit status %d: %s%s", args, status, stdout, stderr)
+			}
+		}
+	}
+	if edits < 2 {
+		t.Errorf("%d edits during 3 handovers", edits)
+	}
+	stdout, stderr, status := output(t, "status", "--json", "--config", path)
+	var st v1.Status
+	if err := json.Unmarshal([]byte(stdout), &st); err != nil || len(st.LUNs) != 2 || status != 0 {
+		t.Fatalf("exit status %d, %v: %s%s", status, err, stdout, stderr)
+	}
+	if err := syscall.Kill(st.PID, syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	if err := s.end(t); err != nil {
+		t.Error(err)
+	}
+}
+
 // odx config diff says what a reload would do, and odx reload does it.
 func TestReload(t *testing.T) {
 	path := writeConfig(t, config)

@@ -72,7 +72,7 @@ func top(ctx context.Context, w io.Writer, live admin.Live, o *topOptions) error
 		n = 0
 	}
 	for ; ; n++ {
-		list, err := live.LUNStats(ctx)
+		list, err := statsBetween(ctx, live)
 		if ctx.Err() != nil {
 			return nil // Ctrl-C is how it ends
 		}
@@ -95,6 +95,19 @@ func top(ctx context.Context, w io.Writer, live admin.Live, o *topOptions) error
 		case <-ctx.Done():
 			return nil
 		case <-ticks.C:
+		}
+	}
+}
+
+// statsBetween is LUNStats, which waits while another process takes over.
+func statsBetween(ctx context.Context, live admin.Live) ([]admin.LUNStats, error) {
+	for end := time.Now().Add(betweenLimit); ; {
+		list, err := live.LUNStats(ctx)
+		if err == nil || !between(err) || time.Now().After(end) {
+			return list, err
+		}
+		if err := pause(ctx); err != nil {
+			return nil, err
 		}
 	}
 }

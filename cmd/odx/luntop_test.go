@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"reflect"
 	"testing"
 	"time"
@@ -65,13 +67,19 @@ func TestSample_Since_Initiators(t *testing.T) {
 	}
 }
 
-// statsOnly is an admin.Live whose counters grow.
+// statsOnly is an admin.Live whose counters grow. It fails at first.
 type statsOnly struct {
 	admin.Live
 	calls uint64
+	fails []error
 }
 
 func (s *statsOnly) LUNStats(context.Context) ([]admin.LUNStats, error) {
+	if len(s.fails) > 0 {
+		err := s.fails[0]
+		s.fails = s.fails[1:]
+		return nil, err
+	}
 	s.calls++
 	m := counters(60, 60<<20, 120, 0)
 	m.Read.Mean, m.Read.P99 = 1234*time.Microsecond, 25*time.Millisecond
@@ -80,7 +88,7 @@ func (s *statsOnly) LUNStats(context.Context) ([]admin.LUNStats, error) {
 
 func TestTop(t *testing.T) {
 	var out bytes.Buffer
-	live := &statsOnly{}
+	live := &statsOnly{fails: []error{io.EOF, admin.ErrNotRunning}} // between two processes
 	if err := top(t.Context(), &out, live, &topOptions{interval: time.Hour, count: 1}); err != nil {
 		t.Fatal(err)
 	}
@@ -88,6 +96,10 @@ func TestTop(t *testing.T) {
 		"1       1.0    1.23ms  25ms  2        0.0    -     -    0        0         t/7  volume v\n"
 	if out.String() != want {
 		t.Errorf("got\n%swant\n%s", &out, want)
+	}
+	other := errors.New("other")
+	if err := top(t.Context(), &out, &statsOnly{fails: []error{other}}, &topOptions{interval: time.Hour, count: 1}); !errors.Is(err, other) {
+		t.Errorf("error %v", err)
 	}
 	// It ends when the context does, without an error.
 	ctx, cancel := context.WithCancel(t.Context())
