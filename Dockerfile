@@ -4,7 +4,7 @@
 #   docker run --rm -p 3260:3260 -v odx-data:/data odx
 #
 # A new volume /data begins with conf/examples/container.yaml as its odx.yaml:
-# two disks of 10 GiB. Put your own there, or mount one and name it with --config.
+# two disks of 10 GiB. Put your own there, or mount one and name it with --config and -e ODX_CONFIG=.
 
 FROM golang:1.26-bookworm AS build
 WORKDIR /src
@@ -23,5 +23,8 @@ USER 65532:65532
 VOLUME /data
 EXPOSE 3260
 STOPSIGNAL SIGTERM
+ENV ODX_CONFIG=/data/odx.yaml
+# Healthy as long as LUNs are served: a full store is not mended by another container.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=2m CMD ["/odx", "status", "--ready"]
 ENTRYPOINT ["/odx"]
 CMD ["serve", "--config", "/data/odx.yaml"]

@@ -114,6 +114,9 @@ func kinds() []kind {
 		{"lun_not_served", Critical, false, unserved},
 		{"mirror_degraded", Warning, false, degradedMirrors},
 		{"store_nearly_full", Warning, false, nearlyFull},
+		{"audit_not_written", Warning, false, func(s *Status) string {
+			return after("changes are in the log only, since the audit file cannot be written: ", s.AuditProblem)
+		}},
 		{"portal_missing", Warning, false, func(s *Status) string {
 			if len(s.MissingPortals) == 0 || len(s.Portals) == 0 {
 				return ""
@@ -121,7 +124,6 @@ func kinds() []kind {
 			p := s.MissingPortals[0]
 			return fmt.Sprintf("%d of the portals cannot be bound, the first one is %s: %s", len(s.MissingPortals), p.Address, p.Problem)
 		}},
-		{"handover_failed", Warning, false, func(s *Status) string { return after("the last handover failed: ", s.HandoverError) }},
 	}
 }
 

@@ -33,7 +33,7 @@ var exitStatuses = []struct {
 	{0, "Done."},
 	{statusFailed, "Failed; standard error says why."},
 	{statusUsage, "The command line is wrong."},
-	{statusDamage, "Damage or an inconsistency was found (store check, store scrub, vhd check)."},
+	{statusDamage, "Damage or an inconsistency was found (status, store check, store scrub, vhd check)."},
 	{statusNotOffloaded, "Not offloaded: of doctor, and of copy with --require-offload. A copy that succeeds without the flag exits with 0."},
 	{statusUnreachable, "The server is not reachable, or none serves the store and the command needs one."},
 	{statusChanges, "Of config diff: a reload applies the changes."},

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"odx/admin"
@@ -16,36 +18,114 @@ import (
 	"odx/conf"
 )
 
+// statusPatience is how long odx status waits for a server: between the two processes of a
+// handover there is none for a moment.
+const statusPatience = time.Second
+
 func newStatus() *cobra.Command {
 	var o adminOptions
+	var ready bool
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Print what the server serves, and which initiators are logged in",
-		Long: "Print portals, LUNs and sessions of the server of a store. The exit status is 5 where no server\n" +
-			"runs.",
+		Short: "Print how a server is, what it serves, and which initiators are logged in",
+		Long: "Print the health of the server of a store with what is to be done, its space, portals, LUNs and\n" +
+			"sessions, on one screen; --json prints all of them.\n\n" +
+			"The exit status is 0 if the server is healthy, 1 if it is degraded or failing, 3 if stored data\n" +
+			"is damaged, and 5 where no server answers. With --ready it is 0 while LUNs are served, degraded\n" +
+			"or not, as /readyz says.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return administer(cmd, &o, func(ctx context.Context, cfg *conf.Config, a admin.Administrator) error {
-				st, err := a.Status(ctx)
-				if errors.Is(err, admin.ErrNotRunning) {
-					return &noServerError{cfg.DataDir}
-				}
-				if err != nil {
-					return err
-				}
-				if o.json {
-					return printJSON(cmd.OutOrStdout(), api.StatusV1(st))
-				}
-				return printStatus(cmd.OutOrStdout(), &st)
-			})
+			st, err := fetchStatus(cmd, &o)
+			if err != nil {
+				return err
+			}
+			if o.json {
+				err = printJSON(cmd.OutOrStdout(), api.StatusV1(st))
+			} else {
+				err = printStatus(cmd.OutOrStdout(), &st)
+			}
+			if err != nil {
+				return err
+			}
+			if ready {
+				return readiness(&st)
+			}
+			return verdict(&st)
 		},
 	}
 	addAdminFlags(cmd, &o)
+	cmd.Flags().BoolVar(&ready, "ready", false, "exit status 0 if the server is ready, also if it is degraded")
 	return cmd
 }
 
+// fetchStatus asks the server of a store. It never opens the store: a server could start in
+// the meantime.
+func fetchStatus(cmd *cobra.Command, o *adminOptions) (st admin.Status, err error) {
+	if o.api != "" {
+		err = administerRemotely(cmd, o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
+			st, err = a.Status(ctx)
+			return err
+		})
+		return st, err
+	}
+	cfg, err := loadConfig(serveOptions{config: o.config})
+	if err != nil {
+		return st, err
+	}
+	ctx, release := untilSignal(cmd.Context())
+	defer release()
+	client := api.NewClient(cfg.DataDir)
+	defer client.Close()
+	for end := time.Now().Add(statusPatience); ; {
+		st, err = client.Status(ctx)
+		if !errors.Is(err, admin.ErrNotRunning) && !errors.Is(err, io.EOF) {
+			return st, err
+		}
+		if time.Now().After(end) {
+			return st, &noServerError{cfg.DataDir}
+		}
+		select {
+		case <-ctx.Done():
+			return st, ctx.Err()
+		case <-time.After(betweenLook):
+		}
+	}
+}
+
+// verdict returns the exit status for the health of a server.
+func verdict(st *admin.Status) error {
+	switch {
+	case len(st.Damage) > 0:
+		return statusDamage
+	case st.Health() != admin.Healthy:
+		return statusFailed
+	}
+	return nil
+}
+
+// readiness returns the exit status for whether a server is ready.
+func readiness(st *admin.Status) error {
+	if st.Unready() != "" {
+		return statusFailed
+	}
+	return nil
+}
+
+// What fits on a screen.
+const (
+	shownLUNs     = 20
+	shownSessions = 10
+	shownDamage   = 5
+)
+
 func printStatus(w io.Writer, st *admin.Status) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "health\t%s\tprocess %d\n", st.Health(), st.PID)
+	for _, c := range st.Conditions() {
+		fmt.Fprintf(table, "%s\t%s\t%s\n", c.Severity, c.Name, c.Summary)
+	}
+	v := &st.Vitals
+	fmt.Fprintf(table, "store\t%s free\t%s used\n", humanize.IBytes(uint64(max(v.FreeBytes, 0))), humanize.IBytes(uint64(max(v.UsedBytes, 0))))
 	for _, p := range st.Portals {
 		fmt.Fprintf(table, "portal\t%s\n", p)
 	}
@@ -58,28 +138,45 @@ func printStatus(w io.Writer, st *admin.Status) error {
 	if st.Standbys > 0 {
 		fmt.Fprintf(table, "standby\t%d\twaiting to take over\n", st.Standbys)
 	}
-	for _, l := range st.LUNs {
+	printLUNStatuses(table, st.LUNs)
+	for i := range st.Sessions[:min(len(st.Sessions), shownSessions)] {
+		s := &st.Sessions[i]
+		fmt.Fprintf(table, "session\t%s\t%s, from %s, since %s\n", s.Initiator, sessionPlace(s), strings.Join(s.Addresses, " and "), s.Since.Local().Format(time.DateTime))
+	}
+	printMore(table, "session", len(st.Sessions)-shownSessions, "odx session list prints all")
+	for _, d := range st.Damage[:min(len(st.Damage), shownDamage)] {
+		fmt.Fprintf(table, "damaged\t%s\t%s\n", d.What, d.Error)
+	}
+	printMore(table, "damaged", len(st.Damage)+st.MoreDamage-min(len(st.Damage), shownDamage), "odx store info prints them, odx store scrub what they belong to")
+	return table.Flush()
+}
+
+// printLUNStatuses prints the LUNs that are not served, and then as many others as fit.
+func printLUNStatuses(w io.Writer, all []admin.LUNStatus) {
+	shown := 0
+	for _, l := range all {
+		if l.Problem != "" {
+			fmt.Fprintf(w, "LUN\t%s/%d\tNOT SERVED: %s\n", l.Target, l.Number, l.Problem)
+			shown++
+		}
+	}
+	served := slices.DeleteFunc(slices.Clone(all), func(l admin.LUNStatus) bool { return l.Problem != "" })
+	fit := min(len(served), max(shownLUNs-shown, 0))
+	for _, l := range served[:fit] {
 		note := ""
 		if l.ReadOnly {
 			note = ", read-only"
 		}
-		if l.Problem != "" {
-			fmt.Fprintf(table, "LUN\t%s/%d\tNOT SERVED: %s\n", l.Target, l.Number, l.Problem)
-			continue
-		}
-		fmt.Fprintf(table, "LUN\t%s/%d\t%s, %s%s\n", l.Target, l.Number, l.Medium, conf.FormatSize(l.SizeBytes), note)
+		fmt.Fprintf(w, "LUN\t%s/%d\t%s, %s%s\n", l.Target, l.Number, l.Medium, conf.FormatSize(l.SizeBytes), note)
 	}
-	for i := range st.Sessions {
-		s := &st.Sessions[i]
-		fmt.Fprintf(table, "session\t%s\t%s, from %s, since %s\n", s.Initiator, sessionPlace(s), strings.Join(s.Addresses, " and "), s.Since.Local().Format(time.DateTime))
+	printMore(w, "LUN", len(served)-fit, "odx target list prints all")
+}
+
+// printMore says how many are not shown.
+func printMore(w io.Writer, what string, n int, how string) {
+	if n > 0 {
+		fmt.Fprintf(w, "%s\t%d more\t%s\n", what, n, how)
 	}
-	for _, d := range st.Damage {
-		fmt.Fprintf(table, "damaged\t%s\t%s\n", d.What, d.Error)
-	}
-	if st.MoreDamage > 0 {
-		fmt.Fprintf(table, "damaged\t%d more\t\n", st.MoreDamage)
-	}
-	return table.Flush()
 }
 
 // sessionPlace returns the target and the LUNs of a session.
