@@ -74,6 +74,9 @@ first_boot() {
 	odx status || fail "status"
 	[ "$(stat -c '%U %a' /var/lib/odx)" = "odx 700" ] || fail "$(stat -c '%U %a' /var/lib/odx)"
 
+	journalctl -u odx -p warning | grep -q "may log in under the name of any initiator" || fail "the journal has no warning"
+	journalctl -u odx -p warning | grep "volume created" && fail "the journal takes everything for a warning"
+
 	step "log in"
 	login
 	mkfs.ext4 -q "$(disk 0)" && mount "$(disk 0)" /mnt || fail "file system"
@@ -93,6 +96,13 @@ first_boot() {
 	odx lun add "$IQN" third --lun 2 --size 64MiB || fail "odx lun add"
 	grep third /etc/odx/odx.yaml || fail "the file has not changed"
 	[ "$(stat -c '%U:%G %a' /etc/odx/odx.yaml)" = "odx:odx 640" ] || fail "$(stat -c '%U:%G %a' /etc/odx/odx.yaml)"
+
+	step "support bundle"
+	odx support bundle /tmp/bundle.tar.gz || fail "support bundle"
+	for part in log.txt config.yaml goroutines.txt check.json; do
+		tar -xzOf /tmp/bundle.tar.gz --wildcards "*/$part" | grep -q . || fail "the bundle has no $part"
+	done
+	tar -xzOf /tmp/bundle.tar.gz | grep "$(cat /etc/odx/secrets/host)" && fail "the bundle has a secret"
 
 	step "upgrade, with I/O"
 	: >/mnt/written
