@@ -3,7 +3,6 @@ package target
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -161,16 +160,7 @@ func (s *Service) retire(ctx context.Context, medium string, u *unit) (aborted b
 // describe fills in what comes and what leaves.
 func (t *transition) describe(r *admin.Reloaded) {
 	before, after := t.now.served(), t.next.served()
-	for _, l := range after {
-		if !slices.Contains(before, l) {
-			r.Came = append(r.Came, l)
-		}
-	}
-	for _, l := range before {
-		if !slices.Contains(after, l) {
-			r.Left = append(r.Left, l)
-		}
-	}
+	r.Came, r.Left = without(after, before), without(before, after)
 	for i := range t.next.cfg.Targets {
 		if name := t.next.cfg.Targets[i].Name; t.now.target(name) == nil {
 			r.TargetsCame = append(r.TargetsCame, name)
@@ -181,6 +171,20 @@ func (t *transition) describe(r *admin.Reloaded) {
 			r.TargetsLeft = append(r.TargetsLeft, name)
 		}
 	}
+}
+
+// without returns the LUNs of list that are not in other.
+func without(list, other []admin.LUNName) (rest []admin.LUNName) {
+	known := make(map[admin.LUNName]bool, len(other))
+	for _, l := range other {
+		known[l] = true
+	}
+	for _, l := range list {
+		if !known[l] {
+			rest = append(rest, l)
+		}
+	}
+	return rest
 }
 
 // served returns the LUNs that are served.

@@ -28,6 +28,7 @@ type transition struct {
 	made      *creation
 
 	memory, memoryBefore conf.Memory
+	sizes                map[string]int64 // of LUNs by their media, as in the configuration of now
 
 	portals  *nextPortals
 	numbers  *portNumbers
@@ -121,6 +122,10 @@ func (t *transition) written() error {
 // cannot be served now either, stays left out; any other that cannot be served is an error.
 func (t *transition) makeMedia(ctx context.Context) error {
 	st := t.next
+	t.sizes = map[string]int64{}
+	for _, l := range t.now.luns {
+		t.sizes[l.Medium()] = l.Size
+	}
 	for i := range st.cfg.Views {
 		v := &st.cfg.Views[i]
 		if st.views.devices[v.Name] != nil {
@@ -189,10 +194,8 @@ func (t *transition) addUnit(ctx context.Context, l *conf.LUN) error {
 
 // checkServed returns why a LUN whose medium is served cannot be what the configuration says.
 func (t *transition) checkServed(l *conf.LUN, u *unit) error {
-	for _, before := range t.now.luns {
-		if before.Medium() == l.Medium() && before.Size == l.Size {
-			return nil // it was accepted
-		}
+	if size, ok := t.sizes[l.Medium()]; ok && size == l.Size {
+		return nil // it was accepted
 	}
 	if p := t.next.media.checkSize(l, u.lu.Volume().Size(), nil); p != nil {
 		return *p
