@@ -8,6 +8,7 @@ import (
 	"odx/admin"
 	"odx/internal/kit/logs"
 	"odx/internal/kit/must"
+	"odx/offload/view"
 )
 
 // commandsOf returns the figures of one kind of command of a medium.
@@ -99,6 +100,7 @@ targets:
 `), logs.Discard())
 	must.Succeed(t, err)
 	defer stop(t, s)
+	must.Succeed(t, s.state.Load().views.devices["twice"].(*view.Mirror).Resync(t.Context())) // a new leg is synced in the background
 	o, err := s.Admin().Overview()
 	must.Succeed(t, err)
 	if v := o.Vitals; len(v.Mirrors) != 1 || v.Mirrors[0] != (admin.Mirror{View: "twice", Legs: 2, InSync: 2}) {
