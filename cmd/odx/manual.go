@@ -121,7 +121,8 @@ func writeTitle(b *bytes.Buffer, name, section string, date time.Time) {
 // writeText writes paragraphs. One with indented lines, a table or an example, keeps its
 // lines.
 func writeText(b *bytes.Buffer, text string) {
-	for i, paragraph := range strings.Split(strings.Trim(text, "\n"), "\n\n") {
+	text = strings.ReplaceAll(strings.Trim(text, "\n"), "\t", "    ")
+	for i, paragraph := range strings.Split(text, "\n\n") {
 		if i > 0 {
 			b.WriteString(".PP\n")
 		}

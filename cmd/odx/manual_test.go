@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,6 +30,9 @@ func TestManual(t *testing.T) {
 	check = func(cmd *cobra.Command) {
 		text := page(pageName(cmd) + ".1")
 		want := []string{`"2026-11-18" "odx `, ".SH NAME\n", ".SH EXIT STATUS\n.TP\n\\fB0\\fP\n", ".SH SEE ALSO\n", roff(cmd.Short)}
+		for _, status := range exitStatuses {
+			want = append(want, fmt.Sprintf(".TP\n\\fB%d\\fP\n%s\n", status.status, roff(status.meaning)))
+		}
 		cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
 			if !f.Hidden {
 				want = append(want, `\fB\-\-`+roff(f.Name)+`\fP`)
