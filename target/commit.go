@@ -105,7 +105,7 @@ func (s *Service) movePortals(n *nextPortals, r *admin.Reloaded) {
 // leave ends what the next state does not have: commands, background work, views, files.
 func (t *transition) leave(r *admin.Reloaded) {
 	s := t.service
-	ctx, cancel := context.WithTimeout(s.changes.ending, leaveLimit)
+	ctx, cancel := context.WithTimeout(s.changes.ending, s.leaveLimit)
 	defer cancel()
 	var leaving sync.WaitGroup
 	var mu sync.Mutex // guards r

@@ -3,11 +3,14 @@ package target
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -493,5 +496,91 @@ func TestService_Reload_KeepsMirrors(t *testing.T) {
 	s.reload(one("{lun: 1, view: m}") + mirror)
 	if got := read(t, login(t, s.Service, 1), 0, 4096); string(got) != string(random(1, 4096)) {
 		t.Error("the mirror has other data")
+	}
+}
+
+// stalling is a connection to a portal over which a test lets only so many more bytes go.
+type stalling struct {
+	listener net.Listener
+	left     atomic.Int64 // bytes to the portal
+}
+
+// stall returns the address of a connection to a portal.
+func stall(t *testing.T, portal string) (*stalling, string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must.Succeed(t, err)
+	p := &stalling{listener: l}
+	p.left.Store(1 << 40)
+	var copying sync.WaitGroup
+	copying.Go(func() {
+		from, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer from.Close()
+		to, err := net.Dial("tcp", portal)
+		if err != nil {
+			return
+		}
+		defer to.Close()
+		copying.Go(func() { io.Copy(from, to); from.Close() })
+		for b := make([]byte, 4096); ; {
+			n, err := from.Read(b)
+			if err != nil {
+				return
+			}
+			if p.left.Add(-int64(n)) < 0 {
+				continue // they never arrive
+			}
+			if _, err := to.Write(b[:n]); err != nil {
+				return
+			}
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		copying.Wait()
+	})
+	return p, l.Addr().String()
+}
+
+// TestService_Reload_Stuck: a LUN leaves although a command of it does not end, which is
+// aborted; another LUN of the same target goes on.
+func TestService_Reload_Stuck(t *testing.T) {
+	s := serveFile(t, one("{lun: 7, volume: new, size: 16MiB}"))
+	s.leaveLimit = 100 * time.Millisecond
+	other := session(t, s.Service, "iqn.2026-11.example:other")
+	defer other.Close()
+	p, address := stall(t, s.Portals()[0])
+	d, err := client.Open(t.Context(), client.Options{
+		InitiatorName: "iqn.2026-11.example:stuck", URL: client.URL{Address: address, Target: "iqn.2026-11.example.odx:disks", LUN: 7},
+	})
+	must.Succeed(t, err)
+	defer d.Close()
+	p.left.Store(64 << 10)
+	written := make(chan error, 1)
+	go func() { written <- d.WriteAt(t.Context(), make([]byte, 4<<20), 0) }()
+	waitFor(t, "the command waits for its data", func() bool {
+		for _, i := range s.server.Sessions() {
+			if i.InitiatorName == "iqn.2026-11.example:stuck" && i.Commands > 0 {
+				return true
+			}
+		}
+		return false
+	})
+	r := s.reload(one())
+	if len(r.Left) != 1 || r.Aborted != 1 || r.Took > 5*time.Second {
+		t.Errorf("reloaded %+v", r)
+	}
+	p.listener.Close()
+	if got := attentions(t, other); !slices.Equal(got, []uint16{0x3F0E}) {
+		t.Errorf("unit attentions %04x", got)
+	}
+	// The volume is free: nothing has it open any more.
+	must.Succeed(t, s.admin.DeleteVolume(t.Context(), "new"))
+	d.Close()
+	if err := <-written; err == nil {
+		t.Error("the write whose data never came succeeded")
 	}
 }

@@ -53,7 +53,8 @@ type Service struct {
 	background qos.Limiter // of cleaning and scrubs
 	audit      *audit.Log
 
-	changes changes
+	changes    changes
+	leaveLimit time.Duration
 	// reached is called by a reload after each of its steps, for tests; nil for none.
 	reached   func(step string)
 	followers []func(next *conf.Config) (Prepared, error)
@@ -132,7 +133,7 @@ func Rescue(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service,
 // newService returns a service that is not started.
 func newService(log *logrus.Entry) *Service {
 	return &Service{
-		log: log, users: &fileUsers{by: map[string]string{}}, challenges: &chap.Challenges{}, initiators: &qos.Initiators{}, changes: newChanges(),
+		log: log, users: &fileUsers{by: map[string]string{}}, challenges: &chap.Challenges{}, initiators: &qos.Initiators{}, changes: newChanges(), leaveLimit: leaveLimit,
 		portals: portals{retry: portalRetry}, failed: make(chan error, 1),
 	}
 }
