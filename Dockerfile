@@ -5,6 +5,8 @@
 #
 # A new volume /data begins with conf/examples/container.yaml as its odx.yaml:
 # two disks of 10 GiB. Put your own there, or mount one and name it with --config and -e ODX_CONFIG=.
+# Mount its directory: a file that is mounted by itself cannot be replaced, so that `odx lun` and
+# PUT /v1/config are refused. `docker kill --signal HUP` applies it to the running server.
 
 FROM golang:1.26-bookworm AS build
 WORKDIR /src
