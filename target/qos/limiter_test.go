@@ -163,6 +163,24 @@ func TestLimiter_Burst(t *testing.T) {
 	})
 }
 
+// A timer that fires late costs no rate: all that was due passes, and what comes next is due
+// as if it had been on time.
+func TestLimiter_LateTimer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimiter(Limits{Operations: 10, OperationsBurst: 1})
+		began := time.Now()
+		all := enqueue(t, 8, Cost{Operations: 1}, l) // the first passes
+		l.mu.Lock()
+		late := l.advance(began.Add(450 * time.Millisecond))
+		due := l.due
+		l.mu.Unlock()
+		wakeAll(late)
+		if got := countPassed(all); got != 5 || due != began.Add(500*time.Millisecond) {
+			t.Errorf("%d have passed after 450 ms, the next is due after %s; want 5, 500 ms", got, due.Sub(began))
+		}
+	})
+}
+
 // waiting is work that records when it passed.
 type waiting struct {
 	Waiter

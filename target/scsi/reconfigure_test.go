@@ -2,12 +2,15 @@ package scsi
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"odx/internal/kit/must"
 	"odx/target/scsi/reserve"
 	"odx/target/scsi/sense"
 )
@@ -368,4 +371,85 @@ func TestTarget_Reconfigure_PortGroupComesBack(t *testing.T) {
 	g.reconfigure(func(c *Configuration) { c.PortGroups = all })
 	g.takeAttentions(g.nexus)
 	wantHex(t, g.good(reportTPG(0, 255), nil), want)
+
+	(&prFixture{fixture: g}).setTPG(g.nexus, byte(Standby), 0, 0, 2).wantStatus(t, good)
+	h := newFixture(t, func(c *LUConfig) { c.Era = era }) // which finds the group in standby
+	for _, groups := range [][]PortGroup{all, all[:1], all} {
+		h.reconfigure(func(c *Configuration) { c.PortGroups = groups })
+	}
+	h.takeAttentions(h.nexus)
+	wantHex(t, h.good(reportTPG(0, 255), nil), want)
+}
+
+// A report of the list of before that runs during the change does not clear the
+// announcement of the new one: the nexus has the new list, or is going to be notified. There
+// are many LUNs, so that reports and changes take long enough to meet.
+func TestTarget_Reconfigure_DuringReport(t *testing.T) {
+	const luns, rounds = 300, 400
+	f := newFixture(t)
+	with := map[uint16]*LogicalUnit{0: f.lu}
+	for lun := uint16(1); lun < luns; lun++ {
+		lu, err := NewLogicalUnit(LUConfig{Volume: newMemVolume(4096), ID: [16]byte{1, byte(lun >> 8), byte(lun)}})
+		must.Succeed(t, err)
+		with[lun] = lu
+	}
+	without := maps.Clone(with)
+	delete(without, luns-1)
+	lists := []map[uint16]*LogicalUnit{with, without}
+	for round := range rounds {
+		var last int
+		var changed atomic.Bool
+		var reports sync.WaitGroup
+		reports.Go(func() {
+			for again := true; again; again = !changed.Load() {
+				last = int(binary.BigEndian.Uint32(f.on(f.nexus, longReport).data)) / 8
+			}
+		})
+		f.reconfigure(func(c *Configuration) { c.Units = lists[round%2] })
+		changed.Store(true)
+		reports.Wait()
+		announced := false
+		for _, itl := range *f.nexus.units.Load() {
+			announced = announced || slices.Contains(itl.attentions, sense.ASCReportedLUNsDataChanged)
+		}
+		if last != len(lists[round%2]) && !announced {
+			t.Fatalf("round %d: %d LUNs reported last, of %d, and nothing announces the change", round, last, len(lists[round%2]))
+		}
+	}
+}
+
+// longReport is REPORT LUNS with room for the header of its list, and 100 LUNs.
+var longReport = []byte{opReportLUNs, 0, 0, 0, 0, 0, 0, 0, 3, 0x28, 0, 0}
+
+// A nexus that learns of a new list in the process after the one that changed it is not
+// notified of it again by the next.
+func TestTarget_Continue_ListAnnounced(t *testing.T) {
+	s := (&memorySightings{}).successor()
+	f := newFixture(t)
+	f.target.KeepSightings(s)
+	id := NexusID{InitiatorName: "iqn.a", TargetName: f.target.Name(), TargetPortalGroupTag: 1}
+	n := f.target.Attach(id)
+	f.takeAttentions(n)
+	f.reconfigure(func(c *Configuration) { c.Units = map[uint16]*LogicalUnit{0: f.lu, 1: newViewedLU(t, 1)} })
+	state := passed(t, f.target.Suspend(t.Context(), n))
+
+	after := func(unit byte) *fixture { // the process after this one, with another unit at LUN 1
+		s = s.successor()
+		g := newFixture(t)
+		g.target.KeepSightings(s)
+		g.reconfigure(func(c *Configuration) { c.Units = map[uint16]*LogicalUnit{0: g.lu, 1: newViewedLU(t, unit)} })
+		return g
+	}
+	g := after(1)
+	n = g.target.Continue(id, Rights{}, state)
+	g.at(n, 0).wantSense(t, sense.KeyUnitAttention, sense.ASCReportedLUNsDataChanged)
+	g.target.Readmit(n, Rights{}) // nothing changes
+	s.Saw(id, 1, [16]byte{9})     // LUN 1 was another one when the nexus was notified of it
+	h := after(1)
+	n = h.target.Attach(id)
+	h.at(n, 0).wantSense(t, sense.KeyUnitAttention, sense.ASCITNexusLossOccurred)
+	h.at(n, 0).wantStatus(t, good)
+	h.at(n, 1).wantSense(t, sense.KeyUnitAttention, sense.ASCITNexusLossOccurred)
+	h.at(n, 1).wantSense(t, sense.KeyUnitAttention, sense.ASCInquiryDataChanged)
+	h.at(n, 1).wantStatus(t, good)
 }
