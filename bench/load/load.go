@@ -26,8 +26,9 @@ var source []byte
 type Result struct {
 	Commands uint64
 	Seconds  float64
-	// Median is the median latency of a command, rounded down to microseconds.
-	Median time.Duration
+	// Median and P99 are the median and the 99th percentile of the latency of a command,
+	// rounded down to microseconds.
+	Median, P99 time.Duration
 }
 
 // Rate returns the commands per second.
@@ -49,11 +50,11 @@ func Run(ctx context.Context, url, op string, size, depth int, length time.Durat
 	if err != nil {
 		return r, fmt.Errorf("load %v: %w\n%s", args, err, out)
 	}
-	var us int64
-	if _, err := fmt.Sscanf(string(out), "commands %d seconds %g median %d us", &r.Commands, &r.Seconds, &us); err != nil {
+	var median, p99 int64
+	if _, err := fmt.Sscanf(string(out), "commands %d seconds %g median %d us p99 %d us", &r.Commands, &r.Seconds, &median, &p99); err != nil {
 		return r, fmt.Errorf("load %v printed %q: %w", args, out, err)
 	}
-	r.Median = time.Duration(us) * time.Microsecond
+	r.Median, r.P99 = time.Duration(median)*time.Microsecond, time.Duration(p99)*time.Microsecond
 	return r, nil
 }
 

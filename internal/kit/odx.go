@@ -79,12 +79,17 @@ func (t *Target) config(more Settings) []byte {
 		Size      string `yaml:"size,omitempty"`
 		BlockSize int    `yaml:"block_size,omitempty"`
 		ReadOnly  bool   `yaml:"read_only,omitempty"`
+
+		QoS map[string]int `yaml:"qos,omitempty"`
 	}
 	var list []lun
 	for i, l := range t.LUNs {
 		unit := lun{LUN: i, File: l.File, BlockSize: l.BlockSize, ReadOnly: l.ReadOnly}
 		if l.File == "" {
 			unit.Volume = fmt.Sprintf("vol%d", i)
+		}
+		if l.IOPS != 0 {
+			unit.QoS = map[string]int{"iops": l.IOPS}
 		}
 		if l.Size != 0 {
 			unit.Size = fmt.Sprintf("%dKiB", l.Size>>10)

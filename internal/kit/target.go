@@ -31,6 +31,8 @@ type LUN struct {
 	// File is a file of the store that is the logical unit, instead of a volume.
 	// With a Size of 0 it must be there.
 	File string
+	// IOPS limits the commands a second; 0: no limit.
+	IOPS int
 }
 
 // Target is a running iSCSI target. What an odx target is given in LUNs counts from

@@ -8,8 +8,9 @@
  * from a pool of 16 MiB, so that a deduplicating store has it already. With
  * flush=N a SYNCHRONIZE CACHE follows every N writes.
  *
- * Prints the number of commands, the seconds, and the median latency in
- * microseconds. Exits with status 1 if a command fails.
+ * Prints the number of commands, the seconds, and the median and the 99th
+ * percentile of the latency in microseconds. Exits with status 1 if a command
+ * fails.
  */
 #include <inttypes.h>
 #include <iscsi/iscsi.h>
@@ -167,11 +168,11 @@ static void loop(void)
 	}
 }
 
-static unsigned median(void)
+static unsigned percentile(uint64_t p)
 {
 	uint64_t seen = 0;
 	for (unsigned us = 0; us < BUCKETS; us++)
-		if ((seen += latency[us]) * 2 >= commands)
+		if ((seen += latency[us]) * 100 >= commands * p)
 			return us;
 	return BUCKETS;
 }
@@ -211,7 +212,8 @@ int main(int argc, char **argv)
 	uint64_t begin = now();
 	end = begin + (uint64_t)(atof(argv[5]) * 1e9);
 	loop();
-	printf("commands %" PRIu64 " seconds %.3f median %u us\n", commands, (double)(now() - begin) / 1e9, median());
+	printf("commands %" PRIu64 " seconds %.3f median %u us p99 %u us\n", commands, (double)(now() - begin) / 1e9,
+	       percentile(50), percentile(99));
 	iscsi_logout_sync(iscsi);
 	iscsi_destroy_context(iscsi);
 	return 0;
