@@ -95,7 +95,7 @@ func TestContainer(t *testing.T) {
 		out, err := exec.CommandContext(ctx, iscsiLs, "-s", "iscsi://"+portal).CombinedOutput()
 		listed = err == nil && strings.Count(string(out), "Lun:") == 2
 	}
-	harness.Run(ctx, t, runc, append(state, "exec", name, "/odx", "status", "--config", "/data/odx.yaml")...)
+	harness.Run(ctx, t, runc, append(state, "exec", name, "/odx", "status", "--ready", "--config", "/data/odx.yaml")...)
 	harness.Run(ctx, t, runc, append(state, "kill", name, config.StopSignal)...)
 	if err := <-ended; err != nil {
 		t.Errorf("after %s: %v\n%s", config.StopSignal, err, log.String())
