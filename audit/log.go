@@ -68,6 +68,7 @@ type Log struct {
 	unsaid  uint64 // lost lines since the file was written last
 	sums    map[sumKey]*sum
 	flood   flood
+	recent  recent
 }
 
 // item is a line for the file, or reached, which is closed when the lines before it have
@@ -123,12 +124,20 @@ func newRecord(a Actor, c *Change) *record {
 
 // write writes a line to the log, and has it written to the file.
 func (l *Log) write(r *record) {
-	r.print(l.log)
+	l.show(r)
 	select {
 	case l.queue <- item{line: r.line()}:
 	default:
 		l.lose(errBehind)
 	}
+}
+
+// show writes a line to the log, and keeps it for Recent.
+func (l *Log) show(r *record) {
+	r.print(l.log)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.recent.add(r)
 }
 
 // Sync returns when the lines recorded before it are in the file, or cannot be, or when

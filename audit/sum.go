@@ -66,7 +66,7 @@ func (s *sum) record(a Actor, c *Change) *record {
 // writeSums writes a line for each sum, and forgets those that nothing was added to.
 func (l *Log) writeSums(f *file) {
 	for _, r := range l.takeSums() {
-		r.print(l.log)
+		l.show(r)
 		l.take(f, item{line: r.line()})
 	}
 }
