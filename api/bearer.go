@@ -59,17 +59,12 @@ func (g *bearerGate) admit(r *http.Request) (caller, error) {
 	if !strings.EqualFold(scheme, "Bearer") {
 		return caller{}, errUnauthorized
 	}
-	at := addressOf(r)
-	if g.guard.failures.blocked(at) {
-		return caller{}, errFailures
-	}
-	k := find(g.guard.current.Load().keys, given)
-	if k == nil {
-		g.guard.failures.add(at)
-		if g.lines.Allow() {
+	k, err := g.guard.identify(r, given)
+	if err != nil {
+		if errors.Is(err, errUnauthorized) && g.lines.Allow() {
 			g.log.WithField("address", r.RemoteAddr).Warn("API secret refused")
 		}
-		return caller{}, errUnauthorized
+		return caller{}, err
 	}
 	return caller{audit.Secret(k.name, clientOf(r)), k.role}, nil
 }

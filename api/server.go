@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"golang.org/x/net/netutil"
 	"golang.org/x/time/rate"
 
 	"odx/admin"
@@ -56,6 +55,9 @@ type Serving struct {
 	Audit *audit.Log
 	// Handlers are served in addition to /v1.
 	Handlers []Mounted
+	// Page returns the page that a guarded server serves at PagePath; nil for none. It
+	// identifies its callers itself.
+	Page func(*Guard) http.Handler
 	// Log has what goes wrong.
 	Log *logrus.Entry
 }
@@ -77,7 +79,13 @@ func NewServer(s Serving) *Server { return newServer(s, newSocketGate()) }
 
 // NewGuardedServer returns a server for listeners on a network: each request has to have
 // a secret of the guard.
-func NewGuardedServer(s Serving, g *Guard) *Server { return newServer(s, newBearerGate(g, s.Log)) }
+func NewGuardedServer(s Serving, g *Guard) *Server {
+	server := newServer(s, newBearerGate(g, s.Log))
+	if s.Page != nil {
+		server.http.Handler = server.beside(s.Page(g), server.http.Handler)
+	}
+	return server
+}
 
 func newServer(serving Serving, g gate) *Server {
 	s := &Server{
@@ -95,7 +103,7 @@ func newServer(serving Serving, g gate) *Server {
 	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) { s.handle(&noRoute, w, req) })
 	s.http = http.Server{
 		Handler:           behind(g, s.asWritten(mux)),
-		ConnContext:       withPeer,
+		ConnContext:       withConnection,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       time.Minute,
@@ -119,7 +127,7 @@ func (s *Server) asWritten(next http.Handler) http.Handler {
 // Serve serves l until Shutdown. It is called once.
 func (s *Server) Serve(l net.Listener) {
 	defer close(s.serving)
-	if err := s.http.Serve(netutil.LimitListener(l, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.http.Serve(limited(l)); !errors.Is(err, http.ErrServerClosed) {
 		s.log.WithError(err).Error("API stopped; iSCSI service continues")
 	}
 }

@@ -40,16 +40,25 @@ var byStatus = map[byte]string{
 	0x28: "the server is overloaded: try again later",
 }
 
+// Advice returns what to do about a refusal with an additional sense code and qualifier;
+// empty where none is known.
+func Advice(asc uint16) string {
+	for _, s := range bySense {
+		if s.asc == asc {
+			return s.advice
+		}
+	}
+	return ""
+}
+
 // adviceFor returns the advice for an error of a copy command.
 func adviceFor(err error) string {
 	var sense *initiator.SenseError
 	var status *initiator.StatusError
 	switch {
 	case errors.As(err, &sense):
-		for _, s := range bySense {
-			if s.asc == sense.ASC {
-				return s.advice
-			}
+		if advice := Advice(sense.ASC); advice != "" {
+			return advice
 		}
 	case errors.As(err, &status):
 		if advice := byStatus[status.Status]; advice != "" {
