@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"sync"
 
 	"github.com/sirupsen/logrus"
@@ -13,6 +14,7 @@ import (
 	"odx/quota"
 	"odx/standby"
 	"odx/target"
+	"odx/web"
 )
 
 // queries are the servers of the API: on the socket of the store, and on TCP if the
@@ -42,7 +44,14 @@ type guarded struct {
 func newQueries(service *target.Service, more []api.Mounted, log *logrus.Entry) *queries {
 	return &queries{
 		service: service, log: log, memory: quota.New(service.Admin().Memory().Requests),
-		serving: api.Serving{Administrator: service.Admin(), Live: service, Audit: service.Audit(), Handlers: more, Log: log},
+		serving: api.Serving{Administrator: service.Admin(), Live: service, Audit: service.Audit(), Handlers: more, Page: newPage(service, log), Log: log},
+	}
+}
+
+// newPage returns what makes the page of a guarded API.
+func newPage(service *target.Service, log *logrus.Entry) func(*api.Guard) http.Handler {
+	return func(g *api.Guard) http.Handler {
+		return web.New(web.Options{Administrator: service.Admin(), Live: service, Audit: service.Audit(), Guard: g, Log: log})
 	}
 }
 
