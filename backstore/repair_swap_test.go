@@ -83,7 +83,7 @@ func TestRepair_PowerCuts(t *testing.T) {
 			t.Errorf("%s: left over: %v, %v", what, names, err)
 		}
 	}
-	if refused == 0 || opened < 2 {
+	if refused == 0 && *sample == 1 || opened < 2 { // few cuts may all miss the swap
 		t.Errorf("%d cuts left a store that opens, %d one that is refused", opened, refused)
 	}
 	t.Logf("%d power cuts: %d opened, %d refused", len(cuts), opened, refused)

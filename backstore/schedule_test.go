@@ -151,15 +151,30 @@ func TestUnsyncedIsBounded_Urgent(t *testing.T) {
 	v := createVolume(t, s, "v", 64<<20)
 	release := make(chan struct{})
 	goOn := sync.OnceFunc(func() { close(release) })
-	defer goOn() // or Close would wait for it
+	syncing := make(chan struct{})
+	begun := sync.OnceFunc(func() { close(syncing) })
 	d.fs.SetHook(func(kind vfs.OpKind, name string) error {
 		if kind == vfs.OpSync && strings.HasSuffix(name, ".seg") {
+			begun()
 			<-release
 		}
 		return nil
 	})
+	// What leads a sync waits for the disk, whatever its time: no write is to do that.
+	if err := v.WriteAt(t.Context(), randomBytes(0, piece), 0); err != nil {
+		t.Fatal(err)
+	}
+	var flushing sync.WaitGroup
+	flushing.Go(func() {
+		if err := v.Flush(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	<-syncing
+	defer flushing.Wait()
+	defer goOn()
 	urgent := 0
-	for at := int64(0); at < 3*bound; at += piece {
+	for at := int64(piece); at < 3*bound; at += piece {
 		before := s.parts.segments.Unsynced()
 		ctx, cancel := context.WithTimeout(t.Context(), 2*blockdev.Grace)
 		err := v.WriteAt(ctx, randomBytes(uint64(at/piece), piece), at)
