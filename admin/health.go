@@ -27,8 +27,8 @@ type Vitals struct {
 	// one was.
 	RefusedCopies uint64
 	LastRefusal   string
-	// Stalled is for how long figures of the store have been waited for, 0 if they are
-	// there.
+	// Stalled is for how long a flush of the disk, or figures of the store, have been waited
+	// for; 0 for less than 10 seconds.
 	Stalled time.Duration
 }
 

@@ -72,7 +72,8 @@ func (s *Store) Figures() (Figures, error) {
 		Cleaning:    CleaningFigures{s.cleaner.moved.Load(), s.cleaner.cleaned.Load(), s.cleaner.failures.Load()},
 		Mended:      len(s.damage.Mended()),
 	}
-	f.Failed, f.Full, _ = s.Ailments()
+	ill := s.Ailments()
+	f.Failed, f.Full = ill.Failed, ill.Full
 	headers := int64(len(s.parts.segments.List())) * BlockLength
 	f.ReclaimableBytes = max(f.PhysicalBytes-f.LiveBytes-headers, 0)
 	if list, more := s.damage.All(); len(list) > 0 {
@@ -88,13 +89,27 @@ func (s *Store) Figures() (Figures, error) {
 	return f, err
 }
 
-// Ailments returns why the store is read-only from now on, whether the file system has no
-// room for new data, and why the last checkpoint failed. It never waits for the disk.
-func (s *Store) Ailments() (failed error, full bool, checkpoint error) {
+// Ailments are what can be wrong with an open store.
+type Ailments struct {
+	// Failed is why the store is read-only from now on, Checkpoint why the last checkpoint
+	// failed; nil for none.
+	Failed, Checkpoint error
+	// Full: the file system has no room for new data.
+	Full bool
+	// Syncing is for how long the disk has been asked to make data durable, 0 if it is not.
+	Syncing time.Duration
+}
+
+// Ailments returns what is wrong with the store. It never waits for the disk.
+func (s *Store) Ailments() Ailments {
+	a := Ailments{Full: s.space.low.Load(), Checkpoint: s.checkpoints.failure()}
 	if err := s.life.failed.Load(); err != nil {
-		failed = *err
+		a.Failed = *err
 	}
-	return failed, s.space.low.Load(), s.checkpoints.failure()
+	if s.parts.journal != nil {
+		a.Syncing = s.parts.journal.Syncing()
+	}
+	return a
 }
 
 // countSnapshots returns how many snapshots there are.

@@ -3,6 +3,8 @@ package backstore
 import (
 	"context"
 	"errors"
+	"runtime"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -96,5 +98,71 @@ func TestStore_Figures_Cleaning(t *testing.T) {
 	must.Succeed(t, s.Clean(context.Background()))
 	if c := figures(t, s).Cleaning; c.MovedBytes < uint64(live) || c.Segments == 0 || c.Failures != 0 {
 		t.Errorf("%+v, after %d live bytes were moved", c, live)
+	}
+}
+
+// stallingFS is a file system whose files do not come back from Sync while answer is there.
+type stallingFS struct {
+	vfs.FS
+	asked  chan struct{}
+	answer atomic.Pointer[chan struct{}] // nil: they do
+}
+
+func (f *stallingFS) Create(name string) (vfs.File, error) { return f.file(f.FS.Create(name)) }
+func (f *stallingFS) Open(name string) (vfs.File, error)   { return f.file(f.FS.Open(name)) }
+
+func (f *stallingFS) file(file vfs.File, err error) (vfs.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	return stallingFile{file, f}, nil
+}
+
+type stallingFile struct {
+	vfs.File
+	fs *stallingFS
+}
+
+func (f stallingFile) Sync() error {
+	if answer := f.fs.answer.Load(); answer != nil {
+		select {
+		case f.fs.asked <- struct{}{}:
+		default:
+		}
+		<-*answer
+	}
+	return f.File.Sync()
+}
+
+// TestStore_Ailments_Syncing: a disk that does not come back from a flush is known, without
+// waiting for it.
+func TestStore_Ailments_Syncing(t *testing.T) {
+	ctx := context.Background()
+	d := newDisk()
+	disk := &stallingFS{FS: d.fs, asked: make(chan struct{}, 1)}
+	o := d.options(Options{})
+	o.FS = disk
+	s, err := Open(ctx, o)
+	must.Succeed(t, err)
+	defer s.Close()
+	v := createVolume(t, s, "v", 1<<20)
+	must.Succeed(t, s.Flush(ctx))
+	answer := make(chan struct{})
+	disk.answer.Store(&answer)
+	must.Succeed(t, v.WriteAt(ctx, randomBytes(1, 4<<10), 0))
+	flushed := make(chan error, 1)
+	go func() { flushed <- s.Flush(ctx) }()
+	<-disk.asked
+	for s.Ailments().Syncing == 0 { // the file that is synced first may be another one
+		runtime.Gosched()
+	}
+	if a := s.Ailments(); a.Failed != nil || a.Checkpoint != nil || a.Full {
+		t.Errorf("while the disk stalls: %+v", a)
+	}
+	disk.answer.Store(nil)
+	close(answer)
+	must.Succeed(t, <-flushed)
+	for s.Ailments() != (Ailments{}) { // a sync in the background may go on
+		runtime.Gosched()
 	}
 }

@@ -140,7 +140,7 @@ func (s *Sampler) Status() (admin.Status, error) {
 	defer s.mu.Unlock()
 	if s.reading != nil {
 		if since := time.Since(s.began); since >= stalledAfter {
-			status.Vitals.Stalled = since
+			status.Vitals.Stalled = max(since, status.Vitals.Stalled)
 		}
 	}
 	return status, nil

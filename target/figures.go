@@ -85,13 +85,19 @@ func latencyBounds() []time.Duration {
 	return bounds
 }
 
+// stalledAfter is how long a flush of the disk may take until the store counts as stalled.
+const stalledAfter = 10 * time.Second
+
 // vitals returns what the health of the service is judged by, without waiting for the disk.
 func (s *Service) vitals() admin.Vitals {
-	failed, full, checkpoint := s.store.Ailments()
+	ill := s.store.Ailments()
 	v := admin.Vitals{
-		StoreFailure: words(failed), CheckpointFailure: words(checkpoint), StoreFull: full,
+		StoreFailure: words(ill.Failed), CheckpointFailure: words(ill.Checkpoint), StoreFull: ill.Full,
 		UsedBytes: s.space.occupied(), FreeBytes: s.space.left.Load(), WarnBytes: s.space.threshold.Load(),
 		Mirrors: []admin.Mirror{},
+	}
+	if ill.Syncing >= stalledAfter {
+		v.Stalled = ill.Syncing
 	}
 	v.RefusedCopies, v.LastRefusal = refusals(s.copies.Stats())
 	st := s.state.Load()

@@ -179,7 +179,9 @@ func (j *Journal) settle() error {
 // sync makes the records of a file durable, after the data that they refer to.
 func (j *Journal) sync(handle vfs.File) error {
 	began := time.Now()
+	j.syncBegan.Store(began.UnixNano())
 	err := j.syncData(handle)
+	j.syncBegan.Store(0)
 	if err != nil {
 		j.syncFailures.Add(1)
 		return err

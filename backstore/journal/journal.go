@@ -35,6 +35,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"odx/backstore/latency"
 	"odx/backstore/vfs"
@@ -114,6 +115,7 @@ type Journal struct {
 
 	syncs        latency.Histogram // see Syncs
 	syncFailures atomic.Uint64
+	syncBegan    atomic.Int64 // of the running sync, in Unix nanoseconds; 0: none runs
 
 	turn chan struct{} // semaphore, held by the Reserve that waits for room
 
@@ -397,6 +399,15 @@ func (j *Journal) Bytes() int64 {
 // refer to included, and how many syncs failed.
 func (j *Journal) Syncs() (took latency.Counts, failed uint64) {
 	return j.syncs.Counts(), j.syncFailures.Load()
+}
+
+// Syncing returns for how long a sync has been running, 0 if none is.
+func (j *Journal) Syncing() time.Duration {
+	began := j.syncBegan.Load()
+	if began == 0 {
+		return 0
+	}
+	return time.Since(time.Unix(0, began))
 }
 
 // Rotate starts a new file for later records and returns the number of its first one,

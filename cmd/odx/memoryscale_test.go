@@ -5,10 +5,14 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"odx/initiator"
 	"odx/internal/kit/must"
@@ -41,6 +45,7 @@ func TestServe_MemoryAtScale(t *testing.T) {
 	sessions, tokens, mapped := 1000 / *scale, 100_000 / *scale, int64(1<<40)/int64(*scale)>>26<<26
 	s, group := startInGroup(t, scaleGroup, scaleConfig)
 	peak := watchMemory(t, s)
+	scraped := keepScraping(t, s)
 	mapAll(t, scaleDisk(t, s, "iqn.2026-11.example.odx:mapper"), mapped)
 	t.Logf("%d GiB mapped", mapped>>30)
 
@@ -88,6 +93,7 @@ func TestServe_MemoryAtScale(t *testing.T) {
 		}
 		return nil
 	})
+	scraped()
 	if n := peak(); n > scaleMemory {
 		t.Errorf("%d MiB of anonymous memory, %d is the limit", n>>20, scaleMemory>>20)
 	} else {
@@ -99,6 +105,49 @@ func TestServe_MemoryAtScale(t *testing.T) {
 	s.cmd.Process.Signal(syscall.SIGTERM)
 	if err := s.end(t); err != nil {
 		t.Errorf("%v; standard error:\n%s", err, s.stderr)
+	}
+}
+
+// scrapeLimit bounds a scrape of a loaded server; the default of Prometheus is 10 s.
+const scrapeLimit = 5 * time.Second
+
+// keepScraping scrapes a server every 100 ms until the returned function is called. The
+// figures have to be of the time of the scrape, and to have come in time.
+func keepScraping(t *testing.T, s *server) (stop func()) {
+	client := socketClient(t, s.cmd.Args[len(s.cmd.Args)-1])
+	ctx, cancel := context.WithCancel(t.Context())
+	var scraping sync.WaitGroup
+	var took []time.Duration
+	read := regexp.MustCompile(`(?m)^odx_figures_timestamp_seconds (\S+)$`)
+	scraping.Go(func() {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			began := time.Now()
+			body, err := getAll(client, "http://odx/metrics")
+			took = append(took, time.Since(began))
+			m := read.FindStringSubmatch(body)
+			if err != nil || m == nil {
+				t.Errorf("scrape: %v\n%.500s", err, body)
+				return
+			}
+			if at, err := strconv.ParseFloat(m[1], 64); err != nil || float64(began.UnixMilli())/1000-at > 1 {
+				t.Errorf("figures of %v at %v: %v", m[1], began.Unix(), err)
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+			}
+		}
+	})
+	return func() {
+		cancel()
+		scraping.Wait()
+		slices.Sort(took)
+		t.Logf("%d scrapes, half of them within %v, the longest %v", len(took), took[len(took)/2].Round(time.Microsecond), took[len(took)-1].Round(time.Microsecond))
+		if longest := took[len(took)-1]; longest > scrapeLimit {
+			t.Errorf("a scrape took %v", longest)
+		}
 	}
 }
 

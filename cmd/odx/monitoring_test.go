@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -40,7 +41,21 @@ func fetch(t *testing.T, c *http.Client, url string) (code int, body string) {
 	return res.StatusCode, string(b)
 }
 
-// want fails unless the answer has this status and text.
+// getAll returns the body of a GET that succeeds.
+func getAll(c *http.Client, url string) (string, error) {
+	res, err := c.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = errors.New(res.Status)
+	}
+	return string(body), err
+}
+
+// wantAnswer fails unless the answer has this status and text.
 func wantAnswer(t *testing.T, c *http.Client, url string, code int, text string) {
 	t.Helper()
 	if got, body := fetch(t, c, url); got != code || !strings.Contains(body, text) {
