@@ -21,7 +21,8 @@ func functions() template.FuncMap {
 		"moment":   moment,
 		"addr":     func(path string) string { return strings.TrimSuffix(path, "{$}") },
 		"join":     func(list []string) string { return strings.Join(list, ", ") },
-		"cut":      cut,
+		"cut":      func(text string) string { return cut(text, maxText) },
+		"cutCause": func(text string) string { return cut(text, maxCause) },
 		"perSec":   func(aMinute uint64) string { return fmt.Sprintf("%.1f", float64(aMinute)/60) },
 		"rateOf":   func(aMinute uint64) string { return humanize.IBytes(aMinute/60) + "/s" },
 		"optional": optional,
@@ -56,13 +57,17 @@ func optional(t *time.Time) string {
 	return moment(*t)
 }
 
-// maxText bounds a text in a cell, in bytes: a name can have hundreds.
-const maxText = 300
+// maxText bounds a text in a cell, in bytes: a name can have hundreds. maxCause bounds why
+// something was not done.
+const (
+	maxText  = 300
+	maxCause = 4000
+)
 
 // cut shortens a text.
-func cut(text string) string {
-	if len(text) <= maxText {
+func cut(text string, limit int) string {
+	if len(text) <= limit {
 		return text
 	}
-	return strings.ToValidUTF8(text[:maxText], "") + "…"
+	return strings.ToValidUTF8(text[:limit], "") + "…"
 }

@@ -64,6 +64,13 @@ func (p *page) asUser(next handler) http.HandlerFunc {
 			p.fail(w, http.StatusForbidden, "The form is not of this session; go back, reload the page and try again.", u)
 			return
 		}
+		select {
+		case p.running <- struct{}{}:
+			defer func() { <-p.running }()
+		case <-r.Context().Done():
+			p.fail(w, http.StatusServiceUnavailable, "The server is busy with other requests of the page; try again.", u)
+			return
+		}
 		next(w, r.WithContext(audit.With(r.Context(), u.Actor(r))), u)
 	}
 }

@@ -26,6 +26,9 @@ const (
 	patience = 25 * time.Second
 	// sending bounds how long a browser takes to read an answer.
 	sending = 30 * time.Second
+	// maxRequests bounds the requests of users that run, each of which can list all volumes;
+	// others wait.
+	maxRequests = 4
 )
 
 // Options are what a page shows and changes.
@@ -45,6 +48,7 @@ type page struct {
 	measured  measured
 	forgery   *http.CrossOriginProtection
 	refused   *rate.Limiter                 // of lines about wrong secrets
+	running   chan struct{}                 // has an entry for each request of a user that runs
 	templates map[string]*template.Template // by view
 	mux       *http.ServeMux
 }
@@ -55,7 +59,7 @@ func New(o Options) http.Handler { return newPage(o) }
 func newPage(o Options) *page {
 	p := &page{
 		Options: o, sessions: newSessions(), measured: newMeasured(o.Administrator), forgery: http.NewCrossOriginProtection(),
-		refused: rate.NewLimiter(1, 20), templates: parseTemplates(),
+		refused: rate.NewLimiter(1, 20), running: make(chan struct{}, maxRequests), templates: parseTemplates(),
 	}
 	p.mux = http.NewServeMux()
 	p.mux.Handle("GET /{$}", http.RedirectHandler(api.PagePath, http.StatusSeeOther))

@@ -3,7 +3,9 @@ package web
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -103,6 +105,59 @@ func TestArrange(t *testing.T) {
 				t.Errorf("%v, want %s", got, c.want)
 			}
 		})
+	}
+}
+
+// FuzzArrange: whatever the names above nodes are, each node is there once, and no further
+// right than its parent allows.
+func FuzzArrange(f *testing.F) {
+	f.Add([]byte{0, 1, 2, 3})
+	f.Add([]byte{1, 0, 3, 2, 9})
+	f.Fuzz(func(t *testing.T, above []byte) {
+		var nodes []node
+		for i, a := range above {
+			nodes = append(nodes, node{Name: fmt.Sprint(i), Parent: fmt.Sprint(a)})
+		}
+		sorted := arrange(nodes)
+		depth := map[string]int{}
+		for _, n := range sorted {
+			if _, twice := depth[n.Name]; twice {
+				t.Fatalf("%s twice: %+v", n.Name, sorted)
+			}
+			depth[n.Name] = n.Depth
+			if over, ok := depth[n.Parent]; n.Depth > 0 && (!ok || n.Depth != min(over+1, maxDepth)) {
+				t.Fatalf("%s is at %d, the one above it at %d: %+v", n.Name, n.Depth, over, sorted)
+			}
+		}
+		if len(depth) != len(nodes) {
+			t.Fatalf("%d of %d nodes", len(depth), len(nodes))
+		}
+	})
+}
+
+// TestPage_Busy: a request that waits too long for others is answered.
+func TestPage_Busy(t *testing.T) {
+	f := serve(t, nil)
+	b := f.as(t, conf.RoleRead)
+	for range maxRequests {
+		f.running <- struct{}{}
+	}
+	u, ok := f.userOf(b.request("/ui/"))
+	if !ok {
+		t.Fatal("no session")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	w := httptest.NewRecorder()
+	f.asUser(func(http.ResponseWriter, *http.Request, *user) { t.Errorf("%s ran", u.Name) })(w, b.request("/ui/").WithContext(ctx))
+	if w.Code != http.StatusServiceUnavailable {
+		t.Errorf("status %d", w.Code)
+	}
+	for range maxRequests {
+		<-f.running
+	}
+	if a := b.get("/ui/"); a.status != http.StatusOK {
+		t.Errorf("afterwards: %d", a.status)
 	}
 }
 

@@ -123,6 +123,16 @@ type answer struct {
 	body   string
 }
 
+// request returns a request with the cookies of the browser, which is not sent.
+func (b *browser) request(path string) *http.Request {
+	b.t.Helper()
+	r := httptest.NewRequest(http.MethodGet, b.f.url+path, nil)
+	for _, c := range b.Jar.Cookies(r.URL) {
+		r.AddCookie(c)
+	}
+	return r
+}
+
 func (b *browser) get(path string) answer { return b.send(http.MethodGet, path, nil, nil) }
 
 func (b *browser) post(path string, form url.Values) answer {

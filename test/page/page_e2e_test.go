@@ -163,6 +163,8 @@ func live(b *browser, dst *tokenclient.Session) {
 	row := fmt.Sprintf(`[...document.querySelectorAll("tbody tr")].find(r => r.innerText.includes(%q)).cells[5].innerText.startsWith("–")`, kit.IQN+"/1")
 	_ = result(b, "live", chromedp.Poll[bool]("!"+row+` && document.body.dataset.refreshed !== undefined`))
 	b.t.Logf("live after %v", time.Since(began))
+	_ = result(b, "no server", chromedp.Evaluate[bool](`(() => { window.fetch = () => Promise.reject(new Error("away")); return true; })()`))
+	_ = result(b, "no server", chromedp.Poll[bool](`document.querySelector("#stale").innerText.startsWith("Not updated since ")`))
 	b.do("pause", chromedp.Click("#pause"))
 	if pressed := result(b, "pause", chromedp.Evaluate[string](`document.querySelector("#pause").getAttribute("aria-pressed")`)); pressed != "true" {
 		b.t.Errorf("pause: aria-pressed=%s", pressed)

@@ -5,6 +5,8 @@
 const period = 5000;
 const parts = () => document.querySelectorAll("[data-live]");
 const pause = document.getElementById("pause");
+const stale = document.getElementById("stale");
+let updated = new Date();
 
 async function refresh() {
 	const answer = await fetch(location.href, {headers: {"Odx-Refresh": "1"}, credentials: "same-origin"});
@@ -13,7 +15,7 @@ async function refresh() {
 		return;
 	}
 	if (!answer.ok) {
-		return;
+		throw new Error(`status ${answer.status}`);
 	}
 	const next = new DOMParser().parseFromString(await answer.text(), "text/html");
 	for (const part of parts()) {
@@ -22,7 +24,9 @@ async function refresh() {
 			part.replaceWith(document.adoptNode(other));
 		}
 	}
-	document.body.dataset.refreshed = String(Date.now());
+	updated = new Date();
+	document.body.dataset.refreshed = updated.toISOString();
+	stale.textContent = "";
 }
 
 if (parts().length > 0) {
@@ -40,7 +44,7 @@ if (parts().length > 0) {
 		try {
 			await refresh();
 		} catch {
-			// The server is away; the next turn tries again.
+			stale.textContent ||= `Not updated since ${updated.toLocaleTimeString()}; trying again.`;
 		} finally {
 			waiting = false;
 		}
