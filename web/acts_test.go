@@ -95,7 +95,7 @@ func TestPage_Acts(t *testing.T) {
 				t.Errorf("no cause: %s", a.body)
 			}
 			if c.status == http.StatusSeeOther {
-				if after := b.get(a.header.Get("Location")); !strings.Contains(after.body, `role="status"`) {
+				if after := b.get(a.header.Get("Location")); !strings.Contains(after.body, `class="said"`) {
 					t.Error("the view says nothing of the act")
 				}
 			}
