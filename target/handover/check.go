@@ -7,9 +7,9 @@ import (
 
 // totals are what the sessions of a State have together.
 type totals struct {
-	connections, unread, copies int
-	sockets                     map[int]bool
-	tsihs                       map[uint16]bool
+	connections, unread, copies, running int
+	sockets                              map[int]bool
+	tsihs                                map[uint16]bool
 }
 
 // check returns an error for a State that is beyond the bounds or contradicts itself.
@@ -33,6 +33,8 @@ func (s *State) check() error {
 		return fmt.Errorf("state of a handover: %d unread bytes, maximum is %d", all.unread, MaxUnread)
 	case all.copies > MaxCopies:
 		return fmt.Errorf("state of a handover: %d copy operations, maximum is %d", all.copies, MaxCopies)
+	case all.running > MaxRunning:
+		return fmt.Errorf("state of a handover: %d running copy operations, maximum is %d", all.running, MaxRunning)
 	}
 	return nil
 }
@@ -114,6 +116,7 @@ func (n *Nexus) check(all *totals) error {
 		}
 		seen[u.LUN] = true
 		all.copies += len(u.Copies)
+		all.running += len(u.Running)
 		if err := u.Deferred.check(0); err != nil {
 			return fmt.Errorf("LUN %d: %w", u.LUN, err)
 		}
@@ -121,6 +124,9 @@ func (n *Nexus) check(all *totals) error {
 			if err := u.Copies[k].check(); err != nil {
 				return fmt.Errorf("LUN %d: copy operation %d: %w", u.LUN, u.Copies[k].ListID, err)
 			}
+		}
+		if err := checkRunning(u.Running); err != nil {
+			return fmt.Errorf("LUN %d: %w", u.LUN, err)
 		}
 	}
 	return nil
@@ -134,6 +140,42 @@ func (c *Copy) check() error {
 		return fmt.Errorf("token of %d bytes", len(c.Token))
 	}
 	return c.Sense.check(0)
+}
+
+// checkRunning checks the running operations of a nexus at a logical unit.
+func checkRunning(list []RunningCopy) error {
+	seen := map[uint32]bool{}
+	for i := range list {
+		c := &list[i]
+		err := c.check()
+		if seen[c.ListID] {
+			err = errors.New("list identifier is taken")
+		}
+		if err != nil {
+			return fmt.Errorf("running copy operation %d: %w", c.ListID, err)
+		}
+		seen[c.ListID] = true
+	}
+	return nil
+}
+
+// cdbLength is the length of the CDBs of third-party copies in bytes (SPC-4 r37 6.3 to 6.5).
+const cdbLength = 16
+
+func (c *RunningCopy) check() error {
+	switch {
+	case len(c.CDB) != cdbLength:
+		return fmt.Errorf("CDB of %d bytes", len(c.CDB))
+	case len(c.Parameters) > MaxParameters:
+		return fmt.Errorf("parameter list of %d bytes, maximum is %d", len(c.Parameters), MaxParameters)
+	case c.SegmentBytes > c.TransferCount:
+		return fmt.Errorf("%d bytes of a segment, and %d of all", c.SegmentBytes, c.TransferCount)
+	case len(c.Residual) > MaxResidual || int64(c.ResidualSource) > int64(len(c.Residual)):
+		return fmt.Errorf("residual data of %d bytes, %d of them of the source", len(c.Residual), c.ResidualSource)
+	case len(c.Held) > MaxHeld:
+		return fmt.Errorf("held data of %d bytes, maximum is %d", len(c.Held), MaxHeld)
+	}
+	return nil
 }
 
 func (s *Sense) check(depth int) error {

@@ -11,12 +11,12 @@ import (
 
 // Version is the version of State that this program writes, and the only one that it
 // reads.
-const Version = 1
+const Version = 2
 
 // Bounds of a State. Lengths are in bytes.
 const (
 	// MaxEncoded bounds an encoded State.
-	MaxEncoded = 160 << 20
+	MaxEncoded = 224 << 20
 	// MaxSessions bounds the sessions; there are no more TSIHs.
 	MaxSessions = 1<<16 - 1
 	// MaxConnections bounds the connections of all sessions.
@@ -33,6 +33,13 @@ const (
 	MaxAttentions = 64
 	// MaxCopies bounds the copy operations of a State.
 	MaxCopies = 1 << 16
+	// MaxRunning bounds the copy operations of a State that go on.
+	MaxRunning = 255
+	// MaxParameters bounds the parameter list of each, MaxResidual its residual data and
+	// MaxHeld its held data.
+	MaxParameters = 2 + 1<<16 - 1
+	MaxResidual   = 1 << 16
+	MaxHeld       = 1 << 16
 	// maxSenseDepth bounds how often sense data may forward sense data.
 	maxSenseDepth = 4
 )
@@ -122,6 +129,8 @@ type Unit struct {
 	// Copies are the reports that the copy manager holds, in the order in which the
 	// operations ended.
 	Copies []Copy `json:"copies,omitempty"`
+	// Running are the copy operations in the background that go on.
+	Running []RunningCopy `json:"running,omitempty"`
 }
 
 // Copy is the report of a copy operation that has ended (SPC-4 r37 5.17.4).
@@ -143,6 +152,31 @@ type Copy struct {
 	DetailsReported bool `json:"details_reported,omitempty"`
 	// Token is the ROD token that was not delivered yet, or nil.
 	Token []byte `json:"token,omitempty"`
+}
+
+// RunningCopy is a copy operation in the background that has stopped, and goes on. What it
+// counts is written.
+type RunningCopy struct {
+	ListID uint32 `json:"list_id"`
+	// CDB and Parameters are the command with its parameter list.
+	CDB        []byte    `json:"cdb"`
+	Parameters []byte    `json:"parameters"`
+	Began      time.Time `json:"began"`
+	// TransferCount is in the units of the report. An operation that makes a token begins
+	// again, with 0.
+	TransferCount uint64 `json:"transfer_count"`
+	Steps         uint32 `json:"steps"` // OPERATION COUNTER
+	// Segment is the index of the first segment that is not complete, SegmentBytes is
+	// its part of TransferCount.
+	Segment      uint16 `json:"segment,omitempty"`
+	SegmentBytes uint64 `json:"segment_bytes,omitempty"`
+	// Residual is the residual data of the segments before (SPC-4 r37 5.17.7.2);
+	// its last ResidualSource bytes are data of the source.
+	Residual       []byte `json:"residual,omitempty"`
+	ResidualSource uint32 `json:"residual_source,omitempty"`
+	// Held is the held data so far; HeldDiscarded: earlier data was discarded.
+	Held          []byte `json:"held,omitempty"`
+	HeldDiscarded bool   `json:"held_discarded,omitempty"`
 }
 
 // Sense is sense data (SPC-4 r37 4.5).

@@ -40,6 +40,8 @@ func full() *State {
 			Copies: []Copy{{ListID: 1, ServiceAction: 0x10, Status: 4, Completion: 2, Sense: sense(&Forwarded{Destination: true, Status: 2, Sense: sense(nil)}),
 				Units: 0xF1, TransferCount: 8, Steps: 9, Segments: 10, Ended: at, Held: []byte("held"), HeldDiscarded: true, DetailsReported: true,
 				Token: bytes.Repeat([]byte{11}, 512)}},
+			Running: []RunningCopy{{ListID: 12, CDB: bytes.Repeat([]byte{13}, 16), Parameters: []byte("parameters"), Began: at, TransferCount: 14, Steps: 15,
+				Segment: 16, SegmentBytes: 13, Residual: []byte("residual"), ResidualSource: 3, Held: []byte("held"), HeldDiscarded: true}},
 		}}},
 	}}}
 }
@@ -75,7 +77,7 @@ func TestState_Golden(t *testing.T) {
 // TestState_Complete: the golden file has every field.
 func TestState_Complete(t *testing.T) {
 	// Sense and Forwarded contain each other, so only types without them are filled.
-	for _, p := range []any{&Keys{}, &Connection{}} {
+	for _, p := range []any{&Keys{}, &Connection{}, &RunningCopy{}} {
 		fields.Fill(p)
 		data, err := json.Marshal(p)
 		if err != nil {
@@ -97,10 +99,10 @@ func TestState_Complete(t *testing.T) {
 
 // TestDecode_Refused holds what Decode refuses, and why.
 func TestDecode_Refused(t *testing.T) {
-	if _, err := Decode([]byte(`{"version":2,"sessions":7}`)); !errors.Is(err, errors.ErrUnsupported) {
+	if _, err := Decode([]byte(`{"version":1,"sessions":7}`)); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("another version: %v", err)
 	}
-	for _, text := range []string{``, `[]`, `{"version":1,"sessions":7}`, `{"version":1}{`} {
+	for _, text := range []string{``, `[]`, `{"version":2,"sessions":7}`, `{"version":2}{`} {
 		if s, err := Decode([]byte(text)); err == nil {
 			t.Errorf("%q decoded as %+v", text, s)
 		}
@@ -123,7 +125,26 @@ func TestDecode_Refused(t *testing.T) {
 		"LUN":            func(s *State) { s.Sessions[0].Nexus.Units[0].LUN = MaxUnits },
 		"attentions":     func(s *State) { s.Sessions[0].Nexus.Units[0].Attentions = make([]uint16, MaxAttentions+1) },
 		"token":          func(s *State) { s.Sessions[0].Nexus.Units[0].Copies[0].Token = []byte{1} },
-		"sense key":      func(s *State) { s.Sessions[0].Nexus.Units[0].Deferred.Key = 0x10 },
+		"CDB of":         func(s *State) { s.Sessions[0].Nexus.Units[0].Running[0].CDB = nil },
+		"parameter list": func(s *State) {
+			s.Sessions[0].Nexus.Units[0].Running[0].Parameters = make([]byte, MaxParameters+1)
+		},
+		"14 of all":     func(s *State) { s.Sessions[0].Nexus.Units[0].Running[0].SegmentBytes = 15 },
+		"residual data": func(s *State) { s.Sessions[0].Nexus.Units[0].Running[0].ResidualSource = 9 },
+		"held data":     func(s *State) { s.Sessions[0].Nexus.Units[0].Running[0].Held = make([]byte, MaxHeld+1) },
+		"list identifier": func(s *State) {
+			u := &s.Sessions[0].Nexus.Units[0]
+			u.Running = append(u.Running, u.Running[0])
+		},
+		"256 running": func(s *State) {
+			u := &s.Sessions[0].Nexus.Units[0]
+			for id := range uint32(MaxRunning) {
+				c := u.Running[0]
+				c.ListID = 100 + id
+				u.Running = append(u.Running, c)
+			}
+		},
+		"sense key": func(s *State) { s.Sessions[0].Nexus.Units[0].Deferred.Key = 0x10 },
 		"forwarded": func(s *State) {
 			f := &Forwarded{Sense: &Sense{}}
 			f.Sense.Forwarded = &Forwarded{Sense: &Sense{Forwarded: &Forwarded{Sense: &Sense{Forwarded: &Forwarded{Sense: &Sense{}}}}}}
@@ -152,7 +173,7 @@ func FuzzDecode(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(seed)
-	f.Add([]byte(`{"version":1,"sessions":[{}]}`))
+	f.Add([]byte(`{"version":2,"sessions":[{}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := Decode(data)
 		if err != nil {
