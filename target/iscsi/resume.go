@@ -27,6 +27,9 @@ func (srv *Server) Resume(s *Suspended) (closed int) {
 				Warn("connections that were handed over closed")
 		}
 	}
+	if s.Attached != nil {
+		s.Attached()
+	}
 	// Only now: a command may affect other nexuses.
 	for _, c := range all {
 		c.startWriter()

@@ -17,6 +17,9 @@ type Suspended struct {
 	// Conns are the connections; handover.Connection.Socket is the index. They must stay
 	// nonblocking, for which a duplicate is passed without os.File.Fd.
 	Conns []net.Conn
+	// Attached, if it is not nil, is called by Resume when the nexuses of all sessions are
+	// there and no command has been read.
+	Attached func()
 }
 
 // Close closes the connections. Those that another process has as well go on there.

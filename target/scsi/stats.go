@@ -200,6 +200,10 @@ type Account struct{ itl *itlNexus }
 // Account returns the account of a task that Prepare has passed.
 func (t *Task) Account() Account { return Account{t.itl} }
 
+// Account returns the account of the nexus at a logical unit, for a copy that another process
+// has begun.
+func (n *Nexus) Account(lu *LogicalUnit) Account { return Account{lu.nexus(n)} }
+
 // AddBytes counts bytes of the medium that were read, written, unmapped or copied.
 func (a Account) AddBytes(kind Kind, n uint64) {
 	if a.itl != nil {
