@@ -78,6 +78,7 @@ func (v *live) handOver(grace time.Duration, connections int) time.Duration {
 	}
 	passed := v.pass(suspended)
 	v.start()
+	passed.Attached = v.s.copies.GoOn
 	if n := v.s.server.Resume(passed); n != 0 {
 		v.t.Errorf("%d connections were closed\n%s", n, v.log)
 	}

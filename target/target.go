@@ -101,6 +101,7 @@ func TakeOver(ctx context.Context, cfg *conf.Config, log *logrus.Entry, in Inher
 // resume goes on with sessions.
 func (s *Service) resume(sessions *iscsi.Suspended) {
 	s.space.goOn()
+	sessions.Attached = s.copies.GoOn
 	if closed := s.server.Resume(sessions); closed > 0 {
 		s.log.WithField("connections", closed).Warn("connections of the process before this one that could not go on; their initiators log in again")
 	}

@@ -34,14 +34,15 @@ func (u *logicalUnit) executeExtendedCopy(ctx context.Context, t *scsi.Task, nam
 	x := &extendedCopy{unit: u, nexus: t.Nexus, list: list}
 	x.resolve()
 	for _, r := range x.resolved {
-		switch {
-		case r.refused != nil:
+		if r.refused != nil {
 			se := senseOf(u.lu, writeUsingSense, r.refused)
 			u.manager.refuse(op.origin, se, r.refused)
 			return se
-		case r.reached != nil && r.reached.rod == nil:
-			op.uses = append(op.uses, use{r.reached.unit.lu, r.reached.nexus.ID})
 		}
+	}
+	op.uses = x.uses()
+	if list.immediate {
+		op.keepCommand(t)
 	}
 	begin := u.manager.operations.add
 	if op.isLID1() {
@@ -87,11 +88,18 @@ type extendedCopy struct {
 	carry         []byte
 	carriedSource int
 	held          keptData
+	// from is where a process before this one has stopped.
+	from struct {
+		segment     int    // index
+		bytes       uint64 // of that segment
+		transferred uint64 // of all segments
+	}
 	// current is the progress of the current segment.
 	current struct {
 		began  uint64 // transferred bytes of the operation before
 		length int64  // bytes to write in all
 		block  int64  // of the destination, bytes; 0 if not yet known
+		done   int64  // bytes that a process before this one has written
 	}
 }
 
@@ -102,29 +110,51 @@ func (x *extendedCopy) run(ctx context.Context, op *operation) (report, error) {
 	closeRODs, err := x.openRODs(ctx)
 	defer closeRODs()
 	if err != nil {
-		r.sense = senseOf(x.unit.lu, writeUsingSense, err)
+		x.stopAt(op, x.from.segment, x.from.bytes)
+		r.sense, r.transferCount = senseOf(x.unit.lu, writeUsingSense, err), x.from.transferred
 		return r, err
 	}
-	for i := range x.list.segments {
+	for i := x.from.segment; i < len(x.list.segments); i++ {
 		s := &x.list.segments[i]
-		op.progress.segments.Add(1) // counts the current one (SPC-4 r37 6.24)
-		x.current.began, x.current.block = op.progress.transferred.Load(), 0
+		x.begin(op, i)
 		if failed := x.segment(ctx, op, s); failed != nil {
+			x.stopAt(op, i, op.progress.transferred.Load()-x.current.began)
 			r.sense, err = x.reportResidual(op, failed.sense(x, s)), failed.err
 			break
 		}
 		op.progress.steps.Add(1)
 	}
 	if err == nil {
-		x.deleteRODs(ctx)
+		x.deleteRODs(context.WithoutCancel(ctx))
 	}
 	r.transferCount, r.segments = op.progress.transferred.Load(), uint16(op.progress.segments.Load())
 	r.held, r.heldDiscarded = x.held.bytes, x.held.discarded
-	if err == nil || r.transferCount > 0 { // otherwise it is refused
-		m := x.unit.manager
-		op.countCopy(copyCounts{&m.stats.Extended, &m.stats.ExtendedBytes, &m.stats.ExtendedMovedBytes}, r.transferCount, err != nil)
-	}
+	x.count(op, r.transferCount, err)
 	return r, err
+}
+
+// count counts what was copied here, of n bytes in all.
+func (x *extendedCopy) count(op *operation, n uint64, err error) {
+	m := x.unit.manager
+	c := copyCounts{&m.stats.Extended, &m.stats.ExtendedBytes, &m.stats.ExtendedMovedBytes}
+	here := n - min(n, x.from.transferred)
+	switch {
+	case op.position != nil:
+		op.countPart(c, here)
+	case err == nil || n > 0: // otherwise it is refused
+		op.countCopy(c, here, err != nil)
+	}
+}
+
+// begin begins with the segment of index i.
+func (x *extendedCopy) begin(op *operation, i int) {
+	op.progress.segments.Store(uint32(i + 1)) // counts the current one (SPC-4 r37 6.24)
+	var before uint64
+	if i == x.from.segment {
+		before = x.from.bytes
+	}
+	x.current.began, x.current.block = op.progress.transferred.Load()-before, 0
+	x.current.done = int64(before)
 }
 
 // reportResidual sets in sense how many blocks of the destination the current segment

@@ -9,18 +9,22 @@ import (
 	"odx/tokens"
 )
 
-// suspend adds to u the reports of an I_T nexus at a logical unit, for another process.
-// No command runs. The copies in the background may end until ctx does, and are then
-// aborted with what they have done in their reports.
+// suspend adds to u the reports of an I_T nexus at a logical unit, and its copies in the
+// background, for another process. No command runs. Copies stop at once. One that can only
+// begin again, or cannot be continued, may end until ctx does.
 func (m *Manager) suspend(ctx context.Context, by owner, u *handover.Unit) {
 	m.operations.awaitOwned(ctx, by)
 	u.Copies = m.operations.finishedOf(by)
+	u.Running = m.operations.parkedOf(by)
 }
 
-// awaitOwned waits until no operation of an owner runs. When ctx ends, it aborts all
-// operations, also those of other owners, since ctx bounds the wait for all of them.
+// awaitOwned waits until no operation of an owner runs. It stops those of other owners,
+// too, so that none waits for another.
 func (o *operations) awaitOwned(ctx context.Context, by owner) {
 	running := o.runningOf(by)
+	o.mu.Lock()
+	o.abortAll(errHandedOver, (*operation).stopsAnywhere)
+	o.mu.Unlock()
 	for _, op := range running {
 		select {
 		case <-op.done:
@@ -79,23 +83,23 @@ func (r *report) suspend(listID uint32, ended time.Time) handover.Copy {
 	return c
 }
 
-// restore makes the reports in u those of an I_T nexus at a logical unit.
-func (m *Manager) restore(by owner, u *handover.Unit) {
-	o := m.operations
+// restore makes the reports and the running copies in h those of an I_T nexus at the
+// logical unit. The copies wait for GoOn.
+func (u *logicalUnit) restore(n *scsi.Nexus, h *handover.Unit) {
+	o, by := u.manager.operations, owner{u.lu, n}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for i := range u.Copies {
-		o.restore(m, by, &u.Copies[i])
+	for i := range h.Copies {
+		o.restore(u.manager, by, &h.Copies[i])
+	}
+	for i := range h.Running {
+		u.restoreRunning(by, h.LUN, &h.Running[i])
 	}
 }
 
 // restore adds a finished operation. The caller holds the mutex.
 func (o *operations) restore(m *Manager, by owner, c *handover.Copy) {
-	owned := o.byOwner[by]
-	if owned == nil {
-		owned = &ownedOperations{byID: make(map[uint32]*operation)}
-		o.byOwner[by] = owned
-	}
+	owned := o.ownedBy(by)
 	op := &operation{
 		manager: m, owner: by, listID: c.ListID, identified: true, serviceAction: c.ServiceAction, units: c.Units,
 		owned: owned, done: make(chan struct{}), ended: c.Ended,

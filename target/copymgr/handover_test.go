@@ -3,10 +3,8 @@ package copymgr
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"testing"
-	"time"
 
 	"odx/internal/kit/must"
 	"odx/target/handover"
@@ -15,15 +13,27 @@ import (
 )
 
 // handOver suspends the nexus of b and continues it, with state as another process gets it.
-// Commands in the background may continue until the context ends.
+// What cannot stop anywhere may continue until the context ends.
 func (b *testbed) handOver(t *testing.T, ctx context.Context) {
+	t.Helper()
+	b.continueWith(t, b.suspend(t, ctx))
+}
+
+// suspend returns the state of the nexus of b as another process gets it.
+func (b *testbed) suspend(t *testing.T, ctx context.Context) *handover.Nexus {
 	t.Helper()
 	state := b.target.Suspend(ctx, b.nexus)
 	data, err := json.Marshal(state)
 	must.Succeed(t, err)
-	var passed handover.Nexus
-	must.Succeed(t, json.Unmarshal(data, &passed))
-	b.nexus = b.target.Continue(b.nexus.ID, scsi.Rights{}, &passed)
+	passed := new(handover.Nexus)
+	must.Succeed(t, json.Unmarshal(data, passed))
+	return passed
+}
+
+func (b *testbed) continueWith(t *testing.T, state *handover.Nexus) {
+	t.Helper()
+	b.nexus = b.target.Continue(b.nexus.ID, scsi.Rights{}, state)
+	b.manager.GoOn()
 }
 
 // TestHandover_Reports: what initiators can retrieve of copies that have ended is the
@@ -70,52 +80,6 @@ func TestHandover_Reports(t *testing.T) {
 	}
 	if a := b.writeUsing(lunB, 10, writeParameters(token[38:], 0, rangeOf{0, 2})); a.code() != "GOOD" {
 		t.Errorf("the token: %s", a.code())
-	}
-}
-
-// TestHandover_Background: a copy in the background ends before the handover, or is
-// aborted when its time is over, with what it has done in its report.
-func TestHandover_Background(t *testing.T) {
-	const block, blocks = 4096, 64
-	for name, tc := range map[string]struct {
-		ends   bool
-		status byte
-	}{
-		"ends":    {true, 0x01},
-		"aborted": {false, 0x60},
-	} {
-		t.Run(name, func(t *testing.T) {
-			b := start(t, tokens.Limits{}).hurried()
-			b.fill(t, lunA, 1)
-			token := b.token(t, lunA, rangeOf{0, blocks * block / 512})
-			s := b.stepMaps(block)
-			if a := b.writeUsing(lunB, 9, immediate(writeParameters(token, 0, rangeOf{0, blocks}))); a.code() != "GOOD" {
-				t.Fatal(a.code())
-			}
-			for range 3 {
-				s.step()
-			}
-			<-s.entered
-			limit, cancel := context.WithTimeout(ctx, time.Minute)
-			defer cancel()
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				b.handOver(t, limit)
-			}()
-			if !tc.ends {
-				cancel()
-				b.awaitAbort(9)
-			}
-			b.store.FailWith(nil)
-			s.proceed <- struct{}{}
-			<-done
-			p := b.rodTokenInformation(lunB, 9, 805).data
-			count := binary.BigEndian.Uint64(p[16:])
-			if p[5] != tc.status || tc.ends != (count == blocks) || count == 0 {
-				t.Errorf("report % x: %d blocks", p, count)
-			}
-		})
 	}
 }
 

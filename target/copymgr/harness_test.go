@@ -64,6 +64,7 @@ const (
 // initiator sees of it.
 type testbed struct {
 	store   *offloadtest.Store
+	outside *offloadtest.Store // of lunOutside
 	tokens  *tokens.Manager
 	manager *Manager
 	target  *scsi.Target
@@ -83,7 +84,7 @@ func newTestbed(t must.TB, l tokens.Limits) *testbed {
 // newTestbedWith is newTestbed with policies for tokens.
 func newTestbedWith(t must.TB, o tokens.Options) *testbed {
 	t.Helper()
-	b := &testbed{store: offloadtest.NewStore([16]byte{1})}
+	b := &testbed{store: offloadtest.NewStore([16]byte{1}), outside: offloadtest.NewStore([16]byte{2})}
 	o.Store, o.Log = b.store, logs.Discard()
 	m, err := tokens.Open(ctx, o)
 	if err != nil {
@@ -93,7 +94,7 @@ func newTestbedWith(t must.TB, o tokens.Options) *testbed {
 	log.SetOutput(&b.log)
 	b.tokens, b.manager = m, New(m, nil, logrus.NewEntry(log))
 	b.target = scsi.NewTarget(scsi.TargetConfig{Name: "iqn.2026-11.example.odx:disks"})
-	outside := offloadtest.Foreign{Volume: offloadtest.NewStore([16]byte{2}).NewVolume("c", unitBytes), BlockLength: 512}
+	outside := offloadtest.Foreign{Volume: b.outside.NewVolume("c", unitBytes), BlockLength: 512}
 	for i, c := range []scsi.LUConfig{
 		{Volume: b.store.NewVolume("a", unitBytes), LogicalBlockLength: 512, Thin: true},
 		{Volume: b.store.NewVolume("b", unitBytes), LogicalBlockLength: 4096, Thin: true},

@@ -114,7 +114,7 @@ func (m *Manager) Install(lu *scsi.LogicalUnit, volume string) error {
 	lu.OnPreemptAndAbort(func(preempted []scsi.NexusID) { m.operations.preempt(lu, preempted) })
 	lu.OnNexusLoss(func(n *scsi.Nexus) { m.operations.dropNexus(owner{lu, n}) })
 	lu.OnSuspend(func(ctx context.Context, n *scsi.Nexus, h *handover.Unit) { m.suspend(ctx, owner{lu, n}, h) })
-	lu.OnContinue(func(n *scsi.Nexus, h *handover.Unit) { m.restore(owner{lu, n}, h) })
+	lu.OnContinue(u.restore)
 	m.mu.Lock()
 	m.units = append(m.units, u)
 	m.mu.Unlock()

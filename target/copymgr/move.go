@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 
 	"odx/blockdev"
 	"odx/offload"
@@ -58,12 +59,13 @@ func (m *move) settle(ctx context.Context) error {
 	}
 	var err error
 	if lu := m.destination.unit.lu; lu.WriteThrough() {
-		err = lu.Volume().Flush(ctx)
+		err = m.op.despiteHandover(ctx, lu.Volume().Flush)
 	} else {
 		err = m.engine.WriteOut(context.WithoutCancel(ctx))
 	}
 	if err != nil {
 		m.op.progress.transferred.Store(began)
+		m.op.whole.Store(true) // also residual data may be that of the next segment
 	}
 	return err
 }
@@ -75,7 +77,8 @@ func (m *move) bytes(ctx context.Context, s *segment) *segmentError {
 		return failed
 	}
 	m.start(to.Length)
-	return m.copy(ctx, from.Offset, to.Offset, from.Length)
+	done := min(m.command.current.done, from.Length)
+	return m.copy(ctx, from.Offset+done, to.Offset+done, from.Length-done)
 }
 
 // start records the length that the segment writes.
@@ -188,15 +191,19 @@ func fitBlocks(s *segment, carriedSource, carriedDestination, sourceBlock, desti
 func (m *move) fill(ctx context.Context, from, to blockdev.Range) ([]byte, *segmentError) {
 	carried := m.command.carry[:min(int64(len(m.command.carry)), to.Length)]
 	rest := append([]byte(nil), m.command.carry[len(carried):]...)
+	done := m.command.current.done // first the residual data, which is written in one step
 	if len(carried) > 0 {
-		if err := m.destination.unit.bytes().WriteAt(ctx, carried, to.Offset); err != nil {
-			return nil, destinationFailed(err)
+		if done == 0 {
+			if err := m.destination.unit.bytes().WriteAt(ctx, carried, to.Offset); err != nil {
+				return nil, destinationFailed(err)
+			}
+			m.op.progress.transferred.Add(uint64(len(carried)))
+			m.op.copied.Add(int64(len(carried)))
 		}
-		m.op.progress.transferred.Add(uint64(len(carried)))
-		m.op.copied.Add(int64(len(carried)))
 		to.Offset, to.Length = to.Offset+int64(len(carried)), to.Length-int64(len(carried))
 	}
-	if failed := m.copy(ctx, from.Offset, to.Offset, to.Length); failed != nil {
+	done = min(max(done-int64(len(carried)), 0), to.Length)
+	if failed := m.copy(ctx, from.Offset+done, to.Offset+done, to.Length-done); failed != nil {
 		return nil, failed
 	}
 	if n := from.Length - to.Length; n > 0 {
@@ -212,6 +219,13 @@ func (m *move) fill(ctx context.Context, from, to blockdev.Range) ([]byte, *segm
 // copy moves length bytes, by mapping if both ranges are in the store and have the same
 // alignment to its blocks.
 func (m *move) copy(ctx context.Context, from, to, length int64) *segmentError {
+	if m.overwritesSource(from, to, length) {
+		m.op.manager.operations.beginWhole(m.op)
+		if err := ctx.Err(); err != nil { // it was stopped before, and can still go on elsewhere
+			m.op.whole.Store(false)
+			return destinationFailed(err)
+		}
+	}
 	moved := func(n int64) { m.op.progress.advance(uint64(n)) }
 	var err error
 	if m.source.rod != nil {
@@ -220,6 +234,7 @@ func (m *move) copy(ctx context.Context, from, to, length int64) *segmentError {
 		err = m.engine.Copy(ctx, m.source.unit.bytes(), from, m.destination.unit.bytes(), to, length, moved)
 	}
 	if err == nil {
+		m.op.whole.Store(false)
 		return nil
 	}
 	if m.source.rod != nil {
@@ -229,4 +244,27 @@ func (m *move) copy(ctx context.Context, from, to, length int64) *segmentError {
 		return sourceFailed(read.Err)
 	}
 	return destinationFailed(err)
+}
+
+// overwritesSource reports whether the copy may overwrite bytes of its own source, which it
+// reads from a snapshot or in an order for that: another process cannot copy the rest. Of
+// two views, or a view and a volume, only that they have no volume in common says no.
+func (m *move) overwritesSource(from, to, length int64) bool {
+	if m.source.rod != nil {
+		return false
+	}
+	source, destination := m.source.unit.lu.Volume(), m.destination.unit.lu.Volume()
+	if source == destination {
+		return to < from+length && from < to+length
+	}
+	under := backing(destination)
+	return slices.ContainsFunc(backing(source), func(v blockdev.Volume) bool { return slices.Contains(under, v) })
+}
+
+// backing returns the volumes that hold the bytes of v.
+func backing(v blockdev.Volume) []blockdev.Volume {
+	if view, ok := v.(offload.View); ok {
+		return view.Backing()
+	}
+	return []blockdev.Volume{v}
 }

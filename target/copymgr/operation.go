@@ -12,6 +12,7 @@ import (
 
 	"odx/blockdev"
 	"odx/offload"
+	"odx/target/handover"
 	"odx/target/scsi"
 	"odx/tokens"
 )
@@ -80,6 +81,14 @@ type operation struct {
 	progress progress
 	copied   atomic.Int64 // bytes that could not be mapped
 	account  scsi.Account // of the command
+
+	// cdb and parameters are the command of an operation in the background, with which
+	// another process goes on with it.
+	cdb, parameters []byte
+	// whole: what moves now cannot be continued where it stops.
+	whole atomic.Bool
+	// position is where the work has stopped for another process to go on; nil if none can.
+	position *handover.RunningCopy
 
 	// work moves the data; background: no command waits for it. Both are set before the
 	// operation runs.
@@ -194,6 +203,9 @@ func (op *operation) Run(ctx context.Context) {
 	cause := context.Cause(moving)
 	if cause == nil {
 		cause = command.Err()
+	}
+	if op.position != nil && m.park(op) {
+		return
 	}
 	m.finish(op, r, err, cause)
 }

@@ -1,6 +1,7 @@
 package copymgr
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -48,6 +49,8 @@ type operations struct {
 	running map[*operation]struct{}
 	// reports and holding are the lengths of all finished and holding.
 	reports, holding int
+	// waiting are running, and wait for GoOn.
+	waiting []waiting
 }
 
 // ownedOperations are those of one I_T nexus at one logical unit.
@@ -56,7 +59,9 @@ type ownedOperations struct {
 	running  int
 	finished []*operation // oldest first; may hold replaced ones
 	holding  []*operation // with held data, oldest first
-	dropped  bool         // no report can be requested any more
+	// parked are those that another process goes on with.
+	parked  []*operation
+	dropped bool // no report can be requested any more
 }
 
 func newOperations() *operations {
@@ -68,11 +73,7 @@ func newOperations() *operations {
 func (o *operations) add(op *operation) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	owned := o.byOwner[op.owner]
-	if owned == nil {
-		owned = &ownedOperations{byID: make(map[uint32]*operation)}
-		o.byOwner[op.owner] = owned
-	}
+	owned := o.ownedBy(op.owner)
 	o.sweep(owned)
 	if old := owned.byID[op.listID]; op.identified && old != nil && !old.finished() {
 		if old.isLID1() != op.isLID1() {
@@ -91,6 +92,16 @@ func (o *operations) add(op *operation) error {
 	o.running[op] = struct{}{}
 	op.began, op.done = time.Now(), make(chan struct{})
 	return nil
+}
+
+// ownedBy returns the operations of an owner. The caller holds the mutex.
+func (o *operations) ownedBy(by owner) *ownedOperations {
+	owned := o.byOwner[by]
+	if owned == nil {
+		owned = &ownedOperations{byID: make(map[uint32]*operation)}
+		o.byOwner[by] = owned
+	}
+	return owned
 }
 
 // addInTurn is add for a foreground command with an 8-bit list identifier. While an
@@ -150,7 +161,7 @@ func (o *operations) setContext(op *operation, ctx context.Context, cancel conte
 // abort aborts an operation for cause. The caller holds operations.mu.
 func (op *operation) abort(cause error) {
 	if op.cancel == nil {
-		op.aborted = cause
+		op.aborted = cmp.Or(op.aborted, cause)
 		return
 	}
 	op.cancel(cause)
@@ -162,15 +173,21 @@ func (o *operations) finish(op *operation, r report) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	op.report, op.ended = r, time.Now()
-	op.work, op.ctx, op.cancel, op.uses = nil, nil, nil, nil // the report stays, for a while
-	delete(o.running, op)
+	o.leave(op)
 	owned := op.owned
-	owned.running--
 	if owned.dropped || !op.identified {
 		return false
 	}
 	o.keep(owned, op)
 	return true
+}
+
+// leave removes an operation from those that run. The caller holds the mutex.
+func (o *operations) leave(op *operation) {
+	op.work, op.ctx, op.cancel, op.uses = nil, nil, nil, nil // the report stays, for a while
+	op.cdb, op.parameters = nil, nil
+	delete(o.running, op)
+	op.owned.running--
 }
 
 // keep keeps the report of a finished operation, and drops the oldest above the limits.

@@ -19,7 +19,7 @@ type plan struct {
 
 // tokenCommand runs a command of SBC-3 that originates a copy operation: it uses the
 // list identifier, and leaves a report for it, whatever the result of the command.
-func (u *logicalUnit) tokenCommand(ctx context.Context, t *scsi.Task, name string, rows []senseRow, parse func(*scsi.Task) (plan, error)) error {
+func (u *logicalUnit) tokenCommand(ctx context.Context, t *scsi.Task, name string, rows []senseRow, parse func(*scsi.Nexus, []byte) (plan, error)) error {
 	cdb := t.CDB()
 	if parameterListLength(cdb) == 0 {
 		return nil // no error, nothing to do
@@ -36,9 +36,12 @@ func (u *logicalUnit) tokenCommand(ctx context.Context, t *scsi.Task, name strin
 	if parameterListLength(cdb) > maxParameterListLength {
 		return u.refuseParameters(op, illegal(sense.ASCParameterListLengthError), errListTooLong)
 	}
-	p, err := parse(t)
+	p, err := parse(t.Nexus, t.DataOut())
 	if err != nil {
 		return u.refuseParameters(op, senseOf(u.lu, rows, err), err)
+	}
+	if p.background {
+		op.keepCommand(t)
 	}
 	return u.manager.execute(ctx, op, p)
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"odx/blockdev"
+	"odx/target/handover"
 	"odx/target/scsi"
 	"odx/tokens"
 )
@@ -16,8 +17,8 @@ func (u *logicalUnit) executePopulateToken(ctx context.Context, t *scsi.Task) er
 }
 
 // planPopulate checks a POPULATE TOKEN.
-func (u *logicalUnit) planPopulate(t *scsi.Task) (plan, error) {
-	list, err := parsePopulate(t.DataOut(), maxRangeDescriptors)
+func (u *logicalUnit) planPopulate(by *scsi.Nexus, parameters []byte) (plan, error) {
+	list, err := parsePopulate(parameters, maxRangeDescriptors)
 	if err != nil {
 		return plan{}, err
 	}
@@ -25,12 +26,12 @@ func (u *logicalUnit) planPopulate(t *scsi.Task) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	if !u.manager.rules.Load().allowSource(t.Nexus.ID.InitiatorName, u.volume) {
+	if !u.manager.rules.Load().allowSource(by.ID.InitiatorName, u.volume) {
 		return plan{}, fmt.Errorf("from %s: %w", u.volume, errRule)
 	}
 	o := tokens.ReadOptions{
 		InactivityTimeout: time.Duration(list.inactivityTimeout) * time.Second,
-		Creator:           tokens.Creator{Initiator: t.Nexus.ID.InitiatorName, Target: t.Nexus.ID.TargetName, Volume: u.volume},
+		Creator:           tokens.Creator{Initiator: by.ID.InitiatorName, Target: by.ID.TargetName, Volume: u.volume},
 		Use:               "scsi",
 	}
 	if list.rtv {
@@ -39,7 +40,7 @@ func (u *logicalUnit) planPopulate(t *scsi.Task) (plan, error) {
 		}
 	}
 	ranges := byteRanges(list.ranges, u.lu.LogicalBlockLength())
-	source := u.source(t)
+	source := u.source(by)
 	return plan{background: list.immediate, work: func(ctx context.Context, op *operation) (report, error) {
 		op.progress.expected.Store(blocks)
 		return u.populate(ctx, op, source, ranges, o)
@@ -54,6 +55,9 @@ func (u *logicalUnit) populate(ctx context.Context, op *operation, source tokens
 	}
 	res, err := u.manager.tokens.OffloadRead(ctx, source, ranges, o)
 	if err != nil {
+		if op.handedOver() {
+			op.position = new(handover.RunningCopy) // begins again: a token has one point in time
+		}
 		return report{sense: senseOf(u.lu, populateSense, err)}, err
 	}
 	r := report{token: res.Token, transferCount: uint64(res.Represented) / uint64(source.LU.BlockLength)}
@@ -69,12 +73,12 @@ func (u *logicalUnit) populate(ctx context.Context, op *operation, source tokens
 }
 
 // source describes the logical unit for its tokens.
-func (u *logicalUnit) source(t *scsi.Task) tokens.Source {
+func (u *logicalUnit) source(by *scsi.Nexus) tokens.Source {
 	naa, capacity := u.lu.NAA(), u.lu.ReadCapacity16()
 	return tokens.Source{
 		Volume: u.lu.Volume(),
 		LU: tokens.LU{
-			NAA: naa[:], TargetName: t.Nexus.ID.TargetName, BlockLength: u.lu.LogicalBlockLength(),
+			NAA: naa[:], TargetName: by.ID.TargetName, BlockLength: u.lu.LogicalBlockLength(),
 			ReadCapacity: [24]byte(capacity[8:]),
 		},
 	}

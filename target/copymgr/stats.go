@@ -114,7 +114,7 @@ func (m *Manager) countRefusal(o origin, by string, r Refusal) {
 	m.refusals.log(m.log.WithFields(o.fields()).WithField("sense", r.Sense).WithField("error", r.Reason))
 }
 
-// copyCounts are the counts of one command in Stats.
+// copyCounts are the counts of one command in Stats; whole is nil for a part of it.
 type copyCounts struct{ whole, bytes, moved *uint64 }
 
 // countCopy counts a command that copied n bytes, in full or in part, and moved some
@@ -124,11 +124,12 @@ func (m *Manager) countCopy(c copyCounts, n uint64, moved int64, partial bool) {
 	defer m.mu.Unlock()
 	*c.bytes += n
 	*c.moved += min(uint64(moved), n)
-	if partial {
+	switch {
+	case partial:
 		m.stats.Partial++
-		return
+	case c.whole != nil:
+		*c.whole++
 	}
-	*c.whole++
 }
 
 // nodeSpan is how many bytes a leaf of the map of a volume of the store has.
@@ -143,6 +144,13 @@ func (op *operation) countCopy(c copyCounts, n uint64, partial bool) {
 	op.account.AddBytes(scsi.KindCopy, n)
 	nodes := (max(int64(n)-moved, 0) + nodeSpan - 1) / nodeSpan
 	op.account.Charge(qos.Cost{Operations: nodes, Bytes: nodes*blockdev.BlockLength + moved})
+}
+
+// countPart counts the n bytes that an operation has copied here, which another process
+// goes on with.
+func (op *operation) countPart(c copyCounts, n uint64) {
+	c.whole = nil
+	op.countCopy(c, n, false)
 }
 
 func (m *Manager) countAbort() {

@@ -6,6 +6,7 @@ import (
 
 	"odx/blockdev"
 	"odx/offload"
+	"odx/target/handover"
 	"odx/target/scsi"
 	"odx/tokens"
 )
@@ -20,37 +21,49 @@ type tokenWrite struct {
 	unit   *logicalUnit
 	token  *tokens.Handle
 	offset int64 // into the ROD, bytes
+	length int64 // of the ROD, bytes; 0: without end
 	ranges []blockdev.Range
 	blocks uint64 // of all ranges
+	done   uint64 // blocks that a process before this one has written
 	o      tokens.WriteOptions
 }
 
 // planWriteUsing checks a WRITE USING TOKEN.
-func (u *logicalUnit) planWriteUsing(t *scsi.Task) (plan, error) {
-	list, err := parseWriteUsing(t.DataOut(), maxRangeDescriptors)
+func (u *logicalUnit) planWriteUsing(by *scsi.Nexus, parameters []byte) (plan, error) {
+	w := &tokenWrite{unit: u}
+	list, err := w.prepare(by, parameters)
 	if err != nil {
 		return plan{}, err
-	}
-	if err := t.Nexus.WriteProtected(u.lu); err != nil {
-		return plan{}, err
-	}
-	w := &tokenWrite{unit: u}
-	w.o.Requester = tokens.Requester{Initiator: t.Nexus.ID.InitiatorName}
-	if w.blocks, err = checkRanges(list.ranges, u.rangeLimits()); err != nil {
-		return plan{}, err
-	}
-	w.ranges = byteRanges(list.ranges, u.lu.LogicalBlockLength())
-	if err := w.open(list.token, t.Nexus, list.offsetIntoROD); err != nil {
-		return plan{}, err
-	}
-	if list.deleteToken {
-		w.o.Completion = tokens.DeleteToken
 	}
 	p := plan{background: list.immediate, work: w.writeForeground}
 	if list.immediate {
 		p.work = w.writeBackground
 	}
 	return p, nil
+}
+
+// prepare checks the parameter list of a nexus.
+func (w *tokenWrite) prepare(by *scsi.Nexus, parameters []byte) (*writeUsingList, error) {
+	list, err := parseWriteUsing(parameters, maxRangeDescriptors)
+	if err != nil {
+		return nil, err
+	}
+	u := w.unit
+	if err := by.WriteProtected(u.lu); err != nil {
+		return nil, err
+	}
+	w.o.Requester = tokens.Requester{Initiator: by.ID.InitiatorName}
+	if w.blocks, err = checkRanges(list.ranges, u.rangeLimits()); err != nil {
+		return nil, err
+	}
+	w.ranges = byteRanges(list.ranges, u.lu.LogicalBlockLength())
+	if err := w.open(list.token, by, list.offsetIntoROD); err != nil {
+		return nil, err
+	}
+	if list.deleteToken {
+		w.o.Completion = tokens.DeleteToken
+	}
+	return list, nil
 }
 
 // open looks up the token, checks whether its data may be copied here, and sets the
@@ -67,6 +80,7 @@ func (w *tokenWrite) open(t *tokens.Token, by *scsi.Nexus, offsetIntoROD uint64)
 	if !w.unit.manager.rules.Load().allow(by.ID.InitiatorName, info.Creator.Volume, w.unit.volume) {
 		return fmt.Errorf("from %s to %s: %w", info.Creator.Volume, w.unit.volume, errRule)
 	}
+	w.length = info.Length
 	var ok bool
 	if w.offset, ok = byteOffset(offsetIntoROD, w.unit.lu.LogicalBlockLength()); !ok || w.offset >= info.Length {
 		return fmt.Errorf("%w: %d blocks, token of %d bytes", tokens.ErrOffset, offsetIntoROD, info.Length)
@@ -92,8 +106,26 @@ func (w *tokenWrite) writeBackground(ctx context.Context, op *operation) (report
 		bytes += uint64(n)
 		op.progress.advance(bytes/blockLength - before)
 	}
-	n, err := w.token.OffloadWrite(ctx, w.offset, w.destination(), w.ranges, o)
+	offset, ranges := w.rest()
+	n, err := w.token.OffloadWrite(ctx, offset, w.destination(), ranges, o)
 	return w.result(op, n, err)
+}
+
+// rest returns what is left to write, and where in the ROD that begins.
+func (w *tokenWrite) rest() (offset int64, ranges []blockdev.Range) {
+	done := int64(w.done) * int64(w.unit.lu.LogicalBlockLength())
+	offset = w.offset + done
+	if w.length > 0 && offset >= w.length {
+		return w.offset, nil // the token has no more; there is only the end left
+	}
+	for _, r := range w.ranges {
+		skip := min(done, r.Length)
+		done -= skip
+		if r.Length > skip {
+			ranges = append(ranges, blockdev.Range{Offset: r.Offset + skip, Length: r.Length - skip})
+		}
+	}
+	return offset, ranges
 }
 
 func (w *tokenWrite) destination() offload.Destination {
@@ -101,21 +133,29 @@ func (w *tokenWrite) destination() offload.Destination {
 }
 
 // flush makes written data durable if the write cache is off; otherwise it survives
-// this process. A report confirms that. ctx is that of the operation: the time limit of
-// the command is for moving data.
-func (w *tokenWrite) flush(ctx context.Context) error {
+// this process. A report confirms that. It uses the context of the operation: the time
+// limit of the command is for moving data.
+func (w *tokenWrite) flush(op *operation) error {
 	if w.unit.lu.WriteThrough() {
-		return w.unit.lu.Volume().Flush(ctx)
+		return op.despiteHandover(op.ctx, w.unit.lu.Volume().Flush)
 	}
-	return w.unit.manager.engine.WriteOut(context.WithoutCancel(ctx))
+	return w.unit.manager.engine.WriteOut(context.WithoutCancel(op.ctx))
 }
 
-// result returns the report of a write of n bytes, which are durable if the write cache
-// is off.
+// result returns the report after a write of n more bytes. All that were written are
+// durable if the write cache is off. A write that goes on in another process is durable when
+// that reports its end.
 func (w *tokenWrite) result(op *operation, n int64, err error) (report, error) {
-	r := report{transferCount: uint64(n) / uint64(w.unit.lu.LogicalBlockLength())}
-	if n > 0 {
-		if lost := w.flush(op.ctx); lost != nil {
+	m := w.unit.manager
+	counts := copyCounts{&m.stats.Written, &m.stats.WrittenBytes, &m.stats.WrittenMovedBytes}
+	r := report{transferCount: w.done + uint64(n)/uint64(w.unit.lu.LogicalBlockLength())}
+	if err != nil && op.handedOver() {
+		op.countPart(counts, uint64(n))
+		op.position = &handover.RunningCopy{TransferCount: r.transferCount}
+		return r, err
+	}
+	if r.transferCount > 0 {
+		if lost := w.flush(op); lost != nil {
 			r.transferCount, err = 0, lost
 		}
 	}
@@ -130,8 +170,7 @@ func (w *tokenWrite) result(op *operation, n int64, err error) (report, error) {
 		r.sense = underrun(r.transferCount)
 	}
 	if w.blocks > 0 {
-		m := w.unit.manager
-		op.countCopy(copyCounts{&m.stats.Written, &m.stats.WrittenBytes, &m.stats.WrittenMovedBytes}, uint64(n), partial)
+		op.countCopy(counts, uint64(n), partial)
 	}
 	return r, err
 }
