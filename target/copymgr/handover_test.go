@@ -82,17 +82,3 @@ func TestHandover_Reports(t *testing.T) {
 		t.Errorf("the token: %s", a.code())
 	}
 }
-
-// awaitAbort waits until the running operation of a list identifier is being aborted.
-func (b *testbed) awaitAbort(listID uint32) {
-	o := b.manager.operations
-	o.mu.Lock()
-	var ended <-chan struct{}
-	for op := range o.running {
-		if op.listID == listID {
-			ended = op.ctx.Done()
-		}
-	}
-	o.mu.Unlock()
-	<-ended
-}
