@@ -2,6 +2,7 @@ package target
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -29,6 +30,9 @@ type lunHistory struct {
 	LUNs    []servedLUN `json:"luns"`
 	// Identity is that of the store, in hexadecimal; empty in older records.
 	Identity string `json:"identity,omitempty"`
+	// Forgot: LUNs that were not configured were dropped, so one that is not here may have
+	// been another logical unit.
+	Forgot bool `json:"forgot,omitempty"`
 
 	changed bool
 	// renewed: the store has another identity than when it was served last, and so
@@ -36,13 +40,17 @@ type lunHistory struct {
 	renewed bool
 	// lost: which logical units were served is not known, so each may have been another.
 	lost bool
+	at   map[place]int // in LUNs
 }
+
+// maxAbsentLUNs bounds the LUNs in the history that are not configured: LUNs come and go.
+const maxAbsentLUNs = 4096
 
 // servedLUN is a logical unit at a LUN.
 type servedLUN struct {
 	Target string `json:"target"`
-	// Access is the entry of the access list with a LUN map of its own; empty for the
-	// LUNs of the target.
+	// Access is the key of the entry of the access list with a LUN map of its own; empty
+	// for the LUNs of the target.
 	Access string `json:"access,omitempty"`
 	LUN    uint16 `json:"lun"`
 	// Unit is the identity of the logical unit in hexadecimal, Medium its medium.
@@ -56,8 +64,8 @@ type servedLUN struct {
 func loadLUNHistory(store *backstore.Store, log *logrus.Entry) (*lunHistory, error) {
 	id := store.ID()
 	now := hex.EncodeToString(id[:])
-	h := &lunHistory{Version: lunHistoryVersion, Identity: now}
-	text, err := store.GetRecord([]byte(lunHistoryKey))
+	h := &lunHistory{Version: lunHistoryVersion, Identity: now, at: map[place]int{}}
+	text, err := readParts(store, lunHistoryKey)
 	if errors.Is(err, backstore.ErrNotFound) {
 		return h, nil
 	}
@@ -76,6 +84,10 @@ func loadLUNHistory(store *backstore.Store, log *logrus.Entry) (*lunHistory, err
 	if err != nil {
 		return nil, fmt.Errorf("history of LUNs: %w", err)
 	}
+	for i := range h.LUNs {
+		h.LUNs[i].Access = shortKey(h.LUNs[i].Access)
+	}
+	h.index()
 	if h.Identity != now {
 		h.renewed, h.changed = h.Identity != "", true
 		h.Identity = now
@@ -83,28 +95,44 @@ func loadLUNHistory(store *backstore.Store, log *logrus.Entry) (*lunHistory, err
 	return h, nil
 }
 
+// index makes at what LUNs says.
+func (h *lunHistory) index() {
+	clear(h.at)
+	for i, l := range h.LUNs {
+		h.at[place{l.Target, l.Access, l.LUN}] = i
+	}
+}
+
 // serve sets the logical unit of a LUN. It returns the previous one, if that was
 // another.
 func (h *lunHistory) serve(now servedLUN) (before *servedLUN) {
-	for i := range h.LUNs {
-		l := &h.LUNs[i]
-		if l.Target != now.Target || l.Access != now.Access || l.LUN != now.LUN {
-			continue
-		}
-		old := *l
-		now.Replaced = old.Replaced || old.Unit != now.Unit
-		if old == now {
-			return nil
-		}
-		*l, h.changed = now, true
-		if old.Unit == now.Unit {
-			return nil // it has another name
-		}
-		return &old
+	at := place{now.Target, now.Access, now.LUN}
+	i, known := h.at[at]
+	if !known {
+		now.Replaced = h.lost || h.Forgot
+		h.at[at] = len(h.LUNs)
+		h.LUNs, h.changed = append(h.LUNs, now), true
+		return nil
 	}
-	now.Replaced = h.lost
-	h.LUNs, h.changed = append(h.LUNs, now), true
-	return nil
+	old := h.LUNs[i]
+	now.Replaced = old.Replaced || old.Unit != now.Unit
+	if old == now {
+		return nil
+	}
+	h.LUNs[i], h.changed = now, true
+	if old.Unit == now.Unit {
+		return nil // it has another name
+	}
+	return &old
+}
+
+// forget drops what is too much of the LUNs that are not configured.
+func (h *lunHistory) forget(configured map[place]bool) {
+	absent := func(l servedLUN) bool { return !configured[place{l.Target, l.Access, l.LUN}] }
+	if h.LUNs, h.Forgot = dropFirst(h.LUNs, absent, maxAbsentLUNs, h.Forgot); len(h.LUNs) < len(h.at) {
+		h.changed = true
+		h.index()
+	}
 }
 
 // save stores the history, durably.
@@ -114,7 +142,7 @@ func (h *lunHistory) save(ctx context.Context, store *backstore.Store) error {
 	}
 	text, err := json.Marshal(h)
 	if err == nil {
-		err = store.PutRecords(ctx, backstore.Record{Key: []byte(lunHistoryKey), Value: text})
+		err = writeParts(ctx, store, lunHistoryKey, text)
 	}
 	if err == nil {
 		err = store.Flush(ctx)
@@ -133,7 +161,18 @@ type place struct {
 }
 
 // accessKey names an entry of an access list.
-func accessKey(a *conf.Access) string { return fmt.Sprint(a.Initiators, a.Addresses) }
+func accessKey(a *conf.Access) string { return shortKey(fmt.Sprint(a.Initiators, a.Addresses)) }
+
+// shortKey returns a key of bounded length for the text of an entry, which may have
+// thousands of initiators and is in the history once for each of its LUNs.
+func shortKey(text string) string {
+	const longest = 256
+	if len(text) <= longest {
+		return text
+	}
+	sum := sha256.Sum256([]byte(text))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
 
 // replaced returns the LUNs whose logical unit was replaced, at this or an earlier
 // start.
@@ -150,21 +189,27 @@ func (h *lunHistory) replaced() map[place]bool {
 // compareLUNs updates the history and logs the LUNs that have another logical unit than
 // before. It returns the LUNs for which that was ever the case.
 func (s *Service) compareLUNs(h *lunHistory, st *state) map[place]bool {
+	configured := map[place]bool{}
+	compare := func(at place, medium string) {
+		configured[at] = true
+		s.compareLUN(h, at, st, medium)
+	}
 	for i := range st.cfg.Targets {
 		t := &st.cfg.Targets[i]
 		medium := map[uint16]string{}
 		for k := range t.LUNs {
 			l := &t.LUNs[k]
 			medium[l.Number] = l.Medium()
-			s.compareLUN(h, place{t.Name, "", l.Number}, st, l.Medium())
+			compare(place{t.Name, "", l.Number}, l.Medium())
 		}
 		for i := range t.Access {
 			a := &t.Access[i]
 			for _, m := range a.LUNs {
-				s.compareLUN(h, place{t.Name, accessKey(a), m.As}, st, medium[m.LUN])
+				compare(place{t.Name, accessKey(a), m.As}, medium[m.LUN])
 			}
 		}
 	}
+	h.forget(configured)
 	return h.replaced()
 }
 

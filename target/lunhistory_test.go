@@ -70,3 +70,46 @@ targets:
 		stop(t, s)
 	}
 }
+
+// TestLUNHistory_many: more LUNs than one record holds are kept. Of those that are not
+// configured any more, the ones that came first are forgotten: one that comes again may be
+// another disk.
+func TestLUNHistory_many(t *testing.T) {
+	const name = "iqn.2026-11.example.odx:many"
+	s := start(t, parse(t, t.TempDir(), one()))
+	defer stop(t, s)
+	h, err := loadLUNHistory(s.store, s.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const more = 2*maxAbsentLUNs + 10
+	configured := map[place]bool{}
+	for lun := range uint16(more) {
+		l := servedLUN{Target: name, LUN: lun, Unit: "0123456789abcdef0123456789abcdef", Medium: "volume " + strings.Repeat("v", 60)}
+		if before := h.serve(l); before != nil {
+			t.Fatalf("LUN %d was %v", lun, before)
+		}
+		if lun < maxAbsentLUNs {
+			configured[place{name, "", lun}] = true
+		}
+	}
+	h.forget(configured)
+	if err := h.save(t.Context(), s.store); err != nil {
+		t.Fatal(err)
+	}
+	if h, err = loadLUNHistory(s.store, s.log); err != nil {
+		t.Fatal(err)
+	}
+	if want := 2 * maxAbsentLUNs; len(h.LUNs) != want {
+		t.Errorf("%d LUNs in the history, want %d", len(h.LUNs), want)
+	}
+	for _, tt := range []struct {
+		lun      uint16
+		replaced bool
+	}{{0, false}, {more - 1, false}, {maxAbsentLUNs, true}} {
+		l := servedLUN{Target: name, LUN: tt.lun, Unit: "0123456789abcdef0123456789abcdef", Medium: "volume v"}
+		if before := h.serve(l); before != nil || h.replaced()[place{name, "", tt.lun}] != tt.replaced {
+			t.Errorf("LUN %d: was %v, replaced %v", tt.lun, before, !tt.replaced)
+		}
+	}
+}

@@ -67,7 +67,49 @@ func TestPortNumbers_of(t *testing.T) {
 			t.Errorf("%s, group %d: %d, %v; want %d", tt.target, tt.group, got, err, tt.want)
 		}
 	}
-	if got, err := n.of("iqn.d", 1); err == nil {
-		t.Errorf("a number above 65535: %d", got)
+	if got, err := n.of("iqn.d", 1); err != nil || got != 2 {
+		t.Errorf("after number 65535: %d, %v; want the lowest that is free", got, err)
+	}
+	n = &portNumbers{}
+	for number := range math.MaxUint16 {
+		n.Ports = append(n.Ports, numberedPort{"iqn.a", uint16(number + 1), uint16(number + 1)})
+	}
+	if got, err := n.of("iqn.e", 1); err == nil {
+		t.Errorf("all numbers are taken: %d", got)
+	}
+}
+
+// TestPortNumbers_forget: targets that come and go for years neither use up the numbers nor
+// fill a record; those that are configured keep theirs.
+func TestPortNumbers_forget(t *testing.T) {
+	s := start(t, parse(t, t.TempDir(), one()))
+	defer stop(t, s)
+	cfg := s.state.Load().cfg
+	n, err := loadPortNumbers(s.store, s.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := n.of(cfg.Targets[0].Name, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("x", 200)
+	for i := range 20 * maxAbsentPorts {
+		if _, err := n.of(fmt.Sprintf("iqn.2026-11.example.odx:%s%d", long, i), 1); err != nil {
+			t.Fatalf("target %d: %v", i, err)
+		}
+		if i%1000 == 999 {
+			n.forget(cfg)
+		}
+	}
+	n.forget(cfg)
+	if err := n.save(t.Context(), s.store); err != nil {
+		t.Fatal(err)
+	}
+	if n, err = loadPortNumbers(s.store, s.log); err != nil || len(n.Ports) != maxAbsentPorts+1 {
+		t.Errorf("%d ports, %v", len(n.Ports), err)
+	}
+	if got, err := n.of(cfg.Targets[0].Name, 1); err != nil || got != want || n.changed {
+		t.Errorf("the configured port has number %d, %v; want %d", got, err, want)
 	}
 }

@@ -233,6 +233,7 @@ func (t *transition) prepareTargets(ctx context.Context) (err error) {
 		}
 		st.devices[target.Name], t.devices[target.Name] = device, c
 	}
+	t.numbers.forget(st.cfg)
 	targets, discovery, err := s.targetConfigs(st, replaced)
 	if err != nil {
 		return err

@@ -73,6 +73,7 @@ func (s *Service) makeDevices(st *state, numbers *portNumbers, replaced map[plac
 		}
 		st.devices[t.Name] = device
 	}
+	numbers.forget(st.cfg)
 	return nil
 }
 
