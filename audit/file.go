@@ -18,12 +18,15 @@ type file struct {
 	writer  *timberjack.Logger // nil until the first line, and without a file
 	// torn: the file ends with a part of a line.
 	torn bool
+	// written is what was in the place of the file after the last line; nil if that is not
+	// known.
+	written fs.FileInfo
 }
 
 // use closes the file, and has the next line open that of o.
 func (f *file) use(o Options) {
 	f.close()
-	f.options, f.torn = o, false
+	f.options, f.torn, f.written = o, false, nil
 }
 
 // close closes the file. Its error is dropped: all lines were written before.
@@ -39,6 +42,9 @@ func (f *file) write(line []byte) error {
 	if f.options.File == "" {
 		return nil
 	}
+	if f.writer != nil && f.moved() {
+		f.use(f.options)
+	}
 	if f.writer == nil {
 		if err := f.open(); err != nil {
 			return err
@@ -51,10 +57,22 @@ func (f *file) write(line []byte) error {
 	switch {
 	case err == nil:
 		f.torn = false
+		f.written, _ = os.Stat(f.options.File) // nil if it is gone already
 	case n > 0:
 		f.torn = true
 	}
 	return err
+}
+
+// moved reports whether the file that was written to is not in its place any more: it was
+// removed, perhaps with its directory, or another program renames it to rotate it. What is
+// written to it would be lost without an error.
+func (f *file) moved() bool {
+	if f.written == nil {
+		return false
+	}
+	info, err := os.Stat(f.options.File)
+	return err != nil || !os.SameFile(info, f.written)
 }
 
 // open prepares the writer, which itself opens the file. It would rename what is in the

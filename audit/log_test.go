@@ -270,35 +270,77 @@ func TestLog_NoFile(t *testing.T) {
 }
 
 // TestLog_RotationFails: while a file that is full cannot be renamed, lines are in the log
-// only, which says so once; when it can be, the next line is in a new file.
+// only, which says so once.
 func TestLog_RotationFails(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "sub")
-	path := filepath.Join(dir, "audit.log")
+	path := filepath.Join(t.TempDir(), strings.Repeat("a", 250)) // a time makes it too long
 	l, text := newLog(t, Options{File: path, MaxBytes: 1})
-	record := func() {
+	for l.Status().Lost < 3 {
 		l.Record(t.Context(), Change{What: "w", After: strings.Repeat("x", 1024)})
 		l.Sync(t.Context())
-	}
-	record()
-	if err := errors.Join(os.Rename(dir, dir+".aside"), os.WriteFile(dir, nil, 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	for l.Status().Lost < 3 {
-		record()
 	}
 	if n := strings.Count(text.String(), `msg="audit file not written; lines are in this log only until it is" error="size rotation failed`); n != 1 || l.Status().Problem == "" {
 		t.Errorf("%d lines say so, status %+v", n, l.Status())
 	}
-	if err := errors.Join(os.Remove(dir), os.Rename(dir+".aside", dir)); err != nil {
-		t.Fatal(err)
+}
+
+// TestLog_Moved: a file that is not in its place any more gets no line, where it would be
+// lost without an error: there is a new one, or the lines are counted as lost.
+func TestLog_Moved(t *testing.T) {
+	begin := func(t *testing.T) (l *Log, path string, record func(what string)) {
+		path = filepath.Join(t.TempDir(), "sub", "audit.log")
+		l, _ = newLog(t, Options{File: path})
+		record = func(what string) {
+			l.Record(t.Context(), Change{What: what})
+			l.Sync(t.Context())
+		}
+		record("before")
+		return l, path, record
 	}
-	record()
-	if st := l.Status(); st != (Status{File: path, Lost: 3}) {
-		t.Errorf("status %+v", st)
+	for name, move := range map[string]func(path string) error{
+		"file removed":      os.Remove,
+		"directory removed": func(path string) error { return os.RemoveAll(filepath.Dir(path)) },
+		"file renamed":      func(path string) error { return os.Rename(path, path+".1") },
+		"file replaced": func(path string) error {
+			return errors.Join(os.Rename(path, path+".1"), os.WriteFile(path, nil, 0o600))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, path, record := begin(t)
+			if err := move(path); err != nil {
+				t.Fatal(err)
+			}
+			record("after")
+			if got := read(t, path); !strings.Contains(got, `"what":"after"`) || strings.Contains(got, `"what":"before"`) {
+				t.Errorf("the file has\n%s", got)
+			}
+			if st := l.Status(); st != (Status{File: path}) {
+				t.Errorf("status %+v", st)
+			}
+		})
 	}
-	if got := read(t, path); strings.Count(got, "\n") != 2 || !strings.Contains(got, `"what":"audit lines lost","after":3`) {
-		t.Errorf("the new file has\n%s", got)
-	}
+	t.Run("file in the place of the directory", func(t *testing.T) {
+		l, path, record := begin(t)
+		dir := filepath.Dir(path)
+		if err := errors.Join(os.Rename(dir, dir+".aside"), os.WriteFile(dir, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			record("lost")
+		}
+		if st := l.Status(); st.Lost != 3 || !strings.Contains(st.Problem, "not a directory") {
+			t.Errorf("status %+v", st)
+		}
+		if err := errors.Join(os.Remove(dir), os.Rename(dir+".aside", dir)); err != nil {
+			t.Fatal(err)
+		}
+		record("after")
+		if st := l.Status(); st != (Status{File: path, Lost: 3}) {
+			t.Errorf("status %+v", st)
+		}
+		if got := read(t, path); strings.Count(got, "\n") != 3 || !strings.Contains(got, `"what":"audit lines lost","after":3`) {
+			t.Errorf("the file has\n%s", got)
+		}
+	})
 }
 
 // TestLog_Configure: a line goes to the file of the options that were set before it.
