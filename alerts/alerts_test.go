@@ -298,6 +298,33 @@ func TestNotifier_SetWebhooks(t *testing.T) {
 	})
 }
 
+// redirects is a webhook that redirects every POST, and answers what follows it.
+type redirects struct{ requests []string }
+
+// RoundTrip implements http.RoundTripper.
+func (r *redirects) RoundTrip(req *http.Request) (*http.Response, error) {
+	r.requests = append(r.requests, req.Method+" "+req.URL.String())
+	res := &http.Response{StatusCode: http.StatusOK, Status: "200 OK", Header: http.Header{}, Body: http.NoBody, Request: req}
+	if req.Method == http.MethodPost {
+		res.StatusCode, res.Status = http.StatusFound, "302 Found"
+		res.Header.Set("Location", "https://elsewhere.example/")
+	}
+	return res, nil
+}
+
+// TestPost_Redirect: a redirect is followed with a GET that has no alert in it; its answer
+// does not count as one to the alert.
+func TestPost_Redirect(t *testing.T) {
+	r := &redirects{}
+	s := newSender(NewNotifier(Options{Log: logs.Discard(), Client: &http.Client{Transport: r}}), Webhook{URL: "http://ops.example/hook"})
+	if err := s.post(t.Context(), []event{{name: "a"}}, 0); err == nil || !strings.Contains(err.Error(), "302") {
+		t.Errorf("error %v", err)
+	}
+	if want := []string{"POST http://ops.example/hook"}; !slices.Equal(r.requests, want) {
+		t.Errorf("requests %q", r.requests)
+	}
+}
+
 // TestPost_NoSecretInErrors: URLs of webhooks have secrets, and errors go to the log.
 func TestPost_NoSecretInErrors(t *testing.T) {
 	s := newSender(NewNotifier(Options{Log: logs.Discard(), Client: &http.Client{Transport: &receiver{}}}), Webhook{URL: "http://ops.example/secret"})

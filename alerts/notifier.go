@@ -57,6 +57,11 @@ func NewNotifier(o Options) *Notifier {
 			Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 1, MaxConnsPerHost: 2, IdleConnTimeout: time.Minute,
 		}}
 	}
+	client := *o.Client
+	// A redirected POST becomes a GET without a body, whose answer says nothing about the
+	// alert, or takes the bearer token to where the configuration does not name.
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	o.Client = &client
 	return &Notifier{o: o, webhooks: o.Webhooks, changed: make(chan struct{}, 1)}
 }
 
