@@ -37,7 +37,7 @@ login() {
 	iscsiadm -m discovery -t sendtargets -p 127.0.0.1 || fail "discovery"
 	iscsiadm -m node -T "$IQN" -p 127.0.0.1:3260 -o update -n node.session.auth.authmethod -v CHAP &&
 		iscsiadm -m node -T "$IQN" -p 127.0.0.1:3260 -o update -n node.session.auth.username -v host &&
-		iscsiadm -m node -T "$IQN" -p 127.0.0.1:3260 -o update -n node.session.auth.password -v "$(cat /etc/odx/secrets/host)" || fail "CHAP of the initiator"
+		iscsiadm -m node -T "$IQN" -p 127.0.0.1:3260 -o update -n node.session.auth.password -v "$(cat /etc/odx-secrets/host)" || fail "CHAP of the initiator"
 	iscsiadm -m node -T "$IQN" -p 127.0.0.1:3260 --login || fail "login"
 	wait_for has_disk 0 || fail "no disk"
 }
@@ -48,14 +48,14 @@ first_boot() {
 	step "install"
 	dpkg -i old.deb || fail "installation"
 	id odx || fail "no user"
-	[ "$(stat -c '%U:%G %a' /etc/odx /etc/odx/odx.yaml /etc/odx/secrets | tr '\n' ' ')" = "odx:odx 750 odx:odx 640 root:root 700 " ] || fail "$(stat -c '%U:%G %a %n' /etc/odx/*)"
+	[ "$(stat -c '%U:%G %a' /etc/odx /etc/odx/odx.yaml /etc/odx-secrets | tr '\n' ' ')" = "odx:odx 750 odx:odx 640 root:root 700 " ] || fail "$(stat -c '%U:%G %a %n' /etc/odx/*)"
 	[ "$(systemctl is-enabled odx)" = disabled ] || fail "the installation enables the server"
 	active && fail "the installation starts the server"
 	odx config check || fail "the configuration of the package has problems"
 
 	step "edit"
-	printf '%s' '0123456789abcdef' >/etc/odx/secrets/host
-	chmod 600 /etc/odx/secrets/host
+	printf '%s' '0123456789abcdef' >/etc/odx-secrets/host
+	chmod 600 /etc/odx-secrets/host
 	cat >/etc/odx/odx.yaml <<-EOF
 		data_dir: /var/lib/odx/store
 		portals: ["127.0.0.1:3260"]
@@ -102,7 +102,7 @@ first_boot() {
 	for part in log.txt config.yaml goroutines.txt check.json; do
 		tar -xzOf /tmp/bundle.tar.gz --wildcards "*/$part" | grep -q . || fail "the bundle has no $part"
 	done
-	tar -xzOf /tmp/bundle.tar.gz | grep "$(cat /etc/odx/secrets/host)" && fail "the bundle has a secret"
+	tar -xzOf /tmp/bundle.tar.gz | grep "$(cat /etc/odx-secrets/host)" && fail "the bundle has a secret"
 
 	step "upgrade, with I/O"
 	: >/mnt/written
@@ -162,7 +162,7 @@ second_boot() {
 
 	step "purge without a terminal"
 	dpkg -P odx || fail "purge"
-	[ ! -e /etc/odx ] || fail "the configuration is left"
+	[ ! -e /etc/odx ] && [ ! -e /etc/odx-secrets ] || fail "the configuration is left"
 	[ -d /var/lib/odx/store ] || fail "the store is deleted without a question"
 
 	step "purge, with the question answered"
