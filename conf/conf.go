@@ -224,6 +224,10 @@ func Parse(path string, text []byte) (*Config, error) {
 		return nil, Problems{{File: path, Message: "file has more than one YAML document; keep one"}}
 	}
 
+	if p := widest(path, &doc); p != nil {
+		return nil, Problems{*p}
+	}
+
 	var raw fileConfig
 	strict := yaml.NewDecoder(bytes.NewReader(text))
 	strict.KnownFields(true)
@@ -240,7 +244,7 @@ func Parse(path string, text []byte) (*Config, error) {
 	}
 	cfg := c.config(&raw)
 	if len(c.problems) > 0 {
-		return nil, c.problems.sorted()
+		return nil, c.problems.sorted().bounded()
 	}
 	cfg.text = bytes.Clone(text)
 	return cfg, nil

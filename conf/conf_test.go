@@ -3,6 +3,7 @@ package conf
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -260,6 +261,35 @@ func TestParsePortal(t *testing.T) {
 		if err == nil && (got.String() != want.address || got.Network() != want.network) {
 			t.Errorf("ParsePortal(%q) = %s %s, want %v", text, got.Network(), got, want)
 		}
+	}
+}
+
+// TestParse_Bounds: what is no configuration takes little time, and has a short answer.
+func TestParse_Bounds(t *testing.T) {
+	keys := func(n int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, "k%d: 1\n", i)
+		}
+		return b.String()
+	}
+	for name, tt := range map[string]struct {
+		text  string
+		count int
+		last  string
+	}{
+		"as many problems as are listed": {minimal + keys(maxProblems), maxProblems, `unknown key "k499"`},
+		"more problems":                  {minimal + keys(900), maxProblems + 1, "400 more problems"},
+		"too many keys":                  {keys(maxFile / 10), 1, "104857 keys in one place"},
+		"too many keys further down":     {minimal + "log: {" + strings.ReplaceAll(keys(maxKeys+1), "\n", ", ") + "}", 1, "1001 keys in one place"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Parse("odx.yaml", []byte(tt.text))
+			var problems Problems
+			if !errors.As(err, &problems) || len(problems) != tt.count || !strings.Contains(problems[len(problems)-1].Message, tt.last) {
+				t.Errorf("%d problems: %.500v", len(problems), err)
+			}
+		})
 	}
 }
 

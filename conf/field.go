@@ -66,8 +66,13 @@ const masked = "(masked)"
 
 // shown returns a value as it may be printed.
 func (f field) shown(value string) string {
-	if f.secret() && value != "" {
+	switch {
+	case value == "":
+		return ""
+	case f.secret():
 		return masked
+	case f.is == "url":
+		return maskedURL(value)
 	}
 	return value
 }

@@ -1,9 +1,11 @@
 package conf
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -17,7 +19,7 @@ type Metrics struct {
 // Alert is a webhook to which odx posts alerts.
 type Alert struct {
 	Name string
-	// URL is that of an HTTP or HTTPS server.
+	// URL is that of an HTTP or HTTPS server; Target returns it for use.
 	URL string
 	// Secret is sent as a bearer token (RFC 6750). The zero value: none is.
 	Secret Secret
@@ -90,6 +92,28 @@ func validURL(text string) bool {
 		return err == nil && n > 0
 	}
 	return true
+}
+
+// maskedURL returns a URL with what can be a secret masked: everything but scheme, host and
+// port. Many services that take webhooks know their callers by the path alone.
+func maskedURL(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return masked
+	}
+	server := url.URL{Scheme: u.Scheme, Host: u.Host}
+	if at := server.String(); text == at || text == at+"/" {
+		return text
+	}
+	return server.String() + "/" + masked
+}
+
+// Target returns the URL. It is an error if it is one of Config.Effective.
+func (a Alert) Target() (string, error) {
+	if strings.HasSuffix(a.URL, "/"+masked) {
+		return "", errors.New("the URL is masked: this is what odx config show printed; put the URL in its place")
+	}
+	return a.URL, nil
 }
 
 // Given reports whether there is a secret.

@@ -49,6 +49,18 @@ func (ps Problems) sorted() Problems {
 	return ps
 }
 
+// maxProblems bounds the problems that are reported of one file.
+const maxProblems = 500
+
+// bounded returns the first problems, and one that says how many more there are.
+func (ps Problems) bounded() Problems {
+	if len(ps) <= maxProblems {
+		return ps
+	}
+	more := Problem{File: ps[0].File, Message: fmt.Sprintf("%d more problems, which are not listed; is it a configuration?", len(ps)-maxProblems)}
+	return append(slices.Clip(ps[:maxProblems]), more)
+}
+
 // lineOf returns the line of key, or of the nearest enclosing key.
 func lineOf(lines map[string]int, key string) int {
 	for key != "" {

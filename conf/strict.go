@@ -27,6 +27,22 @@ func (c *checker) addLine(line int, key, format string, args ...any) {
 	c.problems = append(c.problems, Problem{File: c.file, Line: line, Key: key, Message: fmt.Sprintf(format, args...)})
 }
 
+// maxKeys bounds the keys of one mapping. The YAML decoder compares each with each.
+const maxKeys = 1000
+
+// widest returns the problem of a mapping with too many keys, nil if there is none.
+func widest(file string, n *yaml.Node) *Problem {
+	if keys := len(n.Content) / 2; n.Kind == yaml.MappingNode && keys > maxKeys {
+		return &Problem{File: file, Line: n.Line, Message: fmt.Sprintf("%d keys in one place; is it a configuration?", keys)}
+	}
+	for _, c := range n.Content { // an alias has none
+		if p := widest(file, c); p != nil {
+			return p
+		}
+	}
+	return nil
+}
+
 // checkDocument compares the document with the schema and removes the parts that do
 // not fit. The YAML decoder refuses the same parts (KnownFields), but reports neither
 // key nor remedy, and stops at the first.

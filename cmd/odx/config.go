@@ -78,7 +78,11 @@ func checkConfig(cfg *conf.Config, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(target.Check(cfg, log), api.CheckTCP(cfg), checkFiles(cfg))
+	_, warnings, hooks := webhooks(cfg)
+	for _, w := range warnings {
+		log.Warn(w)
+	}
+	err = errors.Join(target.Check(cfg, log), api.CheckTCP(cfg), checkFiles(cfg), hooks)
 	problems, other := problemsOf(err)
 	if other || len(problems) == 0 {
 		return err

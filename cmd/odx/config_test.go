@@ -62,6 +62,20 @@ func TestConfigCheck(t *testing.T) {
 	}
 }
 
+// The URLs and secrets of webhooks are checked, too.
+func TestConfigCheck_Webhooks(t *testing.T) {
+	path := writeConfig(t, config+`alerts:
+  - {name: a, url: "https://a.example/(masked)"}
+  - {name: b, url: "https://b.example/x", secret_file: none.secret}
+`)
+	_, stderr, status := output(t, "config", "check", path)
+	for _, want := range []string{"alerts[0].url: webhook a: the URL is masked", "alerts[1].secret_file: webhook b: open "} {
+		if strings.Count(stderr, want) != 1 || status != 1 {
+			t.Errorf("exit status %d, no %q in\n%s", status, want, stderr)
+		}
+	}
+}
+
 // What odx config show prints is a configuration, with absolute paths and without secrets.
 func TestConfigShow(t *testing.T) {
 	path := writeConfig(t, withSecrets)

@@ -117,20 +117,28 @@ func (m *monitoring) begin() {
 	m.running.Go(func() { m.notifier.Run(ctx) })
 }
 
-// webhooks returns the webhooks of a configuration.
+// webhooks returns the webhooks of a configuration. Errors are conf.Problems.
 func webhooks(cfg *conf.Config) (list []alerts.Webhook, warnings []string, err error) {
-	for _, a := range cfg.Alerts {
-		w := alerts.Webhook{Name: a.Name, URL: a.URL}
+	var problems conf.Problems
+	for i, a := range cfg.Alerts {
+		at, err := a.Target()
+		if err != nil {
+			problems = append(problems, cfg.Problem(fmt.Sprintf("alerts[%d].url", i), "webhook %s: %v", a.Name, err))
+		}
+		w := alerts.Webhook{Name: a.Name, URL: at}
 		if a.Secret.Given() {
 			secret, warning, err := a.Secret.Read()
 			if err != nil {
-				return nil, nil, cfg.Problem(a.Secret.Key, "webhook %s: %v", a.Name, err)
+				problems = append(problems, cfg.Problem(a.Secret.Key, "webhook %s: %v", a.Name, err))
 			}
 			if w.Token = string(secret); warning != "" {
 				warnings = append(warnings, fmt.Sprintf("webhook %s: %s", a.Name, warning))
 			}
 		}
 		list = append(list, w)
+	}
+	if problems != nil {
+		return nil, nil, problems
 	}
 	return list, warnings, nil
 }
