@@ -264,6 +264,21 @@ func TestParsePortal(t *testing.T) {
 	}
 }
 
+// TestParse_NoSecretInProblems: problems go to the log. They do not quote what may be a
+// secret in the wrong place.
+func TestParse_NoSecretInProblems(t *testing.T) {
+	for _, text := range []string{
+		"api: seen", "api: {listen: 'a:1', secrets: seen}", "api: {listen: 'a:1', secrets: [seen]}", "api: {listen: 'a:1', secret:seen}",
+		"alerts: 'https://a.example/seen'", "alerts: ['https://a.example/seen']", "alerts: [{name: a, url=https://a.example/seen}]",
+		"discovery: {authentication: {users: [{name: u, secret seen}]}}", "discovery: {authentication: {users: seen}}", "discovery: seen",
+	} {
+		_, err := Parse("odx.yaml", []byte(minimal+text+"\n"))
+		if err == nil || strings.Contains(err.Error(), "seen") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 // TestParse_Bounds: what is no configuration takes little time, and has a short answer.
 func TestParse_Bounds(t *testing.T) {
 	keys := func(n int) string {

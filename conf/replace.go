@@ -123,6 +123,9 @@ func (c *Config) inlineSecrets() map[string]string {
 	for _, s := range c.API.Secrets {
 		add(s.Secret)
 	}
+	for _, a := range c.Alerts {
+		add(a.Secret)
+	}
 	return found
 }
 

@@ -62,14 +62,23 @@ func TestReplace(t *testing.T) {
 
 // A secret that is new in a file that all users can read is refused.
 func TestReplace_Exposed(t *testing.T) {
+	for key, with := range map[string]string{
+		"discovery.authentication.users[0].secret": "discovery: {authentication: {users: [{name: u, secret: 'what must not be seen'}]}}\n",
+		"api.secret":       "api: {listen: '127.0.0.1:1', secret: 'what must not be seen'}\n",
+		"alerts[0].secret": "alerts: [{name: a, url: 'http://a.example', secret: 'what must not be seen'}]\n",
+	} {
+		t.Run(key, func(t *testing.T) { testReplaceExposed(t, key, minimal, minimal+with) })
+	}
+}
+
+func testReplaceExposed(t *testing.T, key, without, with string) {
 	path := filepath.Join(t.TempDir(), "odx.yaml")
-	without, with := minimal, minimal+"discovery: {authentication: {users: [{name: u, secret: 'what must not be seen'}]}}\n"
 	if err := errors.Join(os.WriteFile(path, []byte(without), 0o600), os.Chmod(path, 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	err := Replace(path, []byte(without), []byte(with))
 	var problem Problem
-	if !errors.As(err, &problem) || problem.Key != "discovery.authentication.users[0].secret" || strings.Contains(err.Error(), "seen") {
+	if !errors.As(err, &problem) || problem.Key != key || strings.Contains(err.Error(), "seen") {
 		t.Errorf("error %v", err)
 	}
 	if err := os.Chmod(path, 0o640); err != nil {

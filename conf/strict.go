@@ -77,7 +77,7 @@ func (c *checker) checkNode(n *yaml.Node, t reflect.Type, key string) {
 	default:
 		c.mistyped[key] = true
 		found := describe(n)
-		if n.Kind == yaml.ScalarNode && strings.Contains(key, "authentication") {
+		if n.Kind == yaml.ScalarNode && holdsSecret(t) {
 			found = "a single value" // it may be a secret
 		}
 		c.addLine(n.Line, key, "expected %s, found %s", expected(t), found)
@@ -96,7 +96,7 @@ func (c *checker) checkMapping(n *yaml.Node, t reflect.Type, key string) {
 		}
 		field := fieldOf(t, name)
 		if field == nil {
-			c.addLine(name.Line, key, "unknown key %q; known keys: %s", name.Value, strings.Join(knownKeys(t), ", "))
+			c.addLine(name.Line, key, "unknown key %.70q; known keys: %s", quotable(name.Value, t), strings.Join(knownKeys(t), ", "))
 			continue
 		}
 		path := name.Value
@@ -114,6 +114,30 @@ func (c *checker) checkMapping(n *yaml.Node, t reflect.Type, key string) {
 		fitting = append(fitting, name, value)
 	}
 	n.Content = fitting
+}
+
+// holdsSecret reports whether there can be a secret in a value of the schema type t.
+func holdsSecret(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice:
+		return holdsSecret(t.Elem())
+	case reflect.Struct:
+		for i := range t.NumField() {
+			if f := fieldAt(t, i); f.secret() || f.is == "url" || holdsSecret(f.kind) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// quotable returns what may be quoted of an unknown key of t. With a mistake at the colon,
+// as in secret:x and secret x, the value is a part of the key.
+func quotable(key string, t reflect.Type) string {
+	if i := strings.IndexAny(key, " \t\n:="); i >= 0 && holdsSecret(t) {
+		return key[:i] + "…"
+	}
+	return key
 }
 
 // checkCommentedSecret refuses a secret that YAML may have truncated at a

@@ -132,7 +132,7 @@ func webhooks(cfg *conf.Config) (list []alerts.Webhook, warnings []string, err e
 				problems = append(problems, cfg.Problem(a.Secret.Key, "webhook %s: %v", a.Name, err))
 			}
 			if w.Token = string(secret); warning != "" {
-				warnings = append(warnings, fmt.Sprintf("webhook %s: %s", a.Name, warning))
+				warnings = append(warnings, cfg.Problem(a.Secret.Key, "webhook %s: %s", a.Name, warning).Error())
 			}
 		}
 		list = append(list, w)
