@@ -40,7 +40,7 @@ var (
 	givesData = load{body: maxParameters, answer: maxData}
 
 	takesConfig = load{body: maxConfig}
-	givesConfig = load{answer: maxConfig}
+	givesConfig = load{answer: 2 * maxConfig} // with defaults
 )
 
 // ShareMemory has the requests of the server take their memory of q: what waits for it is

@@ -146,7 +146,7 @@ func (c *call) config(l admin.Live) (*conf.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return conf.Parse("configuration", text)
+	return conf.ParseEffective("configuration", text)
 }
 
 // target returns the target in the path in the normal form of its name; empty for

@@ -212,6 +212,14 @@ func Parse(path string, text []byte) (*Config, error) {
 	if len(text) > maxFile {
 		return nil, Problems{{File: path, Message: fmt.Sprintf("file exceeds %d bytes; is it a configuration?", maxFile)}}
 	}
+	return parse(path, text)
+}
+
+// ParseEffective is Parse for what Config.Effective has returned, of a file that Parse
+// accepts: with its defaults it may be longer.
+func ParseEffective(path string, text []byte) (*Config, error) { return parse(path, text) }
+
+func parse(path string, text []byte) (*Config, error) {
 	var doc yaml.Node
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	if err := dec.Decode(&doc); err != nil {

@@ -143,6 +143,27 @@ func TestConfig_Effective(t *testing.T) {
 	}
 }
 
+// With its defaults, a configuration can be longer than a file may be.
+func TestParseEffective_Long(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("data_dir: data\nportals: ['127.0.0.1:3260']\ntargets:\n  - name: iqn.2026-11.example.odx:d\n    luns:\n")
+	for i := range 16384 {
+		fmt.Fprintf(&b, "      - {lun: %d, volume: v%d, size: 1GiB}\n", i, i)
+	}
+	cfg := parsed(t, b.String())
+	text, err := cfg.Effective()
+	if err != nil || len(text) <= maxFile {
+		t.Fatalf("%d bytes, %v", len(text), err)
+	}
+	again, err := ParseEffective("odx.yaml", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := Diff(cfg, again); len(d) > 0 {
+		t.Errorf("differs in %v", d)
+	}
+}
+
 // The URL of a webhook is a secret for many services: of it, server and port are shown.
 func TestConfig_Effective_webhooks(t *testing.T) {
 	for _, tt := range []struct{ url, shown string }{

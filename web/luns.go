@@ -87,7 +87,7 @@ func readLUNs(ctx context.Context, p *page, u *user) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := conf.Parse("configuration", text)
+	cfg, err := conf.ParseEffective("configuration", text)
 	if err != nil {
 		return nil, err
 	}

@@ -121,7 +121,7 @@ func readConfig(cmd *cobra.Command, o *adminOptions, do func(w io.Writer, cfg *c
 		if live != nil {
 			text, err := live.Config(ctx)
 			if err == nil {
-				cfg, err = conf.Parse("configuration of the server", text)
+				cfg, err = conf.ParseEffective("configuration of the server", text)
 			}
 			if err != nil {
 				return err
