@@ -80,7 +80,7 @@ func printFinding(w io.Writer, f doctor.Finding) {
 	if f.LUN != "" {
 		f.LUN += ": "
 	}
-	fmt.Fprintf(w, "%s  %s%s: %s\n", verdict, f.LUN, f.Check, f.Detail)
+	fmt.Fprintf(w, "%s  %s%s: %s\n", verdict, f.LUN, f.Check, printable(f.Detail))
 	if f.Advice != "" {
 		fmt.Fprintf(w, "        %s\n", f.Advice)
 	}

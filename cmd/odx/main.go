@@ -162,14 +162,14 @@ func printError(w io.Writer, err error) {
 	var problem conf.Problem
 	var problems conf.Problems
 	if errors.As(err, &problem) || errors.As(err, &problems) {
-		fmt.Fprintln(w, err)
+		fmt.Fprintln(w, printableLines(err.Error()))
 		return
 	}
 	text := err.Error()
 	if errors.Is(err, context.Canceled) {
 		text = strings.ReplaceAll(text, context.Canceled.Error(), errStopped.Error())
 	}
-	fmt.Fprintf(w, "odx: %s\n", text)
+	fmt.Fprintf(w, "odx: %s\n", printableLines(text))
 }
 
 // addConfigFlag adds the flag for the configuration file to cmd.

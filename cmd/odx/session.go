@@ -90,7 +90,7 @@ func printSessionsLong(w io.Writer, list []admin.Session) error {
 			fmt.Fprintln(table)
 		}
 		for _, line := range sessionLines(s) {
-			fmt.Fprintf(table, "%s\t%s\n", line[0], line[1])
+			fmt.Fprintf(table, "%s\t%s\n", line[0], printable(line[1]))
 		}
 	}
 	return table.Flush()

@@ -77,7 +77,7 @@ func withHostFile(path string, do func(f *vhd.HostFile) error) (err error) {
 
 func printDisk(w io.Writer, d admin.Disk) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(name string, value any) { fmt.Fprintf(table, "%s\t%v\n", name, value) }
+	row := func(name, value string) { fmt.Fprintf(table, "%s\t%s\n", name, printable(value)) }
 	row("name", d.Name)
 	row("format", fmt.Sprintf("%s, %s", d.Format, d.Kind))
 	if d.LooksLike != "" {
@@ -145,7 +145,7 @@ func printDiskCheck(w io.Writer, o *adminOptions, name string, c admin.DiskCheck
 			if f.Harmless {
 				grade = "harmless"
 			}
-			if _, err := fmt.Fprintf(w, "%s: %s: %s\n", name, grade, f.Text); err != nil {
+			if _, err := fmt.Fprintf(w, "%s: %s: %s\n", name, grade, printable(f.Text)); err != nil {
 				return err
 			}
 		}
