@@ -20,6 +20,7 @@ func (t *transition) commit() (r admin.Reloaded) {
 	s := t.service
 	r.Warnings = t.warnings
 	t.describe(&r)
+	t.history.logDifferences(s.log)
 	for i := range t.server.Targets {
 		c := &t.server.Targets[i]
 		c.Configure = func(rights func(*scsi.Nexus) (scsi.Rights, bool)) { t.configure(c.Name, rights) }

@@ -41,6 +41,8 @@ type lunHistory struct {
 	// lost: which logical units were served is not known, so each may have been another.
 	lost bool
 	at   map[place]int // in LUNs
+	// differences are lines for the log, once what is compared is served.
+	differences []func(log *logrus.Entry)
 }
 
 // maxAbsentLUNs bounds the LUNs in the history that are not configured: LUNs come and go.
@@ -186,13 +188,13 @@ func (h *lunHistory) replaced() map[place]bool {
 	return places
 }
 
-// compareLUNs updates the history and logs the LUNs that have another logical unit than
-// before. It returns the LUNs for which that was ever the case.
-func (s *Service) compareLUNs(h *lunHistory, st *state) map[place]bool {
+// compare updates the history with a state, and notes the LUNs that have another logical
+// unit than before. It returns the LUNs for which that was ever the case.
+func (h *lunHistory) compare(st *state) map[place]bool {
 	configured := map[place]bool{}
-	compare := func(at place, medium string) {
+	visit := func(at place, medium string) {
 		configured[at] = true
-		s.compareLUN(h, at, st, medium)
+		h.compareLUN(at, st, medium)
 	}
 	for i := range st.cfg.Targets {
 		t := &st.cfg.Targets[i]
@@ -200,12 +202,12 @@ func (s *Service) compareLUNs(h *lunHistory, st *state) map[place]bool {
 		for k := range t.LUNs {
 			l := &t.LUNs[k]
 			medium[l.Number] = l.Medium()
-			compare(place{t.Name, "", l.Number}, l.Medium())
+			visit(place{t.Name, "", l.Number}, l.Medium())
 		}
 		for i := range t.Access {
 			a := &t.Access[i]
 			for _, m := range a.LUNs {
-				compare(place{t.Name, accessKey(a), m.As}, medium[m.LUN])
+				visit(place{t.Name, accessKey(a), m.As}, medium[m.LUN])
 			}
 		}
 	}
@@ -213,7 +215,7 @@ func (s *Service) compareLUNs(h *lunHistory, st *state) map[place]bool {
 	return h.replaced()
 }
 
-func (s *Service) compareLUN(h *lunHistory, at place, st *state, medium string) {
+func (h *lunHistory) compareLUN(at place, st *state, medium string) {
 	lu := st.unit(medium)
 	if lu == nil {
 		return
@@ -227,9 +229,20 @@ func (s *Service) compareLUN(h *lunHistory, at place, st *state, medium string) 
 	if at.access != "" {
 		fields["access"] = at.access
 	}
-	if h.renewed && before.Medium == medium {
-		s.log.WithFields(fields).Info("store has a new identity: this LUN is another disk for initiators, which are notified")
-		return
+	renewed := h.renewed && before.Medium == medium
+	h.differences = append(h.differences, func(log *logrus.Entry) {
+		if log = log.WithFields(fields); renewed {
+			log.Info("store has a new identity: this LUN is another disk for initiators, which are notified")
+			return
+		}
+		log.Warn("LUN has another disk than before; initiators are notified, but one that has it in use may write to the wrong disk: detach it there, or change the configuration back")
+	})
+}
+
+// logDifferences logs what compare has noted.
+func (h *lunHistory) logDifferences(log *logrus.Entry) {
+	for _, write := range h.differences {
+		write(log)
 	}
-	s.log.WithFields(fields).Warn("LUN has another disk than before; initiators are notified, but one that has it in use may write to the wrong disk: detach it there, or change the configuration back")
+	h.differences = nil
 }

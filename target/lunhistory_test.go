@@ -1,11 +1,14 @@
 package target
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"odx/conf"
 )
 
 // Unit attentions, as ASC and ASCQ.
@@ -111,5 +114,30 @@ func TestLUNHistory_many(t *testing.T) {
 		if before := h.serve(l); before != nil || h.replaced()[place{name, "", tt.lun}] != tt.replaced {
 			t.Errorf("LUN %d: was %v, replaced %v", tt.lun, before, !tt.replaced)
 		}
+	}
+}
+
+// TestService_PutConfig_Refused: a change that is refused at its last step says nothing of the
+// disks that initiators would have found, and the one that is applied says it once.
+func TestService_PutConfig_Refused(t *testing.T) {
+	before := one("{lun: 5, volume: five, size: 1MiB}")
+	next := one("{lun: 5, volume: six, size: 1MiB}")
+	s := serveFile(t, before)
+	s.reached = func(step string) {
+		if step == "stored" {
+			s.write(before + "# edited\n")
+		}
+	}
+	if _, err := s.PutConfig(t.Context(), []byte(next), ""); !errors.Is(err, conf.ErrChanged) {
+		t.Fatalf("a file that was edited in the meantime: %v", err)
+	}
+	s.reached = nil
+	const words = "LUN has another disk than before"
+	if said := s.log.String(); strings.Contains(said, words) {
+		t.Errorf("a refused change was logged as if it were applied: %s", said)
+	}
+	s.reload(next)
+	if said := s.log.String(); strings.Count(said, words) != 1 {
+		t.Errorf("the change was logged other than once: %s", said)
 	}
 }

@@ -245,7 +245,8 @@ func (s *Service) makeMedia(ctx context.Context, st *state) error {
 	if s.sightings, err = loadSightings(s.store, s.era.id, s.log); err != nil {
 		return err
 	}
-	replaced := s.compareLUNs(history, st)
+	replaced := history.compare(st)
+	history.logDifferences(s.log)
 	if err := s.makeDevices(st, numbers, replaced); err != nil {
 		return err
 	}

@@ -215,7 +215,7 @@ func (t *transition) prepareTargets(ctx context.Context) (err error) {
 	if t.history, err = loadLUNHistory(s.store, s.log); err != nil {
 		return err
 	}
-	replaced := s.compareLUNs(t.history, st)
+	replaced := t.history.compare(st)
 	t.devices = map[string]scsi.Configuration{}
 	for i := range st.cfg.Targets {
 		target := &st.cfg.Targets[i]
