@@ -86,6 +86,7 @@ func (t *transition) apply() {
 func (s *Service) movePortals(n *nextPortals, r *admin.Reloaded) {
 	for _, p := range n.bound {
 		s.log.WithField("portal", p.String()).Info("portal bound")
+		s.offer(p)
 		s.serving.Go(func() { s.serve(p) })
 	}
 	for _, p := range n.left {

@@ -89,8 +89,9 @@ func (ps *portals) missing() []portal {
 }
 
 // bindMissing retries the portals that are not bound until all are, or ctx ends, and
-// calls serve with each. A reload adds none that is not bound.
-func (ps *portals) bindMissing(ctx context.Context, log *logrus.Entry, serve func(portal)) {
+// calls offer, which must not use the portals, and serve with each. A reload adds none that
+// is not bound.
+func (ps *portals) bindMissing(ctx context.Context, log *logrus.Entry, offer, serve func(portal)) {
 	tick := time.NewTicker(ps.retry)
 	defer tick.Stop()
 	for len(ps.missing()) > 0 {
@@ -100,7 +101,7 @@ func (ps *portals) bindMissing(ctx context.Context, log *logrus.Entry, serve fun
 		case <-tick.C:
 		}
 		for _, p := range ps.missing() {
-			if p, ok := ps.bindAgain(ctx, p.Portal); ok {
+			if p, ok := ps.bindAgain(ctx, p.Portal, offer); ok {
 				log.WithField("portal", p.String()).Info("portal bound")
 				serve(p)
 			}
@@ -108,8 +109,8 @@ func (ps *portals) bindMissing(ctx context.Context, log *logrus.Entry, serve fun
 	}
 }
 
-// bindAgain binds a portal if it is in the list and not bound, and reports success.
-func (ps *portals) bindAgain(ctx context.Context, c conf.Portal) (p portal, ok bool) {
+// bindAgain binds and offers a portal if it is in the list and not bound, and reports success.
+func (ps *portals) bindAgain(ctx context.Context, c conf.Portal, offer func(portal)) (p portal, ok bool) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	i := slices.IndexFunc(ps.list, func(p portal) bool { return p.listener == nil && p.Portal == c })
@@ -122,6 +123,7 @@ func (ps *portals) bindAgain(ctx context.Context, c conf.Portal) (p portal, ok b
 		return portal{}, false
 	}
 	ps.list[i].listener, ps.list[i].err = l, nil
+	offer(ps.list[i])
 	return ps.list[i], true
 }
 

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +16,7 @@ import (
 	"odx/conf"
 	remote "odx/initiator"
 	"odx/internal/kit/logs"
+	"odx/internal/kit/must"
 )
 
 // freePort returns a TCP port that nothing listens on.
@@ -189,6 +193,38 @@ targets:
 		out, err := exec.CommandContext(t.Context(), program, l.URLs[0]).CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "DIRECT_ACCESS") || strings.Contains(string(out), "Qualifier:DISCONNECTED") {
 			t.Errorf("%s: %v\n%s", l.URLs[0], err, out)
+		}
+	}
+}
+
+// TestService_movePortals: a portal is withdrawn after it was offered, however soon a reload
+// takes it out again: a duplicate of its socket would keep the address in use.
+func TestService_movePortals(t *testing.T) {
+	s := start(t, parse(t, t.TempDir(), one()))
+	offered := func(address string) bool {
+		s.listening.mu.Lock()
+		defer s.listening.mu.Unlock()
+		return slices.ContainsFunc(s.listening.sockets, func(k Socket) bool { return k.Address == address })
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // what a reload starts runs after it
+	for range 20 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must.Succeed(t, err)
+		address := l.Addr().String()
+		host, port, err := net.SplitHostPort(address)
+		must.Succeed(t, err)
+		number, err := strconv.ParseUint(port, 10, 16)
+		must.Succeed(t, err)
+		p := portal{Portal: conf.Portal{Host: host, Port: uint16(number), Group: 1}, listener: l}
+		s.movePortals(&nextPortals{bound: []portal{p}}, &admin.Reloaded{})
+		if !offered(address) {
+			t.Error("the portal is not offered when the reload that adds it ends")
+		}
+		s.movePortals(&nextPortals{left: []portal{p}}, &admin.Reloaded{})
+		if again, err := net.Listen("tcp", address); err != nil {
+			t.Errorf("the address is still in use: %v", err)
+		} else {
+			must.Succeed(t, again.Close())
 		}
 	}
 }

@@ -298,12 +298,13 @@ func (s *Service) startServing() {
 		s.log.WithError(err).Warn("no standby can attach to this server")
 	}
 	for _, p := range s.portals.bound() {
+		s.offer(p)
 		s.serving.Go(func() { s.serve(p) })
 	}
 	var watching context.Context
 	watching, s.unwatch = context.WithCancel(context.Background())
 	s.serving.Go(func() {
-		s.portals.bindMissing(watching, s.log, func(p portal) { s.serving.Go(func() { s.serve(p) }) })
+		s.portals.bindMissing(watching, s.log, s.offer, func(p portal) { s.serving.Go(func() { s.serve(p) }) })
 	})
 	s.serving.Go(func() { s.guardOwnership(watching) })
 	s.serving.Go(func() { s.sample(watching) })
@@ -364,9 +365,12 @@ func storeProblem(cfg *conf.Config, err error) error {
 	return err
 }
 
+// offer is OfferStandbys for a portal. It is called before a reload can take the portal out:
+// a duplicate that is made after its withdrawal would keep the address in use.
+func (s *Service) offer(p portal) { s.OfferStandbys(p.Network(), p.String(), p.listener) }
+
 // serve serves one portal until Stop.
 func (s *Service) serve(p portal) {
-	s.OfferStandbys(p.Network(), p.String(), p.listener)
 	err := s.server.Serve(context.Background(), iscsi.Portal{Listener: p.listener, Group: p.Group, Advertise: p.Advertise})
 	if !errors.Is(err, iscsi.ErrClosed) && !errors.Is(err, iscsi.ErrPortalClosed) && s.portals.has(p) {
 		s.fail(fmt.Errorf("portal %s: %w", p.listener.Addr(), err))
