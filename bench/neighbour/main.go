@@ -2,7 +2,10 @@
 // limited to a tenth of the rate that it reaches alone, and another one is measured
 // alternately alone and while as much as possible is asked of the limited one.
 //
-// usage: go run ./bench/neighbour [-size 1GiB] [-runs 5] [-length 5s] [-dir DIR]
+// On a machine with few processors the load generators compete with the server, too: with
+// -depth 1 the neighbour leaves time to others, as most hosts do.
+//
+// usage: go run ./bench/neighbour [-size 1GiB] [-depth 32] [-runs 5] [-length 5s] [-dir DIR]
 package main
 
 import (
@@ -22,11 +25,12 @@ import (
 	"odx/internal/kit"
 )
 
-// depth is the number of commands that each side keeps outstanding.
-const depth = 32
+// noiseDepth is the number of commands that the limited LUN has outstanding.
+const noiseDepth = 32
 
 func main() {
 	size := flag.String("size", "1GiB", "size of each LUN, which is filled first")
+	depth := flag.Int("depth", 32, "commands that the neighbour has outstanding")
 	runs := flag.Int("runs", 5, "alternations")
 	length := flag.Duration("length", 5*time.Second, "duration of a run")
 	dir := flag.String("dir", "", "directory for the data (default: the system's temporary directory)")
@@ -34,7 +38,7 @@ func main() {
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
 	for _, op := range []string{"read", "write"} {
-		if err := compare(ctx, op, *size, *dir, *runs, *length); err != nil {
+		if err := compare(ctx, op, *size, *dir, *depth, *runs, *length); err != nil {
 			fmt.Fprintln(os.Stderr, "neighbour:", err)
 			os.Exit(1)
 		}
@@ -43,7 +47,7 @@ func main() {
 
 // compare prints the medians for a neighbour that reads while the limited LUN reads or
 // writes.
-func compare(ctx context.Context, noise, size, dir string, runs int, length time.Duration) (err error) {
+func compare(ctx context.Context, noise, size, dir string, depth, runs int, length time.Duration) (err error) {
 	bytes, err := humanize.ParseBytes(size)
 	if err != nil {
 		return err
@@ -62,7 +66,7 @@ func compare(ctx context.Context, noise, size, dir string, runs int, length time
 			return err
 		}
 	}
-	free, err := load.Run(ctx, t.URL(1), noise, 4<<10, depth, length, "random")
+	free, err := load.Run(ctx, t.URL(1), noise, 4<<10, noiseDepth, length, "random")
 	if err != nil {
 		return err
 	}
@@ -79,14 +83,14 @@ func compare(ctx context.Context, noise, size, dir string, runs int, length time
 		if err != nil {
 			return err
 		}
-		b, n, err := withNoise(ctx, t, noise, length)
+		b, n, err := withNoise(ctx, t, noise, depth, length)
 		if err != nil {
 			return err
 		}
 		alone, together, limited = append(alone, a), append(together, b), append(limited, n)
 	}
 	fmt.Printf("a LUN with random %ss of 4 KiB, %d outstanding, limited to %d a second: %.0f a second (alone without a limit: %.0f)\n",
-		noise, depth, t.LUNs[1].IOPS, median(limited, load.Result.Rate), free.Rate())
+		noise, noiseDepth, t.LUNs[1].IOPS, median(limited, load.Result.Rate), free.Rate())
 	fmt.Printf("random reads of 4 KiB of its neighbour, %d outstanding, medians of %d alternations:\n", depth, runs)
 	fmt.Printf("  a second: %.0f, alone %.0f: %.2f x\n", median(together, load.Result.Rate), median(alone, load.Result.Rate),
 		median(together, load.Result.Rate)/median(alone, load.Result.Rate))
@@ -95,12 +99,12 @@ func compare(ctx context.Context, noise, size, dir string, runs int, length time
 }
 
 // withNoise measures the neighbour while the limited LUN is under load.
-func withNoise(ctx context.Context, t *kit.Target, noise string, length time.Duration) (neighbour, limited load.Result, err error) {
+func withNoise(ctx context.Context, t *kit.Target, noise string, depth int, length time.Duration) (neighbour, limited load.Result, err error) {
 	var failed error
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		limited, failed = load.Run(ctx, t.URL(1), noise, 4<<10, depth, length, "random")
+		limited, failed = load.Run(ctx, t.URL(1), noise, 4<<10, noiseDepth, length, "random")
 	}()
 	neighbour, err = load.Run(ctx, t.URL(0), "read", 4<<10, depth, length, "random")
 	<-done
