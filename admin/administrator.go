@@ -27,8 +27,8 @@ type Administrator interface {
 	// StoreInfo describes the store. It counts the mapped data of all volumes, which
 	// takes time in proportion.
 	StoreInfo(ctx context.Context) (StoreInfo, error)
-	// Exclusive returns, by name of the volume, the bytes that only that volume refers
-	// to. It reads all metadata.
+	// Exclusive returns, by name of the volume, or of the file with FilePrefix, the bytes
+	// that only that object refers to. It reads all metadata.
 	Exclusive(ctx context.Context) (map[string]int64, error)
 	// Check proves references, segments and maps, concurrently with other operations.
 	Check(ctx context.Context) (CheckResult, error)

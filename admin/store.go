@@ -106,13 +106,16 @@ func (s *Store) StoreInfo(ctx context.Context) (StoreInfo, error) {
 
 // Exclusive implements Administrator.
 func (s *Store) Exclusive(ctx context.Context) (map[string]int64, error) {
-	bytes, err := s.store.ExclusiveBytes(ctx)
+	volumes, files, err := s.store.ExclusiveBytes(ctx)
 	if err != nil {
 		return nil, err
 	}
 	visible := make(map[string]int64)
 	for _, v := range s.volumes() {
-		visible[v.Name] = bytes[v.Name]
+		visible[v.Name] = volumes[v.Name]
+	}
+	for _, f := range s.files() {
+		visible[FilePrefix+f.Name] = files[f.Name]
 	}
 	return visible, nil
 }

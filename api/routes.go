@@ -33,7 +33,7 @@ var routes = []route{
 	{http.MethodGet, "/v1/store", "Volumes, bytes, deduplication and tokens.", http.StatusOK, long, reads, looks, func(c *call) (any, error) {
 		return asV1(StoreV1)(c.admin.StoreInfo(c.ctx))
 	}},
-	{http.MethodGet, "/v1/store/exclusive", "For each volume the bytes that nothing else refers to.", http.StatusOK, long, reads, looks, func(c *call) (any, error) {
+	{http.MethodGet, "/v1/store/exclusive", "For each volume, and each file by file:NAME, the bytes that nothing else refers to.", http.StatusOK, long, reads, looks, func(c *call) (any, error) {
 		return c.admin.Exclusive(c.ctx)
 	}},
 	{http.MethodPost, "/v1/store/check", "Prove references, segments and maps.", http.StatusOK, long, operates, looks, func(c *call) (any, error) {

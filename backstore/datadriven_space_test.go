@@ -64,7 +64,7 @@ func (w *script) segments(*arguments) (string, error) {
 
 // exclusive prints what deleting each volume would reclaim.
 func (w *script) exclusive(*arguments) (string, error) {
-	of, err := w.store.ExclusiveBytes(w.ctx())
+	of, _, err := w.store.ExclusiveBytes(w.ctx())
 	var out []string
 	for _, name := range slices.Sorted(maps.Keys(of)) {
 		out = append(out, name+" "+bytesText(of[name]))

@@ -3,7 +3,6 @@ package backstore
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
@@ -14,29 +13,28 @@ import (
 // met all of their references yet.
 const maxPartial = 1 << 20
 
-// ExclusiveBytes returns, by name of the volume, the length of the extents that
-// nothing but that volume refers to: what deleting it gives back. It looks at a
+// ExclusiveBytes returns, by name of the volume and of the file, the length of the extents
+// that nothing but that object refers to: what deleting it gives back. It looks at a
 // checkpoint that it makes, at every map and at the whole extent table, while
-// operations continue. What was deleted just before can still share data. Where a
-// volume has more than a million extents that it refers to in several places, the
+// operations continue. What was deleted just before can still share data. Where an
+// object has more than a million extents that it refers to in several places, the
 // result can be too small.
-func (s *Store) ExclusiveBytes(ctx context.Context) (map[string]int64, error) {
+func (s *Store) ExclusiveBytes(ctx context.Context) (volumes, files map[string]int64, err error) {
 	if err := s.life.usable(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	bytes := make(map[string]int64)
-	err := s.viewCheckpoint(ctx, func(kv meta.Reader) error {
+	volumes, files = make(map[string]int64), make(map[string]int64)
+	err = s.viewCheckpoint(ctx, func(kv meta.Reader) error {
 		shared, err := blockmap.SharedNodes(ctx, kv)
 		if err != nil {
 			return err
 		}
-		var volumes []*Volume
-		if err := s.scanTables(kv, func(v *Volume) { volumes = append(volumes, v) }, func(*snapshotState) {}); err != nil {
+		var objects []*Volume
+		if err := s.scanTables(kv, func(v *Volume) { objects = append(objects, v) }, func(*snapshotState) {}); err != nil {
 			return err
 		}
 		table := extent.NewStored(kv, s.parts.sb.Unit)
-		volumes = slices.DeleteFunc(volumes, func(v *Volume) bool { return v.file })
-		for _, v := range volumes {
+		for _, v := range objects {
 			x := exclusive{table: table, partial: make(map[extent.ID]uint64)}
 			err := blockmap.ExclusiveLeaves(ctx, kv, v.root, shared, func(slots []extent.Slot) error {
 				return x.leaf(s.parts.extents, slots)
@@ -44,11 +42,15 @@ func (s *Store) ExclusiveBytes(ctx context.Context) (map[string]int64, error) {
 			if err != nil {
 				return fmt.Errorf("%v: %w", v, err)
 			}
-			bytes[v.Name()] = x.blocks * BlockLength
+			if v.file {
+				files[v.Name()] = x.blocks * BlockLength
+			} else {
+				volumes[v.Name()] = x.blocks * BlockLength
+			}
 		}
 		return nil
 	})
-	return bytes, err
+	return volumes, files, err
 }
 
 // references returns how many slots refer to an extent, and its length in blocks.
@@ -56,14 +58,14 @@ type references interface {
 	References(id extent.ID) (refs uint64, blocks int, err error)
 }
 
-// exclusive counts the extents whose references all come from one volume.
+// exclusive counts the extents whose references all come from one object.
 type exclusive struct {
 	table   references
 	partial map[extent.ID]uint64 // references met, fewer than there are
 	blocks  int64                // of the extents of which all were met
 }
 
-// leaf counts the references in a leaf that only the volume has.
+// leaf counts the references in a leaf that only the object has.
 func (x *exclusive) leaf(t *extent.Table, slots []extent.Slot) error {
 	for i := 0; i < len(slots); {
 		if slots[i] == 0 {

@@ -16,19 +16,22 @@ func TestExclusiveBytesAreWhatDeletingGivesBack(t *testing.T) {
 			h.step()
 		}
 		s := h.store
-		for _, v := range s.Volumes() {
+		for _, v := range append(s.Volumes(), s.Files()...) {
 			reaped(t, s)
-			bytes, err := s.ExclusiveBytes(t.Context())
+			bytes, files, err := s.ExclusiveBytes(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			before := s.LiveBytes()
-			if err := s.DeleteVolume(t.Context(), v.Name()); err != nil {
+			before, remove := s.LiveBytes(), s.DeleteVolume
+			if v.file {
+				bytes, remove = files, s.DeleteFile
+			}
+			if err := remove(t.Context(), v.Name()); err != nil {
 				t.Fatal(err)
 			}
 			reaped(t, s)
-			if got := before - s.LiveBytes(); got != bytes[v.Name()] {
-				t.Errorf("deleting %s gave %d bytes back, %d were exclusive", v.Name(), got, bytes[v.Name()])
+			if got, ok := bytes[v.Name()]; !ok || got != before-s.LiveBytes() {
+				t.Errorf("deleting %v gave %d bytes back, %d were exclusive", v, before-s.LiveBytes(), got)
 			}
 		}
 		if err := s.Close(); err != nil {

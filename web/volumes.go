@@ -84,7 +84,7 @@ func readVolumes(ctx context.Context, p *page, u *user) (any, error) {
 		mapped[v.Name] = v.MappedBytes
 	}
 	t.Volumes, t.MoreVolumes = head(volumeNodes(volumes, mapped, exclusive))
-	if t.Disks, t.MoreDisks, err = p.diskNodes(ctx, &store); err != nil {
+	if t.Disks, t.MoreDisks, err = p.diskNodes(ctx, &store, exclusive); err != nil {
 		return nil, err
 	}
 	return t, nil
@@ -161,7 +161,7 @@ func reversed(nodes []node, depth int) []node {
 }
 
 // diskNodes returns the files, each followed by the differencing disks over it.
-func (p *page) diskNodes(ctx context.Context, store *admin.StoreInfo) (nodes []node, more int, err error) {
+func (p *page) diskNodes(ctx context.Context, store *admin.StoreInfo, exclusive map[string]int64) (nodes []node, more int, err error) {
 	files, err := p.Administrator.Files(ctx)
 	if err != nil {
 		return nil, 0, err
@@ -173,6 +173,9 @@ func (p *page) diskNodes(ctx context.Context, store *admin.StoreInfo) (nodes []n
 	opened := 0
 	for _, f := range files {
 		n := node{Name: f.Name, Kind: "file", Size: f.SizeBytes, Mapped: mapped[f.Name], Created: f.Created, Exclusive: -1}
+		if bytes, ok := exclusive[admin.FilePrefix+f.Name]; ok {
+			n.Exclusive = bytes
+		}
 		if isDisk(f.Name) && opened < maxDisks {
 			opened++
 			d, err := p.Administrator.Disk(ctx, f.Name)

@@ -4,7 +4,8 @@ import "time"
 
 // The types of this file are not of the API: commands print them with --json.
 
-// StoreInfo is what odx store info prints; ExclusiveBytes is by volume.
+// StoreInfo is what odx store info prints; ExclusiveBytes is by name of the volume, or of
+// the file after "file:".
 type StoreInfo struct {
 	Store
 	ExclusiveBytes map[string]int64 `json:"exclusive_bytes,omitempty"`

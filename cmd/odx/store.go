@@ -60,14 +60,15 @@ func newStoreInfo() *cobra.Command {
 		},
 	}
 	addAdminFlags(cmd, &o)
-	cmd.Flags().BoolVar(&exclusive, "exclusive", false, "print the data that each volume shares with nothing")
+	cmd.Flags().BoolVar(&exclusive, "exclusive", false, "print the data that each volume and file shares with nothing")
 	return cmd
 }
 
 // storeInfo is what odx store info prints.
 type storeInfo struct {
 	admin.StoreInfo
-	// ExclusiveBytes is by name of the volume; nil without --exclusive.
+	// ExclusiveBytes is by name of the volume, or of the file with admin.FilePrefix; nil
+	// without --exclusive.
 	ExclusiveBytes map[string]int64
 }
 
@@ -119,6 +120,9 @@ func printUse(table io.Writer, s *storeInfo) {
 		volumes += v.MappedBytes
 	}
 	for _, f := range s.Files {
+		if bytes, ok := s.ExclusiveBytes[admin.FilePrefix+f.Name]; ok {
+			fmt.Fprintf(table, "file\t%s\t%s, %s written, %s exclusive\n", f.Name, conf.FormatSize(f.SizeBytes), bytesText(f.MappedBytes), bytesText(bytes))
+		}
 		files += f.MappedBytes
 	}
 	fmt.Fprintf(table, "logical\t%s\twritten: %s to %s, %s to %s\n", bytesText(s.LogicalBytes),
