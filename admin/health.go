@@ -8,7 +8,7 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// Vitals are what the health of a server is judged by, beside what it serves. None of them
+// Vitals are what the health of a server is judged by, in addition to what it serves. None of them
 // waits for the disk.
 type Vitals struct {
 	// StoreFailure is why the store is read-only until the next start, "" if it is not.

@@ -53,7 +53,7 @@ func Digest(text []byte) string { return fmt.Sprintf("%x", sha256.Sum256(text)) 
 
 var (
 	// ErrChanging: the server hands over to another process, or stops, and its
-	// configuration does not change meanwhile.
+	// configuration does not change in the meantime.
 	ErrChanging = errors.New("configuration not changed: the server is being handed over, or stops; try again")
 	// ErrRescue: a rescue serves what its configuration was at the start.
 	ErrRescue = errors.New("a rescue serves what its configuration was at the start; stop it to apply another one")

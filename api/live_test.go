@@ -205,7 +205,6 @@ func TestClient_EditConfig(t *testing.T) {
 		"user, removed":     {conf.AddUser{Target: disks, User: conf.User{Name: "bob", Secret: conf.EnvSecret("BOB")}}, conf.RemoveUser{Target: disks, Name: "alice"}},
 		"names of dots":     dots,
 		"access":            {conf.AddLUN{Target: disks, LUN: lun}, conf.AddAccess{Target: disks, Access: access, At: -1}, conf.AddAccess{Target: disks, Access: conf.Access{Addresses: prefixes(t, "192.0.2.7/32")}, At: 0}, conf.RemoveAccess{Target: disks, Index: 1}},
-		"volume":            {conf.RenameVolume{Old: "src", New: "renamed"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			texts := map[string]string{}

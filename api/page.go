@@ -13,8 +13,8 @@ import (
 // PagePath is where the page is; it ends with a slash.
 const PagePath = "/ui/"
 
-// beside passes requests for the page to it, and others to next.
-func (s *Server) beside(page, next http.Handler) http.Handler {
+// withPage passes requests for the page to it, and others to next.
+func (s *Server) withPage(page, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := r.URL.EscapedPath()
 		switch {

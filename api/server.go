@@ -82,7 +82,7 @@ func NewServer(s Serving) *Server { return newServer(s, newSocketGate()) }
 func NewGuardedServer(s Serving, g *Guard) *Server {
 	server := newServer(s, newBearerGate(g, s.Log))
 	if s.Page != nil {
-		server.http.Handler = server.beside(s.Page(g), server.http.Handler)
+		server.http.Handler = server.withPage(s.Page(g), server.http.Handler)
 	}
 	return server
 }

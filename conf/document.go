@@ -227,17 +227,6 @@ func (d *document) unset(n *yaml.Node, key string) error {
 	return d.settle(text)
 }
 
-// replace changes the text of a scalar.
-func (d *document) replace(n *yaml.Node, value string) error {
-	if a := d.aliasInto(n); a != nil {
-		return d.sharedProblem(n.Line, a.Value, a.Line)
-	}
-	with := textNode(value)
-	text := d.splice(func(s *source) (string, bool) { return s.setValue(n, with) })
-	setText(n, value)
-	return d.settle(text)
-}
-
 // splice returns the text after a change of its lines; nil if that is not possible.
 func (d *document) splice(change func(s *source) (string, bool)) []byte {
 	if text, ok := change(newSource(d.text)); ok {

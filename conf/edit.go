@@ -11,7 +11,7 @@ import (
 )
 
 // Edit is a change of a configuration file: AddTarget, RemoveTarget, AddLUN, RemoveLUN,
-// AddUser, SetUser, RemoveUser, AddAccess, RemoveAccess or RenameVolume.
+// AddUser, SetUser, RemoveUser, AddAccess or RemoveAccess.
 type Edit interface{ apply(d *document) error }
 
 // Errors of edits, which name what they are about.
@@ -147,63 +147,6 @@ func (e RemoveLUN) apply(d *document) error {
 		return d.unset(target, "luns")
 	}
 	return d.remove(luns, i)
-}
-
-// RenameVolume changes the name of a volume everywhere: LUNs, devices of views, rules of
-// copies. It is no error if the volume is not in the file.
-type RenameVolume struct{ Old, New string }
-
-func (e RenameVolume) apply(d *document) error {
-	if err := CheckVolumeName(e.New); err != nil {
-		return err
-	}
-	for again := true; again; {
-		again = false
-		for _, n := range d.volumeNames() {
-			if n.Value != e.Old {
-				continue
-			}
-			// Setting one makes the other nodes obsolete.
-			if err := d.replace(n, e.New); err != nil {
-				return err
-			}
-			again = true
-			break
-		}
-	}
-	return nil
-}
-
-// volumeNames returns the scalars that may name a volume.
-func (d *document) volumeNames() (found []*yaml.Node) {
-	each := func(list *yaml.Node, visit func(n *yaml.Node)) {
-		if list = followed(list); list != nil && list.Kind == yaml.SequenceNode {
-			for _, n := range list.Content {
-				visit(followed(n))
-			}
-		}
-	}
-	add := func(n *yaml.Node) {
-		if n = followed(n); n != nil && n.Kind == yaml.ScalarNode && !slices.Contains(found, n) {
-			found = append(found, n)
-		}
-	}
-	each(valueOf(d.top(), "targets"), func(t *yaml.Node) {
-		each(valueOf(t, "luns"), func(l *yaml.Node) { add(valueOf(l, "volume")) })
-	})
-	each(valueOf(d.top(), "views"), func(v *yaml.Node) {
-		for _, kind := range []ViewKind{ViewPartition, ViewCache, ViewVerify, ViewOrigin, ViewSnapshot} {
-			add(valueOf(valueOf(v, string(kind)), "of"))
-		}
-		for _, kind := range []ViewKind{ViewStripe, ViewMirror} {
-			each(valueOf(valueOf(v, string(kind)), "legs"), add)
-		}
-	})
-	each(valueOf(valueOf(d.top(), "copy"), "rules"), func(r *yaml.Node) {
-		each(valueOf(r, "from"), add)
-		each(valueOf(r, "to"), add)
-	})
-	return found
 }
 
 // fileNode returns the node of a new entry, without defaults.

@@ -101,10 +101,8 @@ func TestApply(t *testing.T) {
 			"              read_only: true\n", "              read_only: true\n            - initiators: [x]\n"},
 		"access, at the beginning": {AddAccess{b, Access{Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}, LUNs: []MappedLUN{{LUN: 1, As: 0}, {LUN: 0, As: 1, ReadOnly: true}}}, 0},
 			"            # backup\n", "            - addresses: [192.0.2.7]\n              luns:\n                - {lun: 1, as: 0}\n                - {lun: 0, as: 1, read_only: true}\n            # backup\n"},
-		"access, in brackets":        {AddAccess{c, Access{Initiators: []NamePattern{"x"}}, 0}, "[{initiators: [z]}]", "[{initiators: [x]}, {initiators: [z]}]"},
-		"no access":                  {RemoveAccess{b, 0}, "            - initiators: [ y ]\n", ""},
-		"a volume's other name":      {RenameVolume{"e", "e2"}, "volume: e}", "volume: e2}"},
-		"a volume that is not there": {RenameVolume{"nowhere", "e2"}, "", ""},
+		"access, in brackets": {AddAccess{c, Access{Initiators: []NamePattern{"x"}}, 0}, "[{initiators: [z]}]", "[{initiators: [x]}, {initiators: [z]}]"},
+		"no access":           {RemoveAccess{b, 0}, "            - initiators: [ y ]\n", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for end, text := range map[string]string{"LF": edited, "CRLF": strings.ReplaceAll(edited, "\n", "\r\n")} {
@@ -154,26 +152,25 @@ copy: {rules: [{from: [*v], allow: true}]}
 		is   error // nil: Problems or a Problem
 		want string
 	}{
-		"a LUN that exists":            {edited, AddLUN{a, LUN{Number: 1, Volume: "x", BlockSize: 512}}, ErrExists, "LUN 1 of target " + a + " exists already"},
-		"no such LUN":                  {edited, RemoveLUN{a, 9}, ErrNotFound, "LUN 9 of target " + a + " does not exist"},
-		"no such target":               {edited, RemoveLUN{"iqn.2026-11.example:x", 0}, ErrNotFound, "target iqn.2026-11.example:x does not exist"},
-		"a target that exists":         {edited, AddTarget{Name: strings.ToUpper(a)}, ErrExists, "target " + a + " exists already"},
-		"a target without LUNs":        {edited, AddTarget{Name: "iqn.2026-11.example:n"}, nil, "targets[3].luns: missing; give at least one LUN"},
-		"a LUN that is not valid":      {edited, AddLUN{a, LUN{Number: 2, Volume: "no name", BlockSize: 512}}, nil, `targets[0].luns[2].volume: LUN 2: invalid volume name "no name"`},
-		"a LUN with two media":         {edited, AddLUN{a, LUN{Number: 2, Volume: "x", File: "y", BlockSize: 512}}, nil, "more than one of volume, file"},
-		"the last LUN":                 {`data_dir: d` + "\n" + `portals: ["a:1"]` + "\n" + `targets: [{name: iqn.2026-11.example:a, luns: [{lun: 0, volume: v}]}]`, RemoveLUN{a, 0}, nil, "a target has at least one LUN; remove the target instead"},
-		"a user that exists":           {edited, AddUser{a, User{Name: "one", Secret: EnvSecret("X")}}, ErrExists, "user one of target " + a + " exists already"},
-		"no such user":                 {edited, RemoveUser{a, "three"}, ErrNotFound, "user three of target " + a + " does not exist"},
-		"no such user of discovery":    {edited, SetUser{Target: "", Name: "x"}, nil, ""},
-		"the last user":                {strings.Replace(edited, "            - {name: one,   secret_file: one.secret}\n", "", 1), RemoveUser{a, "two"}, nil, "user two is the last one"},
-		"no such access":               {edited, RemoveAccess{b, 2}, ErrNotFound, "entry 2 of the access list of target " + b + " does not exist"},
-		"the last access":              {edited, RemoveAccess{"iqn.2026-11.example:c", 0}, nil, "the entry is the last one"},
-		"a file that is not valid":     {edited + "colour: red\n", RemoveLUN{a, 0}, nil, "unknown key"},
-		"UTF-16":                       {"\xFE\xFF" + utf16(minimal), RemoveLUN{a, 0}, nil, "is in UTF-16"},
-		"an alias":                     {aliased, RemoveAccess{b, 0}, nil, "line 5: cannot be edited: it also is the value at line 4 (alias *x)"},
-		"what an alias stands for":     {aliased, RemoveAccess{a, 0}, nil, "line 4: cannot be edited: it also is the value at line 5 (alias *x)"},
-		"what contains what is used":   {aliased, RemoveLUN{a, 0}, nil, "line 4: cannot be removed: line 5 uses it (alias *v)"},
-		"a name that an alias is used": {aliased, RenameVolume{"a", "b2"}, nil, "line 4: cannot be edited: it also is the value at line 5 (alias *v)"},
+		"a LUN that exists":          {edited, AddLUN{a, LUN{Number: 1, Volume: "x", BlockSize: 512}}, ErrExists, "LUN 1 of target " + a + " exists already"},
+		"no such LUN":                {edited, RemoveLUN{a, 9}, ErrNotFound, "LUN 9 of target " + a + " does not exist"},
+		"no such target":             {edited, RemoveLUN{"iqn.2026-11.example:x", 0}, ErrNotFound, "target iqn.2026-11.example:x does not exist"},
+		"a target that exists":       {edited, AddTarget{Name: strings.ToUpper(a)}, ErrExists, "target " + a + " exists already"},
+		"a target without LUNs":      {edited, AddTarget{Name: "iqn.2026-11.example:n"}, nil, "targets[3].luns: missing; give at least one LUN"},
+		"a LUN that is not valid":    {edited, AddLUN{a, LUN{Number: 2, Volume: "no name", BlockSize: 512}}, nil, `targets[0].luns[2].volume: LUN 2: invalid volume name "no name"`},
+		"a LUN with two media":       {edited, AddLUN{a, LUN{Number: 2, Volume: "x", File: "y", BlockSize: 512}}, nil, "more than one of volume, file"},
+		"the last LUN":               {`data_dir: d` + "\n" + `portals: ["a:1"]` + "\n" + `targets: [{name: iqn.2026-11.example:a, luns: [{lun: 0, volume: v}]}]`, RemoveLUN{a, 0}, nil, "a target has at least one LUN; remove the target instead"},
+		"a user that exists":         {edited, AddUser{a, User{Name: "one", Secret: EnvSecret("X")}}, ErrExists, "user one of target " + a + " exists already"},
+		"no such user":               {edited, RemoveUser{a, "three"}, ErrNotFound, "user three of target " + a + " does not exist"},
+		"no such user of discovery":  {edited, SetUser{Target: "", Name: "x"}, nil, ""},
+		"the last user":              {strings.Replace(edited, "            - {name: one,   secret_file: one.secret}\n", "", 1), RemoveUser{a, "two"}, nil, "user two is the last one"},
+		"no such access":             {edited, RemoveAccess{b, 2}, ErrNotFound, "entry 2 of the access list of target " + b + " does not exist"},
+		"the last access":            {edited, RemoveAccess{"iqn.2026-11.example:c", 0}, nil, "the entry is the last one"},
+		"a file that is not valid":   {edited + "colour: red\n", RemoveLUN{a, 0}, nil, "unknown key"},
+		"UTF-16":                     {"\xFE\xFF" + utf16(minimal), RemoveLUN{a, 0}, nil, "is in UTF-16"},
+		"an alias":                   {aliased, RemoveAccess{b, 0}, nil, "line 5: cannot be edited: it also is the value at line 4 (alias *x)"},
+		"what an alias stands for":   {aliased, RemoveAccess{a, 0}, nil, "line 4: cannot be edited: it also is the value at line 5 (alias *x)"},
+		"what contains what is used": {aliased, RemoveLUN{a, 0}, nil, "line 4: cannot be removed: line 5 uses it (alias *v)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name == "no such user of discovery" {

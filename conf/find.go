@@ -27,8 +27,8 @@ const (
 // returns Here.
 //
 // It is an error if ./odx.yaml is there and a user other than the caller and root could
-// have written it or put it there: whoever controls it controls what the caller does. It is
-// not passed over, because the commands of the caller would then concern another store than
+// have written it or put it there: that user would control what the caller does. It is not
+// passed over, because the commands of the caller would then concern another store than
 // meant.
 func Find(flag string) (path string, err error) {
 	return find(cmp.Or(flag, os.Getenv(Variable)), Here, System, caller())

@@ -26,8 +26,8 @@ func (r Rate) WithBursts() Rate {
 	return r
 }
 
-// QoS limits the rates of initiators and of background work. Those of LUNs, whoever uses
-// them, are in LUN. Every limit that applies to a command holds.
+// QoS limits the rates of initiators and of background work. Those of LUNs, for all
+// initiators together, are in LUN. Every limit that applies to a command holds.
 type QoS struct {
 	// Initiators: the first entry that matches an initiator limits all its sessions
 	// together. Each initiator has a limit of its own.

@@ -18,7 +18,7 @@ const (
 	answerLimit = 30 * time.Second
 )
 
-// Server serves handlers to whoever connects, within bounds.
+// Server serves handlers to every client that connects, within bounds.
 type Server struct {
 	http    http.Server
 	log     *logrus.Entry

@@ -73,7 +73,7 @@ func (h *directoryHolding) share() (files []*os.File, err error) {
 	if h.file == nil {
 		return nil, errors.New("a claim without a lock file cannot be passed on")
 	}
-	// Whoever inherits the claim has to find the lock file, and to count in it.
+	// The process that inherits the claim has to find the lock file, and to count in it.
 	if err := h.compare(); err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ import (
 // not.
 //
 // A site whose name resolves to this server's address (DNS rebinding) is the same origin as
-// the page to a browser, so names count only where nobody else can have them: localhost,
+// the page to a browser, so names count only where no other host can have them: localhost,
 // and those that the certificate has. An address is no name.
 func (p *page) refuses(r *http.Request) string {
 	if !api.Encrypted(r) && !onLoopback(r) {

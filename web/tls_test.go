@@ -48,7 +48,7 @@ func certify(t *testing.T, cfg *conf.Config) {
 	}
 }
 
-// TestPage_Mounted: the API serves the page beside its requests, which keep needing a secret
+// TestPage_Mounted: the API serves the page in addition to its requests, which keep needing a secret
 // of their own; over TLS the cookie is for TLS only, and the names of the certificate count.
 func TestPage_Mounted(t *testing.T) {
 	for _, scheme := range []string{"http", "https"} {

@@ -29,7 +29,7 @@ func (i *initiator) attention() senseCode {
 }
 
 // The list of LUNs and the views of it change in one step: none of a session that stays, of
-// one that may not continue, and of one that begins meanwhile sees the new LUNs by its old view,
+// one that may not continue, and of one that begins in the meantime sees the new LUNs by its old view,
 // or the old ones by its new view.
 func TestServer_Reconfigure_Configure(t *testing.T) {
 	first, _ := newUnit(t, 1)

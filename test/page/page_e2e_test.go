@@ -112,7 +112,7 @@ func login(b *browser) {
 	b.t.Helper()
 	b.do("login", chromedp.Navigate(b.url+"/"))
 	b.usable("login")
-	b.do("a wrong secret", chromedp.SendKeys("#secret", "another secret of nobody"))
+	b.do("a wrong secret", chromedp.SendKeys("#secret", "a secret that is not configured"))
 	b.follow("a wrong secret", "#login")
 	b.has("login", b.text(), "This is no secret of the API.")
 	b.do("by keyboard", chromedp.KeyEvent(secret+"\r"), chromedp.WaitVisible("nav")) // the field has the focus
@@ -151,7 +151,7 @@ func volumes(b *browser) {
 	b.follow("back", "#back")
 }
 
-// live waits for what an initiator does meanwhile, without a new page.
+// live waits for what an initiator does, without a new page.
 func live(b *browser, dst *tokenclient.Session) {
 	b.t.Helper()
 	b.visit("/ui/luns")
