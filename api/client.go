@@ -242,10 +242,14 @@ func (c *Client) exchange(req *http.Request) (*http.Response, error) {
 	return nil, errorOf(&f)
 }
 
-// transportError is the error for a response that did not arrive, or not completely.
+// transportError is the error for a response that did not arrive, or not completely:
+// ErrNoAnswer if its connection has ended.
 func transportError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if connectionEnded(err) && !errors.Is(err, ErrNoAnswer) {
+		err = fmt.Errorf("%w: %w", ErrNoAnswer, err)
 	}
 	return fmt.Errorf("request to the running odx: %w", err)
 }

@@ -2,6 +2,9 @@ package api
 
 import (
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"sync/atomic"
@@ -18,12 +21,19 @@ const (
 	retryPause = 20 * time.Millisecond
 )
 
+// ErrNoAnswer is the error of a request whose connection ended before the whole answer was
+// there: whether the server has executed it is not known.
+var ErrNoAnswer = errors.New("no answer")
+
 // do sends a request, and again if its connection ended without an answer and the request
 // changes nothing. The error is that of the first attempt.
 func (c *Client) do(req *http.Request) (*http.Response, error) {
 	resp, unanswered, err := c.attempt(req)
-	if !unanswered || req.Method != http.MethodGet {
+	if !unanswered {
 		return resp, err
+	}
+	if err = fmt.Errorf("%w: %w", ErrNoAnswer, err); req.Method != http.MethodGet {
+		return nil, err
 	}
 	ticker := time.NewTicker(retryPause)
 	defer ticker.Stop()
@@ -51,4 +61,11 @@ func (c *Client) attempt(req *http.Request) (resp *http.Response, unanswered boo
 	})
 	resp, err = c.http.Do(req.WithContext(ctx))
 	return resp, err != nil && connected.Load() && !answered.Load(), err
+}
+
+// connectionEnded reports whether err is that of a connection which ended, and not of one
+// that was never there.
+func connectionEnded(err error) bool {
+	var connection *net.OpError
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &connection) && connection.Op != "dial"
 }

@@ -1,9 +1,14 @@
 package api
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"net"
+	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"odx/admin"
@@ -38,7 +43,7 @@ func TestClient_Retry(t *testing.T) {
 	client := NewClient(dir)
 	defer client.Close()
 	gone := goneServer(t, dir)
-	if _, err := client.CreateVolume(t.Context(), "v", 1<<20); err == nil || errors.Is(err, admin.ErrNotRunning) {
+	if _, err := client.CreateVolume(t.Context(), "v", 1<<20); !errors.Is(err, ErrNoAnswer) || errors.Is(err, admin.ErrNotRunning) {
 		t.Errorf("a change: %v", err)
 	}
 	<-gone
@@ -64,7 +69,27 @@ func TestClient_Retry_gone(t *testing.T) {
 	client := NewClient(dir)
 	defer client.Close()
 	goneServer(t, dir)
-	if _, err := client.Config(t.Context()); err == nil || errors.Is(err, admin.ErrNotRunning) {
+	if _, err := client.Config(t.Context()); !errors.Is(err, ErrNoAnswer) || errors.Is(err, admin.ErrNotRunning) {
 		t.Error(err)
+	}
+}
+
+// TestConnectionEnded: a connection ends in several ways, of which the kernel picks one.
+func TestConnectionEnded(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want bool
+	}{
+		{io.EOF, true},
+		{fmt.Errorf("decode: %w", io.ErrUnexpectedEOF), true},
+		{&net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}, true},
+		{&net.OpError{Op: "write", Err: os.NewSyscallError("write", syscall.EPIPE)}, true},
+		{&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, false},
+		{&json.SyntaxError{}, false},
+		{admin.ErrNotRunning, false},
+	} {
+		if got := connectionEnded(tt.err); got != tt.want {
+			t.Errorf("%v: %t, want %t", tt.err, got, tt.want)
+		}
 	}
 }

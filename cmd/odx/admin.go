@@ -94,7 +94,7 @@ func administer(cmd *cobra.Command, o *adminOptions, do administration) error {
 // serves reports whether there is a server. One that is about to end does not count.
 func serves(ctx context.Context, client *api.Client) bool {
 	_, err := client.Status(ctx)
-	return !errors.Is(err, admin.ErrNotRunning) && !errors.Is(err, io.EOF)
+	return !errors.Is(err, admin.ErrNotRunning) && !errors.Is(err, api.ErrNoAnswer)
 }
 
 // ofServer explains the error of a command whose server has gone in the middle. The command is

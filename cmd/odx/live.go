@@ -26,7 +26,7 @@ type liveAction func(ctx context.Context, cfg *conf.Config, live admin.Live) err
 // between reports whether an error of a server is that of a time between two processes of
 // it: the request was refused, was not sent, or has no answer.
 func between(err error) bool {
-	for _, e := range []error{admin.ErrChanging, admin.ErrNotRunning, io.EOF} {
+	for _, e := range []error{admin.ErrChanging, admin.ErrNotRunning, api.ErrNoAnswer} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -171,7 +171,7 @@ func (s *sentEdit) edit(ctx context.Context, live admin.Live, edits []conf.Edit)
 		return admin.Reloaded{}, errors.New("the server ended or handed over before it answered, and its configuration has changed since: see whether the change is in it (odx config show --running)")
 	}
 	r, err := live.EditConfig(ctx, edits...)
-	if errors.Is(err, io.EOF) {
+	if errors.Is(err, api.ErrNoAnswer) {
 		s.before = now
 	}
 	return r, err

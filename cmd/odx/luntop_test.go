@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"reflect"
 	"testing"
 	"time"
 
 	"odx/admin"
+	"odx/api"
 )
 
 // counters returns counters of reads and writes.
@@ -88,7 +88,7 @@ func (s *statsOnly) LUNStats(context.Context) ([]admin.LUNStats, error) {
 
 func TestTop(t *testing.T) {
 	var out bytes.Buffer
-	live := &statsOnly{fails: []error{io.EOF, admin.ErrNotRunning}} // between two processes
+	live := &statsOnly{fails: []error{api.ErrNoAnswer, admin.ErrNotRunning}} // between two processes
 	if err := top(t.Context(), &out, live, &topOptions{interval: time.Hour, count: 1}); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -40,15 +41,16 @@ func startStandby(t *testing.T, path string) *server {
 // awaitOutput waits until a process has written text.
 func awaitOutput(t *testing.T, out *logs.Text, text string) {
 	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	end := time.After(20 * time.Second)
-	for !strings.Contains(out.String(), text) {
-		select {
-		case <-tick.C:
-		case <-end:
-			t.Fatalf("never wrote %q:\n%s", text, out)
-		}
+	awaitOutputs(t, out, text, 1)
+}
+
+// awaitOutputs waits until out has text n times.
+func awaitOutputs(t *testing.T, out *logs.Text, text string, n int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := out.Await(ctx, text, n); err != nil {
+		t.Fatalf("never wrote %q %d times:\n%s", text, n, out)
 	}
 }
 

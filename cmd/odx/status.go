@@ -78,7 +78,7 @@ func fetchStatus(cmd *cobra.Command, o *adminOptions) (st admin.Status, err erro
 	defer client.Close()
 	for end := time.Now().Add(statusPatience); ; {
 		st, err = client.Status(ctx)
-		if !errors.Is(err, admin.ErrNotRunning) && !errors.Is(err, io.EOF) {
+		if !errors.Is(err, admin.ErrNotRunning) && !errors.Is(err, api.ErrNoAnswer) {
 			return st, err
 		}
 		if time.Now().After(end) {
