@@ -1,9 +1,9 @@
 package backstore
 
 import (
-	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -14,7 +14,11 @@ import (
 // TestStore_Reconfigure: budgets and deduplication of an open store change, and a store
 // that scrubbed itself never does so from then on.
 func TestStore_Reconfigure(t *testing.T) {
-	ctx := context.Background()
+	synctest.Test(t, reconfigures)
+}
+
+func reconfigures(t *testing.T) {
+	ctx := t.Context()
 	s := newDisk().open(t, 4<<10)
 	defer s.Close()
 	v, err := s.CreateVolume(ctx, "v", 1<<20)
@@ -40,16 +44,11 @@ func TestStore_Reconfigure(t *testing.T) {
 	if last, ok, err := s.LastScrub(); ok || err != nil {
 		t.Fatalf("scrubbed without a schedule: %+v, %v", last, err)
 	}
-	must.Succeed(t, s.Reconfigure(Reconfiguration{ScrubEvery: time.Nanosecond}))
-	for until := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		last, _, err := s.LastScrub()
-		must.Succeed(t, err)
-		if !last.Ended.IsZero() {
-			break
-		}
-		if time.Now().After(until) {
-			t.Fatal("not scrubbed after a schedule was set")
-		}
+	must.Succeed(t, s.Reconfigure(Reconfiguration{ScrubEvery: time.Hour}))
+	time.Sleep(2 * time.Hour) // of the bubble
+	synctest.Wait()
+	if last, _, err := s.LastScrub(); err != nil || last.Ended.IsZero() {
+		t.Errorf("not scrubbed after a schedule was set: %+v, %v", last, err)
 	}
 	must.Succeed(t, s.Reconfigure(Reconfiguration{}))
 	if got := s.scrubs.Current(); got != 0 {
