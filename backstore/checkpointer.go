@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"odx/backstore/latency"
+	"odx/latency"
 )
 
 // checkpointer has changes wait for a checkpoint when the

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"odx/backstore/latency"
+	"odx/latency"
 )
 
 // Figures are counters and sizes of an open store that are known without reading it: for

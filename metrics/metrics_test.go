@@ -19,8 +19,8 @@ import (
 
 	"odx/admin"
 	"odx/backstore"
-	"odx/backstore/latency"
 	"odx/internal/kit/logs"
+	"odx/latency"
 	"odx/monitor"
 	"odx/tokens"
 )

@@ -1,11 +1,9 @@
 package metrics
 
 import (
-	"time"
-
 	"odx/admin"
 	"odx/backstore"
-	"odx/backstore/latency"
+	"odx/latency"
 	"odx/monitor"
 )
 
@@ -72,9 +70,5 @@ func storeFamilies() []Family {
 
 // durations returns a histogram of the store.
 func durations(c *latency.Counts) *admin.Durations {
-	d := &admin.Durations{Sum: c.Sum, Counts: c.Buckets[:], Bounds: make([]time.Duration, latency.Buckets-1)}
-	for i := range d.Bounds {
-		d.Bounds[i] = latency.Bound(i)
-	}
-	return d
+	return &admin.Durations{Sum: c.Sum, Counts: c.Buckets[:], Bounds: latency.Bounds()}
 }

@@ -7,6 +7,7 @@ import (
 
 	"odx/admin"
 	"odx/conf"
+	"odx/latency"
 	"odx/offload/view"
 	"odx/target/copymgr"
 	"odx/target/scsi"
@@ -70,19 +71,10 @@ func mediumFigures(medium string, s scsi.Stats) admin.MediumFigures {
 		c := &s[kind]
 		m.Kinds = append(m.Kinds, admin.KindFigures{
 			Kind: kind.String(), Commands: c.Commands, Bytes: c.Bytes, Errors: c.Errors,
-			Latency: admin.Durations{Sum: c.Time, Bounds: latencyBounds(), Counts: c.Latency[:]},
+			Latency: admin.Durations{Sum: c.Latency.Sum, Bounds: latency.Bounds(), Counts: c.Latency.Buckets[:]},
 		})
 	}
 	return m
-}
-
-// latencyBounds returns the bounds of scsi.Latency.
-func latencyBounds() []time.Duration {
-	bounds := make([]time.Duration, len(scsi.Latency{})-1)
-	for i := range bounds {
-		bounds[i] = scsi.LatencyBound(i)
-	}
-	return bounds
 }
 
 // stalledAfter is how long a flush of the disk may take until the store counts as stalled.

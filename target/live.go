@@ -12,6 +12,7 @@ import (
 	"odx/admin"
 	"odx/audit"
 	"odx/conf"
+	"odx/latency"
 	"odx/target/iscsi"
 	"odx/target/qos"
 	"odx/target/scsi"
@@ -162,14 +163,14 @@ func countersOf(s *scsi.Stats) admin.Counters {
 func kindOf(c *scsi.Counts) admin.KindCounters {
 	k := admin.KindCounters{Commands: c.Commands, Bytes: c.Bytes, Errors: c.Errors, P99: c.Latency.Quantile(0.99)}
 	if ran := c.Latency.Total(); ran > 0 {
-		k.Mean = c.Time / time.Duration(ran)
+		k.Mean = c.Latency.Sum / time.Duration(ran)
 	}
-	for i, n := range c.Latency {
+	for i, n := range c.Latency.Buckets {
 		if n == 0 {
 			continue
 		}
-		count := admin.LatencyCount{UpTo: scsi.LatencyBound(i), Count: n}
-		if i == len(c.Latency)-1 {
+		count := admin.LatencyCount{UpTo: latency.Bound(i), Count: n}
+		if i == latency.Buckets-1 {
 			count.UpTo = 0
 		}
 		k.Latency = append(k.Latency, count)

@@ -37,7 +37,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"odx/backstore/latency"
+	"odx/latency"
 	"odx/backstore/vfs"
 )
 

@@ -1,10 +1,9 @@
 package scsi
 
 import (
-	"math/bits"
 	"sync/atomic"
-	"time"
 
+	"odx/latency"
 	"odx/target/qos"
 	"odx/target/scsi/sense"
 )
@@ -27,52 +26,6 @@ func (k Kind) String() string {
 	return [Kinds]string{"other", "read", "write", "unmap", "copy"}[k]
 }
 
-// latencyBuckets are the buckets of Latency: one for each bound, and one for what takes
-// longer than the last.
-const latencyBuckets = 21
-
-// firstBound is the first bound of Latency.
-const firstBound = 16 * time.Microsecond
-
-// Latency counts commands by their duration. Bucket i has those that took longer than
-// LatencyBound(i-1) and no longer than LatencyBound(i), the last one the rest.
-type Latency [latencyBuckets]uint64
-
-// LatencyBound returns the upper bound of bucket i of Latency: 16 µs for 0, and twice as
-// much for each bucket, up to 8.4 s for the last but one. The bounds never change, so that
-// series of cumulative counts continue. The last bucket has none.
-func LatencyBound(i int) time.Duration { return firstBound << i }
-
-// bucket returns the bucket of a duration.
-func bucket(took time.Duration) int {
-	return min(bits.Len64(uint64(max(took-1, 0))/uint64(firstBound)), latencyBuckets-1)
-}
-
-// Total returns the number of commands.
-func (l *Latency) Total() (n uint64) {
-	for _, c := range l {
-		n += c
-	}
-	return n
-}
-
-// Quantile returns the duration that a share of q (0 to 1) of the commands did not exceed:
-// the bound of its bucket, and of the last bucket twice the bound before it. 0: there are
-// no commands.
-func (l *Latency) Quantile(q float64) time.Duration {
-	total := l.Total()
-	if total == 0 {
-		return 0
-	}
-	below := uint64(0)
-	for i, c := range l {
-		if below += c; c > 0 && float64(below) >= q*float64(total) {
-			return LatencyBound(i)
-		}
-	}
-	return LatencyBound(latencyBuckets - 1)
-}
-
 // Counts are commands of one kind. They only grow.
 type Counts struct {
 	// Commands are those that have ended, other than with a unit attention, which is sent
@@ -82,20 +35,15 @@ type Counts struct {
 	Bytes uint64
 	// Errors are the commands that ended with another status than GOOD.
 	Errors uint64
-	// Time is how long commands ran, without waits for data and for other tasks; Latency
-	// counts those that ran.
-	Time    time.Duration
-	Latency Latency
+	// Latency has how long commands ran, without waits for data and for other tasks.
+	Latency latency.Counts
 }
 
 func (c *Counts) add(other *Counts) {
 	c.Commands += other.Commands
 	c.Bytes += other.Bytes
 	c.Errors += other.Errors
-	c.Time += other.Time
-	for i := range c.Latency {
-		c.Latency[i] += other.Latency[i]
-	}
+	c.Latency.Add(&other.Latency)
 }
 
 // since subtracts what there was before.
@@ -103,10 +51,7 @@ func (c *Counts) since(before *Counts) {
 	c.Commands -= before.Commands
 	c.Bytes -= before.Bytes
 	c.Errors -= before.Errors
-	c.Time -= before.Time
-	for i := range c.Latency {
-		c.Latency[i] -= before.Latency[i]
-	}
+	c.Latency.Sub(&before.Latency)
 }
 
 // Stats are commands by their Kind.
@@ -130,10 +75,10 @@ func (s *Stats) add(other *Stats) {
 type counters [Kinds]kindCounters
 
 type kindCounters struct {
-	bytes, errors, nanoseconds atomic.Uint64
-	// refused are the commands that did not run, latency those that did.
+	bytes, errors atomic.Uint64
+	// refused are the commands that did not run, ran those that did.
 	refused atomic.Uint64
-	latency [latencyBuckets]atomic.Uint64
+	ran     latency.Histogram
 }
 
 // addTo adds the counters to s.
@@ -145,13 +90,9 @@ func (c *counters) addTo(s *Stats) {
 		k, to := &c[i], &s[i]
 		to.Bytes += k.bytes.Load()
 		to.Errors += k.errors.Load()
-		to.Time += time.Duration(k.nanoseconds.Load())
-		to.Commands += k.refused.Load()
-		for b := range k.latency {
-			n := k.latency[b].Load()
-			to.Latency[b] += n
-			to.Commands += n
-		}
+		ran := k.ran.Counts()
+		to.Latency.Add(&ran)
+		to.Commands += k.refused.Load() + ran.Total()
 	}
 }
 
@@ -170,8 +111,7 @@ func (t *Task) count() {
 		return
 	}
 	k := &t.itl.counters()[t.kind]
-	k.latency[bucket(t.took)].Add(1)
-	k.nanoseconds.Add(uint64(t.took))
+	k.ran.Observe(t.took)
 	if t.bytes > 0 {
 		k.bytes.Add(t.bytes)
 	}

@@ -12,8 +12,8 @@ func TestHistogram_Observe(t *testing.T) {
 		took   time.Duration
 		bucket int
 	}{
-		{-time.Second, 0}, {0, 0}, {1, 0}, {64 * time.Microsecond, 0},
-		{64*time.Microsecond + 1, 1}, {128 * time.Microsecond, 1}, {129 * time.Microsecond, 2},
+		{-time.Second, 0}, {0, 0}, {1, 0}, {16 * time.Microsecond, 0},
+		{16*time.Microsecond + 1, 1}, {32 * time.Microsecond, 1}, {33 * time.Microsecond, 2},
 		{Bound(Buckets - 2), Buckets - 2}, {Bound(Buckets-2) + 1, Buckets - 1}, {time.Hour, Buckets - 1},
 	} {
 		var h Histogram

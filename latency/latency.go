@@ -9,12 +9,12 @@ import (
 
 // Buckets is the number of buckets: one for each bound, and one for what takes longer than
 // the last.
-const Buckets = 22
+const Buckets = 24
 
 // firstBound is the first bound.
-const firstBound = 64 * time.Microsecond
+const firstBound = 16 * time.Microsecond
 
-// Bound returns the upper bound of a bucket but the last: 64 µs for 0, and twice as much
+// Bound returns the upper bound of a bucket but the last: 16 µs for 0, and twice as much
 // for each, up to 67 s. The bounds never change, so that series of cumulative counts
 // continue.
 func Bound(bucket int) time.Duration { return firstBound << bucket }
@@ -61,4 +61,45 @@ func (c *Counts) Total() (n uint64) {
 		n += b
 	}
 	return n
+}
+
+// Add adds other to c.
+func (c *Counts) Add(other *Counts) {
+	c.Sum += other.Sum
+	for i := range c.Buckets {
+		c.Buckets[i] += other.Buckets[i]
+	}
+}
+
+// Sub subtracts what there was before.
+func (c *Counts) Sub(before *Counts) {
+	c.Sum -= before.Sum
+	for i := range c.Buckets {
+		c.Buckets[i] -= before.Buckets[i]
+	}
+}
+
+// Quantile returns the duration that a share of q (0 to 1) did not exceed: the bound of its
+// bucket, and of the last bucket twice the bound before it. 0: there are no durations.
+func (c *Counts) Quantile(q float64) time.Duration {
+	total := c.Total()
+	if total == 0 {
+		return 0
+	}
+	below := uint64(0)
+	for i, n := range c.Buckets {
+		if below += n; n > 0 && float64(below) >= q*float64(total) {
+			return Bound(i)
+		}
+	}
+	return Bound(Buckets - 1)
+}
+
+// Bounds returns the bounds of all buckets but the last.
+func Bounds() []time.Duration {
+	bounds := make([]time.Duration, Buckets-1)
+	for i := range bounds {
+		bounds[i] = Bound(i)
+	}
+	return bounds
 }
