@@ -37,8 +37,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"odx/latency"
 	"odx/backstore/vfs"
+	"odx/latency"
 )
 
 // LSN is the number of a record. The first record of a journal is 1; numbers are

@@ -3,13 +3,13 @@ package scsi
 import (
 	"context"
 	"fmt"
-	"odx/latency"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"odx/blockdev"
+	"odx/latency"
 	"odx/target/scsi/sense"
 )
 
