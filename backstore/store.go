@@ -77,6 +77,8 @@ type Store struct {
 	reaping sync.Mutex // held for a step of reaping; outside of opMu
 
 	reverting sync.Mutex // held for a revert; outside of opMu
+
+	series series
 }
 
 // DedupUnit returns the largest extent in bytes.
