@@ -53,11 +53,15 @@ func executeORWrite(ctx context.Context, t *Task) error {
 
 // setBits sets bits on the medium from off on, in uninterrupted steps.
 func (lu *LogicalUnit) setBits(ctx context.Context, bits []byte, off int64) error {
+	updater := lu.medium().updater
+	if updater == nil {
+		return errNotOffered()
+	}
 	for len(bits) > 0 {
 		// Steps end on block boundaries of the store.
 		n := min(len(bits), blockdev.MaximumAtomicWrite-int(off%blockdev.BlockLength))
 		step := bits[:n]
-		err := lu.updater.Update(ctx, off, n, func(data []byte) {
+		err := updater.Update(ctx, off, n, func(data []byte) {
 			for i, b := range step {
 				data[i] |= b
 			}
@@ -105,8 +109,12 @@ func prepareWriteAtomic(t *Task) error {
 }
 
 func executeWriteAtomic(ctx context.Context, t *Task) error {
+	atomic := t.LU.medium().atomic
+	if atomic == nil {
+		return errNotOffered()
+	}
 	if t.TL > 0 {
-		if err := t.LU.atomic.WriteAtomic(ctx, t.DataOut()[:t.TL], int64(t.Offset)); err != nil {
+		if err := atomic.WriteAtomic(ctx, t.DataOut()[:t.TL], int64(t.Offset)); err != nil {
 			return err
 		}
 	}

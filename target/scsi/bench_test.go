@@ -96,7 +96,7 @@ func BenchmarkGetLBAStatus(b *testing.B) {
 		b.Run(layout.name, func(b *testing.B) {
 			f, _ := newStoreFixture(b, backstore.Options{}, 256*chunk)
 			for at := int64(0); at < 256*chunk; at += chunk {
-				if err := f.lu.volume.WriteAt(b.Context(), layout.data, at); err != nil {
+				if err := f.lu.Volume().WriteAt(b.Context(), layout.data, at); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -17,7 +17,7 @@ const synchronizeIMMED = 0x02 // byte 1
 // requires it.
 func (lu *LogicalUnit) finishWrite(ctx context.Context, cdb []byte) error {
 	if forcesUnitAccess(cdb) || lu.WriteThrough() {
-		return lu.volume.Flush(ctx)
+		return lu.Volume().Flush(ctx)
 	}
 	return nil
 }
@@ -39,7 +39,7 @@ func executeSynchronizeCache(ctx context.Context, t *Task) error {
 	if t.CDB()[1]&synchronizeIMMED != 0 {
 		return t.LU.background.request(t.itl)
 	}
-	return t.LU.volume.Flush(ctx)
+	return t.LU.Volume().Flush(ctx)
 }
 
 // backgroundFlush runs the flushes of SYNCHRONIZE CACHE with IMMED. Any number of
@@ -80,7 +80,7 @@ func (b *backgroundFlush) request(by *itlNexus) error {
 // run flushes until no request is left.
 func (b *backgroundFlush) run(lu *LogicalUnit) {
 	for requesters := b.take(); requesters != nil; requesters = b.take() {
-		err := lu.volume.Flush(b.ctx)
+		err := lu.Volume().Flush(b.ctx)
 		if err == nil {
 			continue
 		}

@@ -141,21 +141,20 @@ func mediumCommands() []command {
 }
 
 // conditionalCommands are the commands that need more from the volume than reads and
-// writes.
-func (lu *LogicalUnit) conditionalCommands() []command {
+// writes; a logical unit has them while its volume can do them.
+func conditionalCommands() []command {
 	var commands []command
-	add := func(have bool, op Operation) {
-		if have {
-			op.Kind, op.Access, op.Medium, op.Write = KindWrite, AccessWrite, true, true
-			commands = append(commands, command{NoServiceAction, op})
-		}
+	add := func(have func(*medium) bool, op Operation) {
+		op.Kind, op.Access, op.Medium, op.Write = KindWrite, AccessWrite, true, true
+		op.offered = func(i *itlNexus) bool { return have(i.lu.medium()) }
+		commands = append(commands, command{NoServiceAction, op})
 	}
-	add(lu.conditional != nil, Operation{Name: "COMPARE AND WRITE",
+	add(func(m *medium) bool { return m.conditional != nil }, Operation{Name: "COMPARE AND WRITE",
 		Usage:   []byte{0x89, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0, naca},
 		Prepare: prepareCompareAndWrite, Execute: executeCompareAndWrite})
-	add(lu.updater != nil, Operation{Name: "ORWRITE(16)", Usage: usage16(opORWrite, 0x18),
+	add(func(m *medium) bool { return m.updater != nil }, Operation{Name: "ORWRITE(16)", Usage: usage16(opORWrite, 0x18),
 		Prepare: prepareORWrite, Execute: executeORWrite})
-	add(lu.atomic != nil, Operation{Name: "WRITE ATOMIC(16)",
+	add(func(m *medium) bool { return m.atomic != nil }, Operation{Name: "WRITE ATOMIC(16)",
 		Usage:   []byte{0x9C, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0xFF, 0xFF, 0, naca},
 		Prepare: prepareWriteAtomic, Execute: executeWriteAtomic})
 	return commands
@@ -181,7 +180,7 @@ func provisioningCommands() []command {
 
 // installCommands fills the command table.
 func (lu *LogicalUnit) installCommands() error {
-	commands := slices.Concat(primaryCommands(), reservationCommands(), portGroupCommands(), blockCommands(), mediumCommands(), lu.conditionalCommands())
+	commands := slices.Concat(primaryCommands(), reservationCommands(), portGroupCommands(), blockCommands(), mediumCommands(), conditionalCommands())
 	if lu.config.Thin {
 		commands = append(commands, provisioningCommands()...)
 	}

@@ -29,9 +29,9 @@ func executeSendDiagnostic(ctx context.Context, t *Task) error {
 	}
 	lu := t.LU
 	block := make([]byte, lu.LogicalBlockLength())
-	if err := lu.volume.ReadAt(ctx, block, 0); err != nil {
+	if err := lu.Volume().ReadAt(ctx, block, 0); err != nil {
 		return err
 	}
 	length := int64(len(block))
-	return lu.volume.ReadAt(ctx, block, (lu.volume.Size()/length-1)*length)
+	return lu.Volume().ReadAt(ctx, block, (lu.Volume().Size()/length-1)*length)
 }

@@ -14,5 +14,5 @@
 //
 // Lock order: Target.mu, then the lock of LogicalUnit.reservations,
 // LogicalUnit.resizing, LogicalUnit.mu, itlNexus.mu and the locks of package qos. The lock
-// of a task set precedes those of package qos.
+// of a task set precedes those of package qos, and these that of a hold.
 package scsi

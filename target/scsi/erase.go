@@ -153,11 +153,11 @@ func (r *eraser) erase(e *erasure) error {
 		if err := r.ctx.Err(); err != nil {
 			return err
 		}
-		if err := r.lu.volume.Unmap(r.ctx, off, min(step, size-off)); err != nil {
+		if err := r.lu.Volume().Unmap(r.ctx, off, min(step, size-off)); err != nil {
 			return err
 		}
 	}
-	return r.lu.volume.Flush(r.ctx)
+	return r.lu.Volume().Flush(r.ctx)
 }
 
 // wait waits for the end of e and returns the error for the command that started it.

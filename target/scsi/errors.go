@@ -87,7 +87,7 @@ func plainStatus(err error) (status byte, ok bool) {
 // readAt reads from the volume. The sense data of damage has the LBA of the first
 // unreadable block (SBC-3 4.18).
 func (lu *LogicalUnit) readAt(ctx context.Context, p []byte, off int64) error {
-	err := lu.volume.ReadAt(ctx, p, off)
+	err := lu.Volume().ReadAt(ctx, p, off)
 	if err == nil {
 		return nil
 	}

@@ -66,7 +66,8 @@ func (lu *LogicalUnit) slab() int64 {
 // the time limit is reached. Only the first descriptor may begin, and only the last may
 // end at the end of the medium, inside a slab: a partly mapped slab is mapped.
 func (lu *LogicalUnit) collectLBAStatus(ctx context.Context, r *lbaStatus, off, end int64) error {
-	if lu.mapper == nil {
+	mapper := lu.medium().mapper
+	if mapper == nil {
 		r.add(blockdev.Range{Offset: off, Length: end - off}, true)
 		return nil
 	}
@@ -74,7 +75,7 @@ func (lu *LogicalUnit) collectLBAStatus(ctx context.Context, r *lbaStatus, off, 
 	start := time.Now()
 	for off &^= s.length - 1; off < end && !r.full(); {
 		step := min(end-off, lbaStatusStep)
-		if err := lu.mapper.Extents(ctx, off, step, s.add); err != nil {
+		if err := mapper.Extents(ctx, off, step, s.add); err != nil {
 			return err
 		}
 		off += step

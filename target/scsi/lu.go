@@ -84,13 +84,11 @@ type LUConfig struct {
 // Its methods may be called concurrently, except those documented as part of the set-up
 // before commands arrive.
 type LogicalUnit struct {
-	config      LUConfig
-	volume      blockdev.Volume
-	conditional blockdev.ConditionalWriter // nil if the volume has no atomic compare and write
-	updater     blockdev.Updater           // nil if the volume has no atomic update
-	atomic      blockdev.AtomicWriter      // nil if the volume has no atomic writes
-	mapper      blockdev.Mapper            // nil if the volume does not report its map
-	blockShift  uint
+	config LUConfig
+	// on is what the logical unit stores its blocks on; it changes while commands are held.
+	on         atomic.Pointer[medium]
+	holding    hold
+	blockShift uint
 	// blocks is the capacity, cached so that commands do not wait for the volume.
 	blocks atomic.Uint64
 	// changeable is what of config can change: config has what it was at first.
@@ -157,15 +155,11 @@ func NewLogicalUnit(c LUConfig) (*LogicalUnit, error) {
 	}
 	lu := &LogicalUnit{
 		config:     c,
-		volume:     c.Volume,
 		blockShift: uint(bits.TrailingZeros(uint(c.LogicalBlockLength))),
 		nexuses:    make(map[*Nexus]*itlNexus),
 	}
 	lu.background.init()
-	lu.conditional, _ = c.Volume.(blockdev.ConditionalWriter)
-	lu.updater, _ = c.Volume.(blockdev.Updater)
-	lu.atomic, _ = c.Volume.(blockdev.AtomicWriter)
-	lu.mapper, _ = c.Volume.(blockdev.Mapper)
+	lu.on.Store(newMedium(c.Volume))
 	lu.blocks.Store(uint64(c.Volume.Size()) >> lu.blockShift)
 	lu.changeable.init(&c)
 	lu.accounts.recent.sample(time.Now(), Stats{})
@@ -217,8 +211,9 @@ func (c *LUConfig) defaultTexts() error {
 	return nil
 }
 
-// Volume returns the volume of the logical unit.
-func (lu *LogicalUnit) Volume() blockdev.Volume { return lu.volume }
+// Volume returns the volume of the logical unit. It can be another one later: see
+// SetVolume.
+func (lu *LogicalUnit) Volume() blockdev.Volume { return lu.on.Load().Volume }
 
 // LogicalBlockLength returns the length of a logical block in bytes.
 func (lu *LogicalUnit) LogicalBlockLength() int { return 1 << lu.blockShift }
@@ -258,7 +253,7 @@ func (lu *LogicalUnit) Resized() {
 	// Calls are serialized, so that an old size cannot replace a new one.
 	lu.resizing.Lock()
 	defer lu.resizing.Unlock()
-	blocks := uint64(lu.volume.Size()) >> lu.blockShift
+	blocks := uint64(lu.Volume().Size()) >> lu.blockShift
 	if lu.blocks.Swap(blocks) != blocks {
 		lu.establish(sense.ASCCapacityDataChanged, nil)
 	}

@@ -134,5 +134,5 @@ func executeStartStopUnit(ctx context.Context, t *Task) error {
 	case cdb[1]&startStopIMMED != 0:
 		return lu.background.request(t.itl)
 	}
-	return lu.volume.Flush(ctx)
+	return lu.Volume().Flush(ctx)
 }

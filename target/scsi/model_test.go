@@ -62,7 +62,7 @@ func (m *mediumModel) check(rt *rapid.T) {
 	if got := m.f.good(cdb16(0x88, 0, uint64(lba), uint32(blocks)), nil); !bytes.Equal(got, m.slice(lba, blocks)) {
 		rt.Fatalf("READ(16) of LBA %d, %d blocks differs", lba, blocks)
 	}
-	if whole := m.f.lu.volume.(*memVolume).data; !bytes.Equal(whole, m.bytes) {
+	if whole := m.f.lu.Volume().(*memVolume).data; !bytes.Equal(whole, m.bytes) {
 		rt.Fatal("a block that was not addressed changed")
 	}
 }

@@ -110,7 +110,7 @@ func (t *Task) modeSelect(ctx context.Context, list []byte, headerLength, descri
 	if lu.WriteThrough() {
 		// Data that was cached when the cache was turned off must reach the medium too
 		// (SBC-3 6.5.5, WCE).
-		return lu.volume.Flush(ctx)
+		return lu.Volume().Flush(ctx)
 	}
 	return nil
 }

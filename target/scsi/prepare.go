@@ -31,7 +31,7 @@ func (i *itlNexus) prepare(t *Task) error {
 		return err
 	}
 	if op.offered != nil && !op.offered(i) {
-		return sense.New(sense.KeyIllegalRequest, sense.ASCInvalidCommandOperationCode)
+		return errNotOffered()
 	}
 	t.op, t.kind = op, op.Kind
 	if err := i.reach(t.CDB()); err != nil {
@@ -75,10 +75,13 @@ func (t *Task) admit(ctx context.Context) error {
 		return err
 	}
 	// Checked again: while the command received data or waited, the nexus may have lost
-	// access, or an erasure may have started.
+	// access, an erasure may have started, or the volume may be another one.
 	if t.itl != nil {
 		if t.itl.revoked.Load() {
 			return sense.New(sense.KeyIllegalRequest, sense.ASCLogicalUnitNotSupported)
+		}
+		if t.op.offered != nil && !t.op.offered(t.itl) {
+			return errNotOffered()
 		}
 		if err := t.LU.ready(t.op); err != nil {
 			return err
@@ -93,6 +96,11 @@ func (t *Task) admit(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// errNotOffered ends a command that the nexus does not have, or that the volume cannot do.
+func errNotOffered() error {
+	return sense.New(sense.KeyIllegalRequest, sense.ASCInvalidCommandOperationCode)
 }
 
 // checkDataOut refuses an operation with less Data-Out than it requires.

@@ -21,7 +21,7 @@ func executeRead(ctx context.Context, t *Task) error {
 	lu := t.LU
 	if forcesUnitAccess(t.CDB()) && t.stream.done == 0 {
 		// FUA reads from the medium, so the cache is flushed first.
-		if err := lu.volume.Flush(ctx); err != nil {
+		if err := lu.Volume().Flush(ctx); err != nil {
 			return err
 		}
 	}
@@ -84,7 +84,7 @@ func (t *Task) writeDataOut(ctx context.Context) (length int, err error) {
 		return 0, nil
 	}
 	offset, _ := t.piece()
-	return len(data), t.LU.volume.WriteAt(ctx, data, offset)
+	return len(data), t.LU.Volume().WriteAt(ctx, data, offset)
 }
 
 // prepareCompareAndWrite checks COMPARE AND WRITE (SBC-3 5.2). Data-Out holds
@@ -118,8 +118,13 @@ func executeCompareAndWrite(ctx context.Context, t *Task) error {
 	if t.TL == 0 {
 		return nil
 	}
+	// An aborted command that is still under way can find another volume than admit did.
+	conditional := lu.medium().conditional
+	if conditional == nil {
+		return errNotOffered()
+	}
 	data := t.DataOut()
-	mismatch, err := lu.conditional.CompareAndWrite(ctx, data[:t.TL], data[t.TL:2*t.TL], int64(t.Offset))
+	mismatch, err := conditional.CompareAndWrite(ctx, data[:t.TL], data[t.TL:2*t.TL], int64(t.Offset))
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ func (endlessVolume) Size() int64 { return 1 << 40 }
 func TestStream_Transfers(t *testing.T) {
 	const size = 40 << 20
 	f := newFixture(t, func(c *LUConfig) { c.Volume = newMemVolume(size) })
-	vol := f.lu.volume.(*memVolume)
+	vol := f.lu.Volume().(*memVolume)
 	data := make([]byte, size)
 	for i := range data {
 		data[i] = byte(i) ^ byte(i>>9) ^ byte(i>>17)
@@ -87,7 +87,7 @@ func TestStream_EndsEarly(t *testing.T) {
 		t.Fatalf("first piece of %d bytes", len(read.DataIn()))
 	}
 	f.pool.Put(read.TakeDataIn())
-	f.lu.volume.(*memVolume).setError(blockdev.ErrCorrupt)
+	f.lu.Volume().(*memVolume).setError(blockdev.ErrCorrupt)
 	f.target.Execute(t.Context(), read)
 	if read.More() || read.Result != StatusCheckCondition || read.DataIn() != nil {
 		t.Errorf("a failure in between: status %02Xh, %d bytes", read.Result, len(read.DataIn()))

@@ -50,6 +50,8 @@ type Task struct {
 	// it is queued there.
 	place atomic.Uint32
 	entry *taskEntry
+	// gate is the position of the task in the hold of LU.
+	gate atomic.Uint32
 
 	stream stream
 

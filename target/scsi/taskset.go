@@ -243,7 +243,7 @@ func (e *taskEntry) enable() {
 // back. It has its data by then. A task that Prepare did not pass is always enabled. Once
 // a task is enabled it stays so.
 func (t *Task) Enabled() bool {
-	return (t.entry == nil || t.entry.enabled.Load()) && t.withinLimits()
+	return (t.entry == nil || t.entry.enabled.Load()) && t.withinLimits() && t.begins()
 }
 
 // WhenEnabled reports whether the task may run now; otherwise wake is called once, when
@@ -253,7 +253,18 @@ func (t *Task) WhenEnabled(wake func()) (enabled bool) {
 	if t.entry != nil && t.entry.wakeWhenEnabled(t, wake) {
 		return false
 	}
-	return t.whenWithinLimits(wake)
+	return t.whenFree(wake)
+}
+
+// whenFree is WhenEnabled for a task that waits for no other: limits and a hold can keep
+// it back.
+func (t *Task) whenFree(wake func()) (enabled bool) {
+	within := t.whenWithinLimits(func() {
+		if t.whenReleased(wake) {
+			wake()
+		}
+	})
+	return within && t.whenReleased(wake)
 }
 
 // wakeWhenEnabled registers wake for a task that waits for others, or returns false.
@@ -267,7 +278,7 @@ func (e *taskEntry) wakeWhenEnabled(t *Task, wake func()) (waits bool) {
 		return false
 	}
 	e.wake = func() {
-		if t.whenWithinLimits(wake) {
+		if t.whenFree(wake) {
 			wake()
 		}
 	}
@@ -308,6 +319,7 @@ func (t *Task) Leave() {
 	if t.gated {
 		t.wait.Cancel()
 	}
+	t.LU.holding.leave(t) // afterwards, for the same reason
 }
 
 // leave removes a task.

@@ -36,13 +36,13 @@ func executeUnmap(ctx context.Context, t *Task) error {
 		if blocks == 0 {
 			continue
 		}
-		if err := lu.volume.Unmap(ctx, int64(lba<<lu.blockShift), int64(blocks<<lu.blockShift)); err != nil {
+		if err := lu.Volume().Unmap(ctx, int64(lba<<lu.blockShift), int64(blocks<<lu.blockShift)); err != nil {
 			return err
 		}
 		t.bytes += blocks << lu.blockShift
 	}
 	if lu.WriteThrough() {
-		return lu.volume.Flush(ctx)
+		return lu.Volume().Flush(ctx)
 	}
 	return nil
 }

@@ -78,7 +78,7 @@ func executeWriteAndVerify(ctx context.Context, t *Task) error {
 	if err != nil {
 		return err
 	}
-	if err := t.LU.volume.Flush(ctx); err != nil {
+	if err := t.LU.Volume().Flush(ctx); err != nil {
 		return err
 	}
 	if err := t.verifyMedium(ctx, t.DataOut(), length); err != nil {

@@ -68,7 +68,7 @@ func vpdExtendedInquiry(*Nexus) []byte {
 func (lu *LogicalUnit) vpdBlockLimits(n *Nexus) []byte {
 	b := make([]byte, 60)
 	b[0] = 0x01 // WSNZ
-	if lu.conditional != nil {
+	if lu.medium().conditional != nil {
 		b[1] = maximumCompareAndWrite
 	}
 	granularity := uint32(1) << lu.physicalExponent()
@@ -84,7 +84,7 @@ func (lu *LogicalUnit) vpdBlockLimits(n *Nexus) []byte {
 		}
 	}
 	binary.BigEndian.PutUint64(b[32:], maximumWriteSame>>lu.blockShift)
-	if lu.atomic != nil { // SBC-4 6.6.4; no atomic boundaries
+	if lu.medium().atomic != nil { // SBC-4 6.6.4; no atomic boundaries
 		binary.BigEndian.PutUint32(b[40:], lu.maximumAtomicTransfer())
 		binary.BigEndian.PutUint32(b[44:], lu.atomicUnit())
 		binary.BigEndian.PutUint32(b[48:], lu.atomicUnit())

@@ -87,7 +87,7 @@ func executeWriteSame(ctx context.Context, t *Task) error {
 	}
 	var err error
 	if lu.config.Thin && isZero(block) {
-		err = lu.volume.Unmap(ctx, int64(t.Offset), int64(t.TL))
+		err = lu.Volume().Unmap(ctx, int64(t.Offset), int64(t.TL))
 	} else {
 		// With LBPRZ set, blocks with data other than zeros must hold the data even if
 		// UNMAP requests deallocation (SBC-3 5.43).
@@ -98,7 +98,7 @@ func executeWriteSame(ctx context.Context, t *Task) error {
 	}
 	t.moved(int(t.TL))
 	if lu.WriteThrough() { // WRITE SAME has no FUA
-		return lu.volume.Flush(ctx)
+		return lu.Volume().Flush(ctx)
 	}
 	return nil
 }
@@ -116,7 +116,7 @@ func (t *Task) writePattern(ctx context.Context, block []byte) error {
 	}
 	for done := 0; done < int(t.TL); {
 		chunk := buf.Bytes[:min(len(buf.Bytes), int(t.TL)-done)]
-		if err := t.LU.volume.WriteAt(ctx, chunk, int64(t.Offset)+int64(done)); err != nil {
+		if err := t.LU.Volume().WriteAt(ctx, chunk, int64(t.Offset)+int64(done)); err != nil {
 			return err
 		}
 		done += len(chunk)
