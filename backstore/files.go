@@ -171,6 +171,9 @@ func (s *Store) replace(ctx context.Context, r *replacement) error {
 	for _, old := range r.deleted {
 		old.mu.Lock()
 		defer old.mu.Unlock()
+		if err := old.checkUnprotected(); err != nil {
+			return err
+		}
 		if err := old.watched.check(0, MaxVolumeBytes/BlockLength); err != nil {
 			return err
 		}
@@ -222,5 +225,5 @@ func (v *Volume) Truncate(ctx context.Context, size int64) error {
 			return err
 		}
 	}
-	return v.setSize(ctx, size)
+	return v.setSize(ctx, size, v.checkThawed)
 }

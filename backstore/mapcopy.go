@@ -99,7 +99,7 @@ func (v *Volume) mapBlocks(ctx context.Context, dst int64, from *Snapshot, at, b
 	defer op.End()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if err := v.admit(ctx, dst, blocks*BlockLength); err != nil {
+	if err := v.admitWrite(ctx, dst, blocks*BlockLength); err != nil {
 		return 0, err
 	}
 	if err := v.watched.check(to, uint64(blocks)); err != nil {

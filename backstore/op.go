@@ -59,3 +59,26 @@ func (o *operation) End() {
 		o.store.parts.journal.Unreserve(o.reserved)
 	}
 }
+
+// reserveMore reserves room in the journal for another record of an operation that begins
+// next. It is committed with that operation's locks held, or given back.
+func (s *Store) reserveMore(ctx context.Context, rec record.Record) (operation, error) {
+	o := operation{store: s}
+	if err := s.life.writable(); err != nil {
+		return o, err
+	}
+	o.head, o.data = rec.Encode()
+	size := len(o.head) + len(o.data)
+	if err := s.parts.journal.Reserve(ctx, size); err != nil {
+		return o, spaceError(err)
+	}
+	o.reserved = size
+	return o, nil
+}
+
+// giveBack gives back what reserveMore has reserved, if it was not committed.
+func (o *operation) giveBack() {
+	if o.reserved > 0 {
+		o.store.parts.journal.Unreserve(o.reserved)
+	}
+}

@@ -29,6 +29,10 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.closeFiles()
 		return nil, fmt.Errorf("store %s: %w", o.Dir, accessError(spaceError(err)))
 	}
+	if err := s.loadProtections(); err != nil {
+		s.closeFiles()
+		return nil, fmt.Errorf("store %s: %w", o.Dir, err)
+	}
 	s.space.measure()
 	run, cancel := context.WithCancel(context.Background())
 	s.life.cancel = cancel

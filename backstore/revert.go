@@ -10,7 +10,6 @@ import (
 
 	"odx/backstore/blockmap"
 	"odx/backstore/record"
-	"odx/backstore/rows"
 )
 
 // A revert gives a volume the content and the size of another one by sharing its tree: two
@@ -39,17 +38,35 @@ type revertRecord struct {
 // have, is one step for a crash, and durable on return. After an error the volume is as it
 // was, unless metadata that the copy needs is damaged.
 func (v *Volume) Revert(ctx context.Context, from *Volume) error {
-	if err := v.checkWritable(); err != nil {
-		return err
+	if v.file {
+		return fmt.Errorf("%w: %v cannot be reverted to %v", ErrInvalid, v, from)
 	}
-	if v == from || v.file || from.store != v.store {
+	return v.replaceWith(ctx, from, v.checkWritable)
+}
+
+// Replace is Revert for the owner of the protection that freezes the volume, and for files
+// too. Concurrent reads see all of it or nothing.
+func (v *Volume) Replace(ctx context.Context, from *Volume) error {
+	return v.replaceWith(ctx, from, func() error {
+		if v.readOnly {
+			return fmt.Errorf("%v: %w", v, ErrReadOnly)
+		}
+		return nil
+	})
+}
+
+func (v *Volume) replaceWith(ctx context.Context, from *Volume, refuse func() error) error {
+	if v == from || from.store != v.store {
 		return fmt.Errorf("%w: %v cannot be reverted to %v", ErrInvalid, v, from)
 	}
 	s := v.store
 	s.reverting.Lock()
 	defer s.reverting.Unlock()
+	if err := refuse(); err != nil {
+		return err
+	}
 	size := from.Size()
-	if err := rows.CheckSize(size); err != nil {
+	if err := v.checkNewSize(size); err != nil {
 		return err
 	}
 	n, err := from.Snapshot(ctx, []Range{{Offset: 0, Length: size}}, func(id uint64) []Record {
@@ -65,7 +82,7 @@ func (v *Volume) Revert(ctx context.Context, from *Volume) error {
 	old := v.Size()
 	err = v.revertTo(ctx, n)
 	if err != nil && v.Size() != old {
-		err = errors.Join(err, v.setSize(ctx, old))
+		err = errors.Join(err, v.setSize(ctx, old, admitted))
 	}
 	// With the record, the next start would do it again.
 	if ended := v.endRevert(ctx, n.ID()); ended != nil {
@@ -87,25 +104,22 @@ func (v *Volume) endRevert(ctx context.Context, snapshot uint64) error {
 
 // revertTo gives the volume the content and the size of a snapshot of a whole volume.
 func (v *Volume) revertTo(ctx context.Context, n *Snapshot) error {
-	if n.Length() > v.Size() {
-		if err := v.setSize(ctx, n.Length()); err != nil {
-			return err
-		}
-	}
-	blocks := uint64((n.Length() + BlockLength - 1) / BlockLength)
-	if err := v.changeWatched(ctx, 0, MaxVolumeBytes/BlockLength, func() error { return v.mapWhole(ctx, n, blocks) }); err != nil {
-		return err
-	}
-	if n.Length() < v.Size() {
-		return v.setSize(ctx, n.Length())
-	}
-	return nil
+	return v.changeWatched(ctx, 0, MaxVolumeBytes/BlockLength, func() error { return v.mapWhole(ctx, n) })
 }
 
-// mapWhole maps the first blocks of the volume to those of a snapshot, with one record.
-func (v *Volume) mapWhole(ctx context.Context, n *Snapshot, blocks uint64) error {
+// admitted refuses nothing.
+func admitted() error { return nil }
+
+// mapWhole gives the volume the size and the blocks of a snapshot of a whole volume, for one
+// turn of its lock. Where the size changes, that is a record of its own.
+func (v *Volume) mapWhole(ctx context.Context, n *Snapshot) error {
 	s := v.store
-	rec := record.Map{Volume: v.number, Snapshot: n.state.id, Count: blocks}
+	rec := record.Map{Volume: v.number, Snapshot: n.state.id, Count: uint64((n.Length() + BlockLength - 1) / BlockLength)}
+	resized, err := s.reserveMore(ctx, &record.ResizeVolume{Volume: v.number, Size: n.Length()})
+	if err != nil {
+		return err
+	}
+	defer resized.giveBack()
 	op, err := s.begin(ctx, &rec)
 	if err != nil {
 		return err
@@ -119,8 +133,30 @@ func (v *Volume) mapWhole(ctx context.Context, n *Snapshot, blocks uint64) error
 	if err := v.watched.check(0, MaxVolumeBytes/BlockLength); err != nil {
 		return err
 	}
+	old := v.size
+	if n.Length() > old {
+		if err := v.resize(n.Length()); err != nil {
+			return err
+		}
+		resized.Commit()
+	}
+	if err := v.copyWhole(n, &rec, &op); err != nil {
+		return err
+	}
+	if n.Length() < old {
+		if err := v.resize(n.Length()); err != nil {
+			return err
+		}
+		resized.Commit()
+	}
+	return nil
+}
+
+// copyWhole maps the blocks of rec. v.mu is held.
+func (v *Volume) copyWhole(n *Snapshot, rec *record.Map, op *operation) (err error) {
+	s := v.store
 	var step *blockmap.StepError
-	rec.Count, err = s.parts.forest.Copy(&v.root, 0, n.state.root, 0, blocks, math.MaxInt)
+	rec.Count, err = s.parts.forest.Copy(&v.root, 0, n.state.root, 0, rec.Count, math.MaxInt)
 	switch {
 	case errors.As(err, &step):
 		err = s.life.unread(v.String(), int64(rec.Count)*BlockLength, step.Err)
@@ -129,7 +165,7 @@ func (v *Volume) mapWhole(ctx context.Context, n *Snapshot, blocks uint64) error
 	}
 	v.atomicWrites.Add(1) // no read may see a part of it
 	if rec.Count > 0 {
-		op.revise(&rec)
+		op.revise(rec)
 		op.Commit()
 	}
 	return err

@@ -42,10 +42,14 @@ type Volume struct {
 	// with mu held, together with the map.
 	atomicWrites atomic.Uint64
 
-	mu      sync.RWMutex
-	root    blockmap.Root
-	size    int64
-	deleted bool
+	// frozen: a protection forbids writes. It changes with mu held.
+	frozen atomic.Bool
+
+	mu          sync.RWMutex
+	root        blockmap.Root
+	size        int64
+	deleted     bool
+	protections map[string]Protection // by owner
 
 	watched watches
 
@@ -106,6 +110,14 @@ func (v *Volume) admit(ctx context.Context, off, length int64) error {
 		return err
 	}
 	return v.checkRange(off, length)
+}
+
+// admitWrite is admit of a write, which a frozen volume refuses.
+func (v *Volume) admitWrite(ctx context.Context, off, length int64) error {
+	if err := v.checkThawed(); err != nil {
+		return err
+	}
+	return v.admit(ctx, off, length)
 }
 
 // Flush makes every write of the store that returned before durable.
@@ -231,7 +243,7 @@ func (v *Volume) applyPlan(ctx context.Context, op *operation, plan *writePlan, 
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	// The last block of a volume may reach beyond its size.
-	if err := v.admit(ctx, off, min(int64(length), v.size-off)); err != nil {
+	if err := v.admitWrite(ctx, off, min(int64(length), v.size-off)); err != nil {
 		return false, err
 	}
 	if w.expect != nil {
@@ -314,7 +326,7 @@ func (v *Volume) clearBlocks(ctx context.Context, off, length int64) error {
 	defer op.End()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if err := v.admit(ctx, off, length); err != nil {
+	if err := v.admitWrite(ctx, off, length); err != nil {
 		return err
 	}
 	if err := v.watched.check(first, count); err != nil {
@@ -346,12 +358,18 @@ func (v *Volume) setFlags(flags byte) {
 	v.file = flags&rows.FlagFile != 0
 }
 
-// checkWritable returns ErrReadOnly for a volume that is never written to.
+// checkWritable returns ErrReadOnly for a volume that is never written to, and a
+// *ProtectedError for a frozen one.
 func (v *Volume) checkWritable() error {
 	if v.readOnly {
 		return fmt.Errorf("%v: %w", v, ErrReadOnly)
 	}
-	return nil
+	if !v.frozen.Load() {
+		return nil
+	}
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.checkThawed()
 }
 
 // row returns what is stored of the volume.

@@ -3,6 +3,7 @@ package backstore
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -138,6 +139,9 @@ func (s *Store) deleteVolume(ctx context.Context, v *Volume) error {
 	if v.deleted {
 		return fmt.Errorf("%v: %w", v, ErrNotFound)
 	}
+	if err := v.checkUnprotected(); err != nil {
+		return err
+	}
 	if err := v.watched.check(0, MaxVolumeBytes/BlockLength); err != nil {
 		return err
 	}
@@ -193,14 +197,15 @@ func (v *Volume) Grow(ctx context.Context, size int64) error {
 	if old := v.Size(); size < old {
 		return fmt.Errorf("%w: %v has %d bytes and cannot shrink to %d", ErrInvalid, v, old, size)
 	}
-	if err := v.setSize(ctx, size); err != nil {
+	if err := v.setSize(ctx, size, v.checkThawed); err != nil {
 		return err
 	}
 	return v.store.Flush(ctx)
 }
 
-// setSize sets the size; what a file loses by it reads as zeros already.
-func (v *Volume) setSize(ctx context.Context, size int64) error {
+// setSize sets the size, unless refuse says otherwise with v.mu held; what a file loses by
+// it reads as zeros already.
+func (v *Volume) setSize(ctx context.Context, size int64, refuse func() error) error {
 	s := v.store
 	op, err := s.begin(ctx, &record.ResizeVolume{Volume: v.number, Size: size})
 	if err != nil {
@@ -209,7 +214,7 @@ func (v *Volume) setSize(ctx context.Context, size int64) error {
 	defer op.End()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if err := v.checkRange(0, 0); err != nil {
+	if err := errors.Join(v.checkRange(0, 0), refuse()); err != nil {
 		return err
 	}
 	if err := v.resize(size); err != nil {
