@@ -23,6 +23,7 @@ var durable = map[string]string{
 	"alerts/message.go":              "what Alertmanager posts to a webhook",
 	"audit/record.go":                "a change, in the audit file",
 	"backstore/repair_record.go":     "a repair in place that was interrupted",
+	"backstore/protect.go":           "a revert of a volume that is under way",
 	"backstore/revert.go":            "a revert of a volume that is under way",
 	"backstore/scrubplan/record.go":  "the last scrub",
 	"offload/view/mirror.go":         "a mirror",
