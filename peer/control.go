@@ -1,0 +1,70 @@
+package peer
+
+// Path begins the path of all requests.
+const Path = "/v1/peer/"
+
+// helloAnswer says which store a server has.
+type helloAnswer struct {
+	Version int    `json:"version"`
+	Store   string `json:"store"` // hexadecimal
+}
+
+// holdRequest asks for a hold: of a token, or of a volume.
+type holdRequest struct {
+	// Store is the one that is expected, in hexadecimal.
+	Store string `json:"store"`
+	// Token is the token, and Initiator the requester of the caller that wants to use it;
+	// empty for the caller itself. Hold is a hold of that token that the caller has.
+	Token     []byte `json:"token,omitempty"`
+	Initiator string `json:"initiator,omitempty"`
+	Hold      string `json:"hold,omitempty"`
+	// Volume is a volume, or file:NAME; Base an earlier state of it, or nothing.
+	Volume string `json:"volume,omitempty"`
+	Base   string `json:"base,omitempty"`
+}
+
+// holdAnswer describes a hold.
+type holdAnswer struct {
+	Hold      string `json:"hold"`
+	Store     string `json:"store"`
+	Length    int64  `json:"length"`
+	DedupUnit int    `json:"dedup_unit"`
+	// LeaseMS is how long the hold lives without a request that uses it, in milliseconds.
+	LeaseMS int64 `json:"lease_ms"`
+}
+
+// tokenRequest is about a token that the caller has.
+type tokenRequest struct {
+	Store     string `json:"store"`
+	Token     []byte `json:"token"`
+	Initiator string `json:"initiator,omitempty"`
+}
+
+// tokenAnswer describes a token. It gives no right to use it.
+type tokenAnswer struct {
+	ID          string `json:"id"`
+	Type        uint32 `json:"type"`
+	Length      int64  `json:"length"`
+	BlockLength int    `json:"block_length"`
+	Initiator   string `json:"initiator,omitempty"`
+	Target      string `json:"target,omitempty"`
+	Volume      string `json:"volume,omitempty"`
+	// CreatedMS, LastUsedMS and ExpiresMS are relative to now, in milliseconds: the clocks of
+	// two servers need not agree. ExpiresMS is absent for one that is in use, or does not
+	// expire.
+	CreatedMS    int64  `json:"created_ms"`
+	LastUsedMS   int64  `json:"last_used_ms"`
+	ExpiresMS    *int64 `json:"expires_ms,omitempty"`
+	InactivityMS int64  `json:"inactivity_ms"`
+	Uses         uint64 `json:"uses"`
+	InUse        int    `json:"in_use"`
+	Priority     int    `json:"priority"`
+	Access       string `json:"access,omitempty"`
+}
+
+// tokensAnswer lists live tokens.
+type tokensAnswer struct {
+	Tokens []tokenAnswer `json:"tokens"`
+	// More is how many there are beyond.
+	More int `json:"more"`
+}

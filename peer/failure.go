@@ -1,0 +1,101 @@
+package peer
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"odx/backstore"
+	"odx/blockdev"
+	"odx/tokens"
+)
+
+// failure is an error as a peer sends it. The kinds are those of the API.
+type failure struct {
+	Kind  string `json:"kind"`
+	Error string `json:"error,omitempty"`
+}
+
+// kinds are the errors that cross the wire: an error has the kind of the first row whose
+// cause it wraps.
+var kinds = []struct {
+	kind   string
+	status int
+	cause  error
+}{
+	{"token_length", http.StatusBadRequest, tokens.ErrInvalidLength},
+	{"token_corrupt", http.StatusBadRequest, tokens.ErrCorrupt},
+	{"token_type", http.StatusBadRequest, tokens.ErrUnsupportedType},
+	{"token_remote", http.StatusBadRequest, tokens.ErrRemote},
+	{"token_expired", http.StatusGone, tokens.ErrExpired},
+	{"token_cancelled", http.StatusGone, tokens.ErrCancelled},
+	{"token_revoked", http.StatusGone, tokens.ErrRevoked},
+	{"token_deleted", http.StatusGone, tokens.ErrDeleted},
+	{"token_unknown", http.StatusNotFound, tokens.ErrUnknown},
+	{"token_access", http.StatusForbidden, tokens.ErrAccess},
+	{"hold_gone", http.StatusNotFound, ErrGone},
+	{"hold_limit", http.StatusServiceUnavailable, ErrLimit},
+	{"store", http.StatusConflict, ErrStore},
+	{"not_found", http.StatusNotFound, backstore.ErrNotFound},
+	{"exists", http.StatusConflict, backstore.ErrExists},
+	{"range", http.StatusBadRequest, blockdev.ErrRange},
+	{"invalid", http.StatusBadRequest, blockdev.ErrInvalid},
+	{"invalid", http.StatusBadRequest, ErrProtocol},
+	{"closed", http.StatusServiceUnavailable, blockdev.ErrClosed},
+	{"busy", http.StatusServiceUnavailable, blockdev.ErrBusy},
+	{"corrupt", http.StatusInternalServerError, blockdev.ErrCorrupt},
+}
+
+const internalKind = "internal"
+
+func failureOf(err error) failure {
+	for _, k := range kinds {
+		if errors.Is(err, k.cause) {
+			return failure{k.kind, err.Error()}
+		}
+	}
+	return failure{internalKind, err.Error()}
+}
+
+// statusOf returns the status of HTTP for an error.
+func statusOf(err error) int {
+	for _, k := range kinds {
+		if errors.Is(err, k.cause) {
+			return k.status
+		}
+	}
+	return http.StatusInternalServerError
+}
+
+// remoteError is an error that a peer has sent. It wraps the error of its kind.
+type remoteError struct {
+	text  string
+	cause error
+}
+
+func (e *remoteError) Error() string { return e.text }
+func (e *remoteError) Unwrap() error { return e.cause }
+
+// maxFailureText bounds what is shown of the text of a peer.
+const maxFailureText = 500
+
+// err returns the error that a failure is.
+func (f failure) err() error {
+	text := fmt.Sprintf("%.*q", maxFailureText, f.Error)
+	for _, k := range kinds {
+		if k.kind == f.Kind && k.cause != ErrProtocol {
+			return &remoteError{fmt.Sprintf("%v: the peer says %s", k.cause, text), k.cause}
+		}
+	}
+	return fmt.Errorf("%w: it says %s", ErrDown, text)
+}
+
+// readFailure decodes a failure.
+func readFailure(p []byte) error {
+	var f failure
+	if err := json.Unmarshal(p, &f); err != nil {
+		return fmt.Errorf("%w: a failure without its reason", ErrProtocol)
+	}
+	return f.err()
+}

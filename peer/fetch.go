@@ -1,0 +1,325 @@
+package peer
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"hash/crc32"
+	"slices"
+	"sync"
+
+	"odx/backstore"
+	"odx/blockdev"
+	"odx/quota"
+)
+
+// fetchWindow is how many bytes the runs that are asked for at once cover: 64 Ki blocks, whose
+// names take less than 1 MiB of memory.
+const fetchWindow = 256 << 20
+
+// maxJobRanges bounds the ranges of a request for bytes.
+const maxJobRanges = 512
+
+// FetchOptions are the choices of Fetch. The zero value is valid.
+type FetchOptions struct {
+	// Moved, if set, is called with how many more bytes are done, contiguous from the start.
+	Moved func(n int64)
+	// Pace, if set, waits until n bytes more may be read.
+	Pace func(ctx context.Context, n int64) error
+	// Memory, if set, bounds the buffers of all fetches together; Client is whose they are.
+	Memory *quota.Quota
+	Client string
+}
+
+// Fetch makes ranges of dst equal to the bytes of h from offset on. Where dst is a volume of
+// an extent store, blocks that it has had from the store of h are mapped; the rest is read,
+// several pieces at once, verified, and written. It stops where ctx asks it to
+// (blockdev.Late). It returns how many bytes are done, contiguous from the start of the first
+// range; with an error, those done before it. The caller has checked the ranges.
+//
+// Bytes that were written behind the first one that was not are known, and not read again by
+// a call that continues.
+func Fetch(ctx context.Context, h Hold, offset int64, dst blockdev.Volume, ranges []blockdev.Range, o FetchOptions) (done int64, err error) {
+	f := fetch{ctx: ctx, h: h, dst: dst, o: o}
+	f.known, _ = dst.(*backstore.Volume)
+	for _, r := range ranges {
+		n, err := f.fill(offset+done, r)
+		done += n
+		if err != nil || n < r.Length {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// fetch is a Fetch in progress.
+type fetch struct {
+	ctx   context.Context
+	h     Hold
+	dst   blockdev.Volume
+	known *backstore.Volume // dst; nil if it is in no extent store
+	o     FetchOptions
+
+	runs  []backstore.Run // of the window
+	slots []uint64
+	sums  []uint32
+}
+
+// fill fills r from byte src of the hold on.
+func (f *fetch) fill(src int64, r blockdev.Range) (done int64, err error) {
+	for done < r.Length && (done == 0 || !blockdev.Late(f.ctx)) {
+		n := min(r.Length-done, fetchWindow)
+		m, err := f.window(src+done, r.Offset+done, n)
+		done += m
+		if f.o.Moved != nil && m > 0 {
+			f.o.Moved(m)
+		}
+		if err != nil || m < n {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// window fills [off, off+length) from byte src of the hold on.
+func (f *fetch) window(src, off, length int64) (int64, error) {
+	if err := f.ctx.Err(); err != nil {
+		return 0, err
+	}
+	if err := f.readRuns(src, length); err != nil {
+		return 0, err
+	}
+	missing, err := f.mapRuns(off)
+	if err != nil {
+		return 0, err
+	}
+	left := length
+	for _, m := range missing {
+		left -= m.Length
+	}
+	f.mapped(left)
+	if len(missing) == 0 {
+		return length, nil
+	}
+	end, err := f.read(missing, off-src)
+	if err == nil && end < 0 {
+		return length, nil
+	}
+	return max(end, off) - off, err
+}
+
+// mapped counts bytes that were here.
+func (f *fetch) mapped(n int64) {
+	if h, ok := f.h.(*remoteHold); ok {
+		h.peer.numbers.mapped.Add(n)
+	}
+}
+
+// readRuns reads the runs of a window.
+func (f *fetch) readRuns(src, length int64) error {
+	f.runs, f.slots, f.sums = f.runs[:0], f.slots[:0], f.sums[:0]
+	if f.slots == nil {
+		blocks := min(length, fetchWindow)/blockLength + 1
+		f.slots, f.sums = make([]uint64, 0, blocks), make([]uint32, 0, blocks)
+	}
+	return f.h.Runs(f.ctx, src, length, func(r backstore.Run) error {
+		at := len(f.slots)
+		f.slots, f.sums = append(f.slots, r.Slots...), append(f.sums, r.CRC...)
+		r.Slots, r.CRC = f.slots[at:len(f.slots):len(f.slots)], f.sums[at:len(f.sums):len(f.sums)]
+		f.runs = append(f.runs, r)
+		return nil
+	})
+}
+
+// mapRuns maps the runs to off, as far as they are known, and returns what is missing, in
+// bytes of the destination.
+func (f *fetch) mapRuns(off int64) (missing []blockdev.Range, err error) {
+	if f.known != nil {
+		return f.known.MapKnown(f.ctx, f.h.Store(), off, f.runs)
+	}
+	first := f.runs[0].Off
+	for _, r := range f.runs {
+		to := blockdev.Range{Offset: off + r.Off - first, Length: r.Length}
+		if !r.Hole {
+			missing = append(missing, to)
+		} else if err := f.dst.Unmap(f.ctx, to.Offset, to.Length); err != nil {
+			return nil, err
+		}
+	}
+	return missing, nil
+}
+
+// job is what one request reads, and where it goes.
+type job struct {
+	ranges []blockdev.Range // of the destination, in order
+	length int64
+	done   bool
+}
+
+// nextJob cuts a job of at most piece bytes off ranges. Where a range is cut, it is at a
+// multiple of piece in the hold, which lies shift bytes before the destination.
+func nextJob(missing []blockdev.Range, shift, piece int64) (j *job, rest []blockdev.Range) {
+	j = &job{}
+	for len(missing) > 0 && j.length < piece && len(j.ranges) < maxJobRanges {
+		r := missing[0]
+		if n := piece - j.length; r.Length > n {
+			if n -= (r.Offset - shift + n) % minPiece; n <= 0 {
+				if j.length > 0 {
+					break
+				}
+				n = minPiece - (r.Offset-shift)%minPiece
+			}
+			missing[0] = blockdev.Range{Offset: r.Offset + n, Length: r.Length - n}
+			r.Length = n
+		} else {
+			missing = missing[1:]
+		}
+		j.ranges, j.length = append(j.ranges, r), j.length+r.Length
+	}
+	return j, missing
+}
+
+// read reads ranges of the destination, which lie shift bytes behind those of the hold. It
+// returns the first byte of the destination that is not done, or -1 if all are.
+func (f *fetch) read(missing []blockdev.Range, shift int64) (end int64, err error) {
+	ctx, stop := context.WithCancelCause(f.ctx)
+	defer stop(nil)
+	var running sync.WaitGroup
+	free := make(chan struct{}, readers)
+	var jobs []*job
+	for len(missing) > 0 && ctx.Err() == nil && (len(jobs) == 0 || !blockdev.Late(f.ctx)) {
+		piece, parallel := f.pace()
+		if parallel == 1 {
+			running.Wait()
+		}
+		var j *job
+		j, missing = nextJob(missing, shift, piece)
+		jobs = append(jobs, j)
+		free <- struct{}{}
+		if err := f.take(ctx); err != nil {
+			stop(err)
+			break
+		}
+		running.Go(func() {
+			defer func() { <-free }()
+			defer f.give()
+			if err := f.run(ctx, j, shift); err != nil {
+				stop(err) // the first error counts
+				return
+			}
+			j.done = true
+		})
+	}
+	running.Wait()
+	if err = f.ctx.Err(); err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	for _, j := range jobs {
+		if !j.done {
+			return j.ranges[0].Offset, err
+		}
+	}
+	if len(missing) > 0 {
+		return missing[0].Offset, err
+	}
+	return -1, err
+}
+
+// pace returns how much to read at once.
+func (f *fetch) pace() (piece int64, parallel int) {
+	if h, ok := f.h.(*remoteHold); ok {
+		return h.peer.rate.next()
+	}
+	return maxPiece, readers
+}
+
+// take takes the memory of a job before the time is over.
+func (f *fetch) take(ctx context.Context) error {
+	if f.o.Memory == nil {
+		return nil
+	}
+	patient, cancel := blockdev.BeforeLate(ctx)
+	defer cancel()
+	if err := f.o.Memory.Take(patient, f.o.Client, maxPiece); err != nil {
+		return cmp.Or(ctx.Err(), blockdev.ErrBusy)
+	}
+	return nil
+}
+
+func (f *fetch) give() {
+	if f.o.Memory != nil {
+		f.o.Memory.Release(f.o.Client, maxPiece)
+	}
+}
+
+// run reads the bytes of a job and writes them.
+func (f *fetch) run(ctx context.Context, j *job, shift int64) error {
+	if f.o.Pace != nil {
+		if err := f.o.Pace(ctx, j.length); err != nil {
+			return err
+		}
+	}
+	buf := buffers.Get().(*[maxContent]byte)
+	defer buffers.Put(buf)
+	p := buf[:j.length]
+	from := make([]blockdev.Range, len(j.ranges))
+	for i, r := range j.ranges {
+		from[i] = blockdev.Range{Offset: r.Offset - shift, Length: r.Length}
+	}
+	if err := f.h.ReadRanges(ctx, p, from); err != nil {
+		return err
+	}
+	for i, to := range j.ranges {
+		// With the context of the caller: nothing is written after its command was aborted.
+		if err := f.write(p[:to.Length], to.Offset, from[i]); err != nil {
+			return err
+		}
+		p = p[to.Length:]
+	}
+	blockdev.CountCopied(f.ctx, j.length)
+	return nil
+}
+
+// write writes the bytes of a range of the hold to byte to of the destination.
+func (f *fetch) write(p []byte, to int64, from blockdev.Range) error {
+	runs := partOf(f.runs, from)
+	if f.known != nil {
+		return f.known.WriteKnown(f.ctx, f.h.Store(), p, to, runs)
+	}
+	if err := verify(p, runs); err != nil {
+		return err
+	}
+	return f.dst.WriteAt(f.ctx, p, to)
+}
+
+// verify compares bytes with the checksums of their runs.
+func verify(p []byte, runs []backstore.Run) error {
+	for _, r := range runs {
+		for k, want := range r.CRC {
+			if crc32.Checksum(p[k*blockLength:(k+1)*blockLength], castagnoli) != want {
+				return fmt.Errorf("%w: block at byte %d of what a peer sent: checksum mismatch", blockdev.ErrCorrupt, r.Off+int64(k)*blockLength)
+			}
+		}
+		p = p[r.Length:]
+	}
+	return nil
+}
+
+// partOf returns what runs, which follow each other, have in a range, which cuts no block.
+func partOf(runs []backstore.Run, part blockdev.Range) []backstore.Run {
+	i, _ := slices.BinarySearchFunc(runs, part.Offset, func(r backstore.Run, off int64) int {
+		return cmp.Compare(r.Off+r.Length, off+1) // the first one that ends behind off
+	})
+	var out []backstore.Run
+	for ; i < len(runs) && runs[i].Off < part.End(); i++ {
+		r := runs[i]
+		lo, hi := max(r.Off, part.Offset), min(r.Off+r.Length, part.End())
+		if r.Named() {
+			a, b := (lo-r.Off)/blockLength, (hi-r.Off)/blockLength
+			r.Slots, r.CRC = r.Slots[a:b], r.CRC[a:b]
+		}
+		r.Off, r.Length = lo, hi-lo
+		out = append(out, r)
+	}
+	return out
+}

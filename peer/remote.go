@@ -1,0 +1,511 @@
+package peer
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"odx/backstore"
+	"odx/blockdev"
+	"odx/tokens"
+)
+
+const (
+	// maxAnswer bounds an answer of JSON, in bytes.
+	maxAnswer = 8 << 20
+	// dialTime bounds how long an address may take to be connected to, answerTime how long a
+	// whole exchange may take.
+	dialTime   = 2 * time.Second
+	answerTime = 30 * time.Second
+	// headerTime bounds how long a peer may take to begin an answer.
+	headerTime = 10 * time.Second
+	// downTime is how long a peer that did not answer is not asked again, so that not each of
+	// many commands waits for it.
+	downTime = time.Second
+	// idleConnections are kept for each address.
+	idleConnections = 16
+)
+
+// RemoteOptions say where a peer is, and how it is known.
+type RemoteOptions struct {
+	Name string
+	// Store is the ID of its store: a server with another one is not the peer.
+	Store [16]byte
+	// Addresses are URLs without a path; the first that answers is used.
+	Addresses []string
+	// Secret is sent as a bearer token; empty for none.
+	Secret []byte
+	// TLS says which certificates the peer may have, and which this server shows.
+	TLS *tls.Config
+	// Dial replaces that of package net, for tests.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Remote is a Peer over HTTP. Close ends its connections.
+type Remote struct {
+	name    string
+	store   [16]byte
+	storeID string
+	secret  string
+	http    http.Client
+	// at is the index of the address that answered last.
+	addresses []string
+	at        atomic.Int64
+
+	numbers remoteCounters
+	rate    rateMeter
+
+	mu    sync.Mutex // guards the fields below
+	down  error      // why it did not answer last; nil if it did
+	until time.Time  // it is not asked before
+	heard time.Time  // its last answer
+}
+
+// remoteCounters count what came from a peer.
+type remoteCounters struct {
+	requests, failures, fetched, mapped, wire atomic.Int64
+}
+
+// NewRemote returns a peer. Nothing is asked yet.
+func NewRemote(o RemoteOptions) *Remote {
+	r := &Remote{name: o.Name, store: o.Store, storeID: hex.EncodeToString(o.Store[:]), secret: string(o.Secret)}
+	for _, a := range o.Addresses {
+		r.addresses = append(r.addresses, strings.TrimSuffix(a, "/"))
+	}
+	if o.Dial == nil {
+		o.Dial = (&net.Dialer{Timeout: dialTime}).DialContext
+	}
+	r.http = http.Client{
+		Transport: &http.Transport{
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				c, err := o.Dial(ctx, network, address)
+				if err != nil {
+					return nil, err
+				}
+				return counted{c, &r.numbers.wire}, nil
+			},
+			// HTTP/1.1: one connection for each request under way, see docs/peers.md.
+			TLSClientConfig: o.TLS, TLSHandshakeTimeout: dialTime, DisableCompression: true,
+			MaxIdleConnsPerHost: idleConnections, IdleConnTimeout: 30 * time.Second,
+			ResponseHeaderTimeout: headerTime, MaxResponseHeaderBytes: 16 << 10,
+			ReadBufferSize: 64 << 10, WriteBufferSize: 16 << 10,
+		},
+		// A redirect would reveal the secret.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return r
+}
+
+// counted is a connection whose received bytes are counted.
+type counted struct {
+	net.Conn
+	n *atomic.Int64
+}
+
+// Read implements net.Conn.
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// Name implements Peer.
+func (r *Remote) Name() string { return r.name }
+
+// Store implements Peer.
+func (r *Remote) Store() [16]byte { return r.store }
+
+// Close closes idle connections. Holds that are open stay usable.
+func (r *Remote) Close() { r.http.CloseIdleConnections() }
+
+// downError is ErrDown with what happened.
+func (r *Remote) downError(err error) error {
+	return fmt.Errorf("%w: %s: %w", ErrDown, r.name, err)
+}
+
+// available returns why the peer is not asked now, nil if it is.
+func (r *Remote) available() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.down != nil && time.Now().Before(r.until) {
+		return r.downError(r.down)
+	}
+	return nil
+}
+
+// answered notes whether the peer has answered.
+func (r *Remote) answered(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.down = err; err == nil {
+		r.heard = time.Now()
+		return
+	}
+	r.numbers.failures.Add(1)
+	r.until = time.Now().Add(downTime)
+}
+
+// send sends a request to the first address that answers, and returns the response if its
+// status is that of a success. The caller closes its body. The whole exchange has to end
+// before ctx does.
+func (r *Remote) send(ctx context.Context, method, path, contentType string, body []byte) (*http.Response, error) {
+	if err := r.available(); err != nil {
+		return nil, err
+	}
+	r.numbers.requests.Add(1)
+	var errs []error
+	first := int(r.at.Load())
+	for i := range r.addresses {
+		at := (first + i) % len(r.addresses)
+		resp, err := r.attempt(ctx, r.addresses[at]+path, method, contentType, body)
+		if err == nil {
+			r.at.Store(int64(at))
+			r.answered(nil)
+			return r.checked(resp)
+		}
+		if ctx.Err() != nil {
+			return nil, r.interrupted(ctx, err)
+		}
+		errs = append(errs, err)
+		if !isDial(err) {
+			break // it may have been executed; the caller decides
+		}
+	}
+	err := cmp.Or(errors.Join(errs...), errNoAddress)
+	r.answered(err)
+	return nil, r.downError(err)
+}
+
+var errNoAddress = errors.New("it has no address")
+
+// interrupted is the error of a request that ctx ended. A peer that did not answer in the
+// time that a command has is down.
+func (r *Remote) interrupted(ctx context.Context, err error) error {
+	if ctx.Err() == context.DeadlineExceeded {
+		r.answered(err)
+	}
+	return ctx.Err()
+}
+
+// isDial reports whether a request failed before anything was sent.
+func isDial(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "dial"
+}
+
+func (r *Remote) attempt(ctx context.Context, to, method, contentType string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, to, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if r.secret != "" {
+		req.Header.Set("Authorization", "Bearer "+r.secret)
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	resp, err := r.http.Do(req)
+	if plain := (*url.Error)(nil); errors.As(err, &plain) {
+		err = plain.Err
+	}
+	return resp, err
+}
+
+// checked returns the response of a success, or the error of a failure.
+func (r *Remote) checked(resp *http.Response) (*http.Response, error) {
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxRequest))
+	var f failure
+	if json.Unmarshal(text, &f) != nil || f.Kind == "" {
+		return nil, r.downError(fmt.Errorf("it answers %.40q", resp.Status))
+	}
+	return nil, f.err()
+}
+
+// Call implements Peer.
+func (r *Remote) Call(ctx context.Context, method, path string, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	var body []byte
+	contentType := ""
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return err
+		}
+		contentType = "application/json"
+	}
+	resp, err := r.send(ctx, method, path, contentType, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if out == nil {
+		_, _ = io.CopyN(io.Discard, resp.Body, maxRequest) // so that the connection is used again
+		return nil
+	}
+	return r.decode(ctx, resp.Body, out)
+}
+
+// decode reads an answer of JSON.
+func (r *Remote) decode(ctx context.Context, body io.Reader, out any) error {
+	limited := io.LimitReader(body, maxAnswer)
+	if err := json.NewDecoder(limited).Decode(out); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fmt.Errorf("%w: %s: %w", ErrProtocol, r.name, err)
+	}
+	_, _ = io.Copy(io.Discard, limited)
+	return nil
+}
+
+// frames sends a request whose answer is a body of frames, which read reads.
+func (r *Remote) frames(ctx context.Context, method, path string, body []byte, read func(io.Reader) error) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	contentType := ""
+	if body != nil {
+		contentType = "application/octet-stream"
+	}
+	resp, err := r.send(ctx, method, path, contentType, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := read(resp.Body); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fmt.Errorf("peer %s: %w", r.name, err)
+	}
+	return nil
+}
+
+// Hello asks whether the peer answers, and is the one that it should be.
+func (r *Remote) Hello(ctx context.Context) error {
+	var a helloAnswer
+	if err := r.Call(ctx, http.MethodGet, Path+"hello", nil, &a); err != nil {
+		return err
+	}
+	return r.checkStore(a.Store)
+}
+
+// checkStore refuses an answer from another store.
+func (r *Remote) checkStore(id string) error {
+	if id == r.storeID {
+		return nil
+	}
+	err := fmt.Errorf("it has the store %.40q, not %s", id, r.storeID)
+	r.answered(err)
+	return r.downError(err)
+}
+
+// HoldToken implements Peer.
+func (r *Remote) HoldToken(ctx context.Context, t *tokens.Token, who tokens.Requester) (Hold, error) {
+	h, err := r.hold(ctx, holdRequest{Token: t[:], Initiator: who.Initiator})
+	if err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// HoldVolume implements Peer.
+func (r *Remote) HoldVolume(ctx context.Context, name, base string) (Hold, error) {
+	h, err := r.hold(ctx, holdRequest{Volume: name, Base: base})
+	if err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// hold takes a hold, or confirms the one that the request names.
+func (r *Remote) hold(ctx context.Context, p holdRequest) (*remoteHold, error) {
+	p.Store = r.storeID
+	var a holdAnswer
+	if err := r.Call(ctx, http.MethodPost, Path+"holds", p, &a); err != nil {
+		return nil, err
+	}
+	if err := r.checkStore(a.Store); err != nil {
+		return nil, err
+	}
+	if a.Hold == "" || len(a.Hold) > 64 || strings.ContainsAny(a.Hold, "/?#%") || a.Length < 0 || a.LeaseMS <= 0 || a.DedupUnit < blockLength || a.DedupUnit%blockLength != 0 {
+		return nil, fmt.Errorf("%w: %s: hold %.70q of %d bytes", ErrProtocol, r.name, a.Hold, a.Length)
+	}
+	if p.Hold != "" {
+		return nil, nil // confirmed
+	}
+	h := &remoteHold{peer: r, id: a.Hold, length: a.Length, unit: a.DedupUnit, lease: min(time.Duration(a.LeaseMS)*time.Millisecond, time.Hour)}
+	h.renew()
+	return h, nil
+}
+
+// remoteHold is a Hold of a Remote.
+type remoteHold struct {
+	peer   *Remote
+	id     string
+	length int64
+	unit   int
+	lease  time.Duration
+
+	stop     context.CancelFunc
+	renewing sync.WaitGroup
+}
+
+// renew renews the hold until Release.
+func (h *remoteHold) renew() {
+	ctx, stop := context.WithCancel(context.Background())
+	h.stop = stop
+	h.renewing.Go(func() {
+		tick := time.NewTicker(max(h.lease/4, time.Millisecond))
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			limited, cancel := context.WithTimeout(ctx, h.lease)
+			err := h.peer.Call(limited, http.MethodPost, h.path("renew"), nil, nil)
+			cancel()
+			if errors.Is(err, ErrGone) {
+				return // whoever uses it learns so
+			}
+		}
+	})
+}
+
+func (h *remoteHold) path(what string) string { return Path + "holds/" + h.id + "/" + what }
+
+// Length implements Hold.
+func (h *remoteHold) Length() int64 { return h.length }
+
+// Store implements Hold.
+func (h *remoteHold) Store() [16]byte { return h.peer.store }
+
+// DedupUnit implements Hold.
+func (h *remoteHold) DedupUnit() int { return h.unit }
+
+func query(off, length int64) string {
+	return "?offset=" + strconv.FormatInt(off, 10) + "&length=" + strconv.FormatInt(length, 10)
+}
+
+// check returns ErrRange for a range that is not held.
+func (h *remoteHold) check(off, length int64) error {
+	if !(blockdev.Range{Offset: off, Length: length}).In(h.length) {
+		return fmt.Errorf("%w: %d bytes at %d, %d are held", blockdev.ErrRange, length, off, h.length)
+	}
+	return nil
+}
+
+// Runs implements Hold.
+func (h *remoteHold) Runs(ctx context.Context, off, length int64, fn func(backstore.Run) error) error {
+	if err := h.check(off, length); err != nil {
+		return err
+	}
+	return h.peer.frames(ctx, http.MethodGet, h.path("runs")+query(off, length), nil, func(r io.Reader) error {
+		return new(runReader).read(r, off, length, fn)
+	})
+}
+
+// Diff implements Hold.
+func (h *remoteHold) Diff(ctx context.Context, off, length int64, fn func(backstore.Difference) error) error {
+	if err := h.check(off, length); err != nil {
+		return err
+	}
+	return h.peer.frames(ctx, http.MethodGet, h.path("differences")+query(off, length), nil, func(r io.Reader) error {
+		return readDifferences(r, off, length, fn)
+	})
+}
+
+// ReadAt implements Hold.
+func (h *remoteHold) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if err := h.check(off, int64(len(p))); err != nil {
+		return err
+	}
+	for len(p) > 0 {
+		part := p[:min(len(p), maxReadBytes)]
+		if err := h.ReadRanges(ctx, part, []blockdev.Range{{Offset: off, Length: int64(len(part))}}); err != nil {
+			return err
+		}
+		p, off = p[len(part):], off+int64(len(part))
+	}
+	return nil
+}
+
+// ReadRanges implements Hold. One call is one request.
+func (h *remoteHold) ReadRanges(ctx context.Context, p []byte, ranges []blockdev.Range) error {
+	var body bytes.Buffer
+	if err := writeRanges(&body, ranges); err != nil {
+		return err
+	}
+	began := time.Now()
+	err := h.peer.frames(ctx, http.MethodPost, h.path("read"), body.Bytes(), func(r io.Reader) error {
+		return readBytes(r, p)
+	})
+	h.peer.rate.add(len(p), time.Since(began), err)
+	if err == nil {
+		h.peer.numbers.fetched.Add(int64(len(p)))
+	}
+	return err
+}
+
+// releaseTime bounds how long a peer is told that a hold has ended.
+const releaseTime = 2 * time.Second
+
+// Release implements Hold.
+func (h *remoteHold) Release(ctx context.Context) error {
+	h.stop()
+	h.renewing.Wait()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
+	defer cancel()
+	return h.peer.Call(ctx, http.MethodDelete, Path+"holds/"+h.id, nil, nil)
+}
+
+// RemoteStatus describes a peer, as this server sees it.
+type RemoteStatus struct {
+	Name      string
+	Store     [16]byte
+	Addresses []string
+	// Up: it has answered the last request. Problem is why not; both are empty before the
+	// first one.
+	Up      bool
+	Problem string
+	// Heard is when it answered last.
+	Heard time.Time
+	// Fetched counts bytes of data that came from it, Mapped those that were here already,
+	// Wire all bytes that were received.
+	Requests, Failures, Fetched, Mapped, Wire int64
+}
+
+// Status returns what is known of the peer.
+func (r *Remote) Status() RemoteStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := RemoteStatus{
+		Name: r.name, Store: r.store, Addresses: r.addresses, Up: r.down == nil && !r.heard.IsZero(), Heard: r.heard,
+		Requests: r.numbers.requests.Load(), Failures: r.numbers.failures.Load(), Fetched: r.numbers.fetched.Load(),
+		Mapped: r.numbers.mapped.Load(), Wire: r.numbers.wire.Load(),
+	}
+	if r.down != nil {
+		s.Problem = r.down.Error()
+	}
+	return s
+}
