@@ -62,7 +62,7 @@ func (e *Engine) copyAll(ctx context.Context, s Snapshot, dst blockdev.Volume, t
 // CopySnapshot copies length bytes of s from byte from on to byte to of dst, and calls
 // moved as Copy does.
 func (e *Engine) CopySnapshot(ctx context.Context, s Snapshot, from int64, dst blockdev.Volume, to, length int64, moved func(n int64)) error {
-	mapped := e.mapper(dst)
+	mapped := e.mapper(dst, s)
 	if mapped == nil {
 		return e.copyPieces(ctx, s, from, dst, to, length, moved)
 	}
@@ -102,9 +102,13 @@ func (m moving) Map(ctx context.Context, dst int64, s Snapshot, src, length int6
 	return n, err
 }
 
-// mapper returns v as a mapper, nil if bytes have to be copied to it.
-func (e *Engine) mapper(v blockdev.Volume) mapper {
+// mapper returns v as a mapper of bytes of s, nil if they have to be copied to it. A View does
+// not map a Foreign one: its locks would wait for another server.
+func (e *Engine) mapper(v blockdev.Volume, s Snapshot) mapper {
 	if view, ok := v.(View); ok {
+		if _, foreign := s.(Foreign); foreign {
+			return nil
+		}
 		if e.Shares(view) {
 			return view
 		}

@@ -121,6 +121,9 @@ func (w extentWatch) Snapshot(ctx context.Context, ranges []blockdev.Range, recs
 }
 
 func (v extentVolume) Map(ctx context.Context, dst int64, s Snapshot, src, length int64) (int64, error) {
+	if foreign, ok := s.(Foreign); ok {
+		return foreign.MapTo(ctx, v.Volume, dst, src, length)
+	}
 	snap, ok := s.(*backstore.Snapshot)
 	if !ok {
 		return 0, fmt.Errorf("%w: snapshot of another store", blockdev.ErrInvalid)

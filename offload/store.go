@@ -51,6 +51,14 @@ type Snapshot interface {
 	Release()
 }
 
+// Foreign is a Snapshot of another store, which fills objects of this one by itself: what they
+// have had of it before needs no bytes.
+type Foreign interface {
+	Snapshot
+	// MapTo is Object.Map from this snapshot to dst.
+	MapTo(ctx context.Context, dst *backstore.Volume, off, src, length int64) (int64, error)
+}
+
 // Digest takes bytes and returns their digest, which depends on them and on a
 // key of the store alone.
 type Digest interface {

@@ -30,7 +30,7 @@ func (e *Engine) Write(ctx context.Context, s Snapshot, offset int64, dst Destin
 	if _, err := blockdev.Sum(ranges, dst.Volume.Size(), dst.BlockLength); err != nil {
 		return 0, false, err
 	}
-	w := writer{ctx: ctx, engine: e, dst: dst.Volume, mapper: e.mapper(dst.Volume), block: int64(dst.BlockLength), moved: moved, src: s, pos: offset}
+	w := writer{ctx: ctx, engine: e, dst: dst.Volume, mapper: e.mapper(dst.Volume, s), block: int64(dst.BlockLength), moved: moved, src: s, pos: offset}
 	n, err = w.write(ranges)
 	return n, w.stopped, err
 }

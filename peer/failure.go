@@ -6,16 +6,11 @@ import (
 	"fmt"
 	"net/http"
 
+	v1 "odx/api/v1"
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/tokens"
 )
-
-// failure is an error as a peer sends it. The kinds are those of the API.
-type failure struct {
-	Kind  string `json:"kind"`
-	Error string `json:"error,omitempty"`
-}
 
 // kinds are the errors that cross the wire: an error has the kind of the first row whose
 // cause it wraps.
@@ -49,13 +44,14 @@ var kinds = []struct {
 
 const internalKind = "internal"
 
-func failureOf(err error) failure {
+// failureOf returns an error as a peer sends it. The kinds are those of the API.
+func failureOf(err error) v1.Failure {
 	for _, k := range kinds {
 		if errors.Is(err, k.cause) {
-			return failure{k.kind, err.Error()}
+			return v1.Failure{Kind: k.kind, Error: err.Error()}
 		}
 	}
-	return failure{internalKind, err.Error()}
+	return v1.Failure{Kind: internalKind, Error: err.Error()}
 }
 
 // statusOf returns the status of HTTP for an error.
@@ -81,7 +77,7 @@ func (e *remoteError) Unwrap() error { return e.cause }
 const maxFailureText = 500
 
 // err returns the error that a failure is.
-func (f failure) err() error {
+func errorOf(f v1.Failure) error {
 	text := fmt.Sprintf("%.*q", maxFailureText, f.Error)
 	for _, k := range kinds {
 		if k.kind == f.Kind && k.cause != ErrProtocol {
@@ -93,9 +89,9 @@ func (f failure) err() error {
 
 // readFailure decodes a failure.
 func readFailure(p []byte) error {
-	var f failure
+	var f v1.Failure
 	if err := json.Unmarshal(p, &f); err != nil {
 		return fmt.Errorf("%w: a failure without its reason", ErrProtocol)
 	}
-	return f.err()
+	return errorOf(f)
 }

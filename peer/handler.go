@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	v1 "odx/api/v1"
 	"odx/audit"
 	"odx/backstore"
 	"odx/blockdev"
@@ -116,11 +117,11 @@ func (k *Keeper) storeID() string {
 }
 
 func (k *Keeper) hello(*http.Request, string) (any, error) {
-	return helloAnswer{wireVersion, k.storeID()}, nil
+	return v1.PeerHello{wireVersion, k.storeID()}, nil
 }
 
 func (k *Keeper) serveHold(r *http.Request, peer string) (any, error) {
-	var p holdRequest
+	var p v1.PeerHoldRequest
 	if err := decode(r, &p); err != nil {
 		return nil, err
 	}
@@ -144,7 +145,7 @@ func (k *Keeper) serveHold(r *http.Request, peer string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return holdAnswer{string(h.id), k.storeID(), h.data.Length(), k.store.DedupUnit(), k.limits.Lease.Milliseconds()}, nil
+	return v1.PeerHold{string(h.id), k.storeID(), h.data.Length(), k.store.DedupUnit(), k.limits.Lease.Milliseconds()}, nil
 }
 
 func (k *Keeper) serveRenew(r *http.Request, peer string) (any, error) {
@@ -301,7 +302,7 @@ func readBytes(r io.Reader, p []byte) error {
 
 // token decodes a request about a token.
 func (k *Keeper) token(r *http.Request, peer string) (*tokens.Token, tokens.Requester, error) {
-	var p tokenRequest
+	var p v1.PeerTokenRequest
 	if err := decode(r, &p); err != nil {
 		return nil, tokens.Requester{}, err
 	}
@@ -338,17 +339,17 @@ func (k *Keeper) serveDelete(r *http.Request, peer string) (any, error) {
 
 func (k *Keeper) serveTokens(*http.Request, string) (any, error) {
 	list := k.tokens.List()
-	a := tokensAnswer{Tokens: []tokenAnswer{}, More: max(len(list)-maxTokens, 0)}
+	a := v1.PeerTokens{Tokens: []v1.PeerToken{}, More: max(len(list)-maxTokens, 0)}
 	for _, i := range list[:len(list)-a.More] {
 		a.Tokens = append(a.Tokens, answerOf(i))
 	}
 	return a, nil
 }
 
-// answerOf is the inverse of tokenAnswer.info.
-func answerOf(i tokens.Info) tokenAnswer {
+// answerOf is the inverse of infoOf.
+func answerOf(i tokens.Info) v1.PeerToken {
 	now := time.Now()
-	a := tokenAnswer{
+	a := v1.PeerToken{
 		ID: i.ID.String(), Type: uint32(i.Type), Length: i.Length, BlockLength: i.BlockLength,
 		Initiator: i.Creator.Initiator, Target: i.Creator.Target, Volume: i.Creator.Volume,
 		CreatedMS: since(i.Created, now), LastUsedMS: since(i.LastUsed, now),
@@ -368,8 +369,8 @@ func since(t, now time.Time) int64 {
 	return now.Sub(t).Milliseconds()
 }
 
-// info returns what a peer says of a token, by the clock of this server.
-func (a tokenAnswer) info() (tokens.Info, error) {
+// infoOf returns what a peer says of a token, by the clock of this server.
+func infoOf(a v1.PeerToken) (tokens.Info, error) {
 	id, err := tokens.ParseID(a.ID)
 	if err != nil {
 		return tokens.Info{}, fmt.Errorf("%w: %w", ErrProtocol, err)

@@ -54,6 +54,9 @@ type Resolver interface {
 	Resolve(store [16]byte) (Peer, bool)
 }
 
+// Path begins the paths of all requests to a peer.
+const Path = "/v1/peer/"
+
 // Why a peer gives nothing.
 var (
 	// ErrDown: the peer does not answer, or is not the one that the configuration names.

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	v1 "odx/api/v1"
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/tokens"
@@ -232,11 +233,11 @@ func (r *Remote) checked(resp *http.Response) (*http.Response, error) {
 	}
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxRequest))
-	var f failure
+	var f v1.Failure
 	if json.Unmarshal(text, &f) != nil || f.Kind == "" {
 		return nil, r.downError(fmt.Errorf("it answers %.40q", resp.Status))
 	}
-	return nil, f.err()
+	return nil, errorOf(f)
 }
 
 // Call implements Peer.
@@ -301,7 +302,7 @@ func (r *Remote) frames(ctx context.Context, method, path string, body []byte, r
 
 // Hello asks whether the peer answers, and is the one that it should be.
 func (r *Remote) Hello(ctx context.Context) error {
-	var a helloAnswer
+	var a v1.PeerHello
 	if err := r.Call(ctx, http.MethodGet, Path+"hello", nil, &a); err != nil {
 		return err
 	}
@@ -320,7 +321,7 @@ func (r *Remote) checkStore(id string) error {
 
 // HoldToken implements Peer.
 func (r *Remote) HoldToken(ctx context.Context, t *tokens.Token, who tokens.Requester) (Hold, error) {
-	h, err := r.hold(ctx, holdRequest{Token: t[:], Initiator: who.Initiator})
+	h, err := r.hold(ctx, v1.PeerHoldRequest{Token: t[:], Initiator: who.Initiator})
 	if err != nil {
 		return nil, err
 	}
@@ -329,7 +330,7 @@ func (r *Remote) HoldToken(ctx context.Context, t *tokens.Token, who tokens.Requ
 
 // HoldVolume implements Peer.
 func (r *Remote) HoldVolume(ctx context.Context, name, base string) (Hold, error) {
-	h, err := r.hold(ctx, holdRequest{Volume: name, Base: base})
+	h, err := r.hold(ctx, v1.PeerHoldRequest{Volume: name, Base: base})
 	if err != nil {
 		return nil, err
 	}
@@ -337,9 +338,9 @@ func (r *Remote) HoldVolume(ctx context.Context, name, base string) (Hold, error
 }
 
 // hold takes a hold, or confirms the one that the request names.
-func (r *Remote) hold(ctx context.Context, p holdRequest) (*remoteHold, error) {
+func (r *Remote) hold(ctx context.Context, p v1.PeerHoldRequest) (*remoteHold, error) {
 	p.Store = r.storeID
-	var a holdAnswer
+	var a v1.PeerHold
 	if err := r.Call(ctx, http.MethodPost, Path+"holds", p, &a); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+
+	v1 "odx/api/v1"
 )
 
 // A body is a header and frames. Numbers are big-endian; a varint is that of
@@ -101,7 +103,7 @@ func (f *frameWriter) end(err error) error {
 	if err != nil {
 		text, _ := json.Marshal(failureOf(err)) // strings always encode
 		if len(text) > maxRecords {
-			text, _ = json.Marshal(failure{Kind: failureOf(err).Kind})
+			text, _ = json.Marshal(v1.Failure{Kind: failureOf(err).Kind, Error: "(too long)"})
 		}
 		return f.frame(frameFailure, text)
 	}

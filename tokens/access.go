@@ -30,6 +30,10 @@ func (a Access) group() (name string, ok bool) { return strings.CutPrefix(string
 type Requester struct {
 	// Initiator is the iSCSI name of the initiator.
 	Initiator string
+	// Peer is the server on which the initiator is, if that is another one: its name in the
+	// configuration here. Without an initiator, the requester is that server itself, which
+	// has no more rights than an initiator without a name.
+	Peer string
 }
 
 // admit returns ErrAccess unless the requester may use a token with this record.
@@ -43,7 +47,7 @@ func (m *Manager) admit(rec *record, who Requester) error {
 		g := m.policy().group(name)
 		ok = g != nil && slices.ContainsFunc(g.Initiators, func(p Pattern) bool { return p.Matches(who.Initiator) })
 	case rec.Access == AccessInitiator:
-		ok = who.Initiator == rec.Creator.Initiator
+		ok = who.Initiator == rec.Creator.Initiator && who.Initiator != ""
 	default:
 		ok = true // tokens older than access rights have none
 	}

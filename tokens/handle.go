@@ -15,7 +15,8 @@ import (
 // token still lives.
 type Handle struct {
 	m     *Manager
-	entry *entry // nil: the block device zero token
+	entry *entry // nil: the block device zero token, or one of another server
+	away  *away  // nil: a token of this store
 	// management is that of a hash token, whose entry has none.
 	management [ManagementLength]byte
 }
@@ -38,10 +39,13 @@ func (m *Manager) resolve(t *Token) (*Handle, error) {
 		return &Handle{m: m}, nil
 	}
 	e, err := m.find(t)
+	if err == ErrRemote {
+		return m.resolveAway(t)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &Handle{m, e, [ManagementLength]byte(t[:ManagementLength])}, nil
+	return &Handle{m: m, entry: e, management: [ManagementLength]byte(t[:ManagementLength])}, nil
 }
 
 // Info describes the token. The block device zero token has no record, and only its
@@ -49,6 +53,9 @@ func (m *Manager) resolve(t *Token) (*Handle, error) {
 // only a use finds out whether its bytes still exist.
 func (h *Handle) Info() Info {
 	e := h.entry
+	if h.away != nil {
+		return h.away.info()
+	}
 	if e == nil {
 		return Info{Type: RODTypeBlockDeviceZero}
 	}
@@ -77,10 +84,10 @@ func (h *Handle) write(ctx context.Context, offset int64, dst offload.Destinatio
 	if _, err := blockdev.Sum(ranges, dst.Volume.Size(), dst.BlockLength); err != nil {
 		return 0, err
 	}
-	if h.entry == nil {
+	if h.entry == nil && h.away == nil {
 		return offload.Zero(ctx, dst, ranges, o.Moved)
 	}
-	u, err := h.m.acquire(ctx, h.entry, o.Requester)
+	u, err := h.acquire(ctx, o.Requester)
 	if err != nil {
 		return 0, err
 	}
@@ -92,20 +99,31 @@ func (h *Handle) write(ctx context.Context, offset int64, dst offload.Destinatio
 	if err != nil || o.Completion == KeepToken || stopped {
 		return n, u.err(err)
 	}
+	if h.away != nil {
+		return n, h.away.remote.Delete(ctx, h.away.token, o.Requester)
+	}
 	if err := h.m.delete(ctx, u.entry, Deleted); err != nil && !errors.Is(err, errEnded) {
 		return n, err
 	}
 	return n, nil
 }
 
+// acquire opens the data of a token, other than the block device zero token, for a use.
+func (h *Handle) acquire(ctx context.Context, who Requester) (*use, error) {
+	if h.away != nil {
+		return h.away.open(ctx, who)
+	}
+	return h.m.acquire(ctx, h.entry, who)
+}
+
 // OpenReader is Manager.OpenReader.
 func (h *Handle) OpenReader(ctx context.Context, o ReaderOptions) (*Reader, error) {
 	r := &Reader{m: h.m, pastEnd: o.PastEnd}
-	if h.entry == nil {
+	if h.entry == nil && h.away == nil {
 		return r, nil
 	}
 	var err error
-	if r.use, err = h.m.acquire(ctx, h.entry, o.Requester); err != nil {
+	if r.use, err = h.acquire(ctx, o.Requester); err != nil {
 		h.m.refused(err)
 		return nil, err
 	}
@@ -118,6 +136,8 @@ func (h *Handle) Delete(ctx context.Context, reason Reason) error {
 	switch {
 	case reason.err() == nil:
 		return fmt.Errorf("delete token: %v is not a reason", reason)
+	case h.away != nil:
+		return fmt.Errorf("delete token: %w: ask the server that made it, %s", ErrRemote, h.away.server)
 	case h.entry != nil:
 		h.m.mu.Lock()
 		err = h.m.usable(h.entry)

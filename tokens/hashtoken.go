@@ -40,7 +40,10 @@ func (m *Manager) findHash(t *Token) (*entry, error) {
 
 // admitHash is admit for a hash token.
 func (m *Manager) admitHash(l *locator, who Requester) error {
-	if who == (Requester{}) || l.access == forAnyone || l.access == forInitiator && l.who == nameHash(who.Initiator) {
+	if who == (Requester{}) || l.access == forAnyone {
+		return nil
+	}
+	if l.access == forInitiator && who.Initiator != "" && l.who == nameHash(who.Initiator) {
 		return nil
 	}
 	if l.access == forGroup {

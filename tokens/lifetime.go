@@ -22,7 +22,7 @@ const (
 
 // use is one operation that uses a token.
 type use struct {
-	entry    *entry
+	entry    *entry // nil: of another server
 	snapshot offload.Snapshot
 	// ctx ends when the operation's does, and with the token's error when the
 	// token ends, where policy asks for that.
@@ -126,6 +126,9 @@ func (m *Manager) release(ctx context.Context, u *use) {
 	u.snapshot.Release()
 	u.close(nil)
 	e, now := u.entry, time.Now()
+	if e == nil {
+		return // of another server
+	}
 	m.mu.Lock()
 	e.rec.Uses++
 	m.stats.Uses++

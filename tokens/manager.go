@@ -118,6 +118,9 @@ type Manager struct {
 	log    *logrus.Entry
 	sealer sealer
 
+	// remote reaches the servers of tokens of other stores; nil for none.
+	remote Remote
+
 	// settings can be replaced while tokens are used.
 	settings atomic.Pointer[settings]
 
@@ -279,6 +282,9 @@ type Info struct {
 	Access      Access
 	// Management is the ROD management token (SPC-4 r37 6.31).
 	Management [ManagementLength]byte
+	// Server is the server that made the token, if it is another one. Of such a token a
+	// Handle knows only ID, Type and Management, and not yet whether it is genuine.
+	Server string
 }
 
 // Lookup describes the token t: see Resolve and Handle.Info.

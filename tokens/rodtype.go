@@ -59,6 +59,10 @@ func (t RODType) PointInTime() bool {
 	return false
 }
 
+// Pinned reports whether a token of type t keeps its data as it was, wherever it came from,
+// so that each use sees the same.
+func (t RODType) Pinned() bool { return t.PointInTime() || t == RODTypeHash }
+
 // VendorSpecific reports whether a token of type t is one of this package's own
 // kinds, in the range that SPC-4 leaves to vendors.
 func (t RODType) VendorSpecific() bool { return t == RODTypeHash || t == RODTypeChecksum }

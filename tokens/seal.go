@@ -41,7 +41,7 @@ func (s *sealer) check(t *Token) error {
 		return err
 	}
 	marked := [8]byte(t[offMagic:offStore]) == magic
-	if t.store() == s.store {
+	if t.Store() == s.store {
 		mac := s.mac(t)
 		if subtle.ConstantTimeCompare(mac[:], t[offMAC:]) != 1 {
 			return fmt.Errorf("%w: its MAC is wrong", ErrCorrupt)
@@ -54,7 +54,7 @@ func (s *sealer) check(t *Token) error {
 	if !t.Type().known() {
 		return fmt.Errorf("%w: %v", ErrUnsupportedType, t.Type())
 	}
-	if t.store() != s.store {
+	if t.Store() != s.store {
 		return ErrRemote
 	}
 	return nil

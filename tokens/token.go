@@ -159,8 +159,9 @@ func (t *Token) Type() RODType { return RODType(binary.BigEndian.Uint32(t[offTyp
 // ID returns the COPY MANAGER ROD TOKEN IDENTIFIER field.
 func (t *Token) ID() ID { return ID(binary.BigEndian.Uint64(t[offID:])) }
 
-// store returns the ID of the store that the token names.
-func (t *Token) store() [16]byte { return [16]byte(t[offStore:offName]) }
+// Store returns the ID of the store that the token names, if it is one of this package: that
+// of the server that made it.
+func (t *Token) Store() [16]byte { return [16]byte(t[offStore:offName]) }
 
 // name returns the token's secret.
 func (t *Token) name() []byte { return t[offName:offRandom] }

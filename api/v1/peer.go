@@ -1,16 +1,13 @@
-package peer
+package v1
 
-// Path begins the path of all requests.
-const Path = "/v1/peer/"
-
-// helloAnswer says which store a server has.
-type helloAnswer struct {
+// PeerHello says which store a server has.
+type PeerHello struct {
 	Version int    `json:"version"`
 	Store   string `json:"store"` // hexadecimal
 }
 
-// holdRequest asks for a hold: of a token, or of a volume.
-type holdRequest struct {
+// PeerHoldRequest asks for a hold: of a token, or of a volume.
+type PeerHoldRequest struct {
 	// Store is the one that is expected, in hexadecimal.
 	Store string `json:"store"`
 	// Token is the token, and Initiator the requester of the caller that wants to use it;
@@ -23,8 +20,8 @@ type holdRequest struct {
 	Base   string `json:"base,omitempty"`
 }
 
-// holdAnswer describes a hold.
-type holdAnswer struct {
+// PeerHold describes a hold.
+type PeerHold struct {
 	Hold      string `json:"hold"`
 	Store     string `json:"store"`
 	Length    int64  `json:"length"`
@@ -33,15 +30,15 @@ type holdAnswer struct {
 	LeaseMS int64 `json:"lease_ms"`
 }
 
-// tokenRequest is about a token that the caller has.
-type tokenRequest struct {
+// PeerTokenRequest is about a token that the caller has.
+type PeerTokenRequest struct {
 	Store     string `json:"store"`
 	Token     []byte `json:"token"`
 	Initiator string `json:"initiator,omitempty"`
 }
 
-// tokenAnswer describes a token. It gives no right to use it.
-type tokenAnswer struct {
+// PeerToken describes a token. It gives no right to use it.
+type PeerToken struct {
 	ID          string `json:"id"`
 	Type        uint32 `json:"type"`
 	Length      int64  `json:"length"`
@@ -62,9 +59,9 @@ type tokenAnswer struct {
 	Access       string `json:"access,omitempty"`
 }
 
-// tokensAnswer lists live tokens.
-type tokensAnswer struct {
-	Tokens []tokenAnswer `json:"tokens"`
+// PeerTokens lists live tokens.
+type PeerTokens struct {
+	Tokens []PeerToken `json:"tokens"`
 	// More is how many there are beyond.
 	More int `json:"more"`
 }
