@@ -117,7 +117,7 @@ func (k *Keeper) storeID() string {
 }
 
 func (k *Keeper) hello(*http.Request, string) (any, error) {
-	return v1.PeerHello{wireVersion, k.storeID()}, nil
+	return v1.PeerHello{Version: wireVersion, Store: k.storeID()}, nil
 }
 
 func (k *Keeper) serveHold(r *http.Request, peer string) (any, error) {
@@ -145,7 +145,9 @@ func (k *Keeper) serveHold(r *http.Request, peer string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return v1.PeerHold{string(h.id), k.storeID(), h.data.Length(), k.store.DedupUnit(), k.limits.Lease.Milliseconds()}, nil
+	return v1.PeerHold{
+		Hold: string(h.id), Store: k.storeID(), Length: h.data.Length(), DedupUnit: k.store.DedupUnit(), LeaseMS: k.limits.Lease.Milliseconds(),
+	}, nil
 }
 
 func (k *Keeper) serveRenew(r *http.Request, peer string) (any, error) {
