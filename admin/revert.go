@@ -95,21 +95,30 @@ func (s *Store) RevertVolume(ctx context.Context, r RevertRequest) (Volume, erro
 	if name == "" {
 		return Volume{}, fmt.Errorf("%w: volume %s is a snapshot of no volume that there is; name the volume that is to be reverted", blockdev.ErrInvalid, r.Snapshot)
 	}
-	v, err := s.volume(name)
+	v, err := s.revertTo(ctx, name, from, r.Force)
 	if err != nil {
 		return Volume{}, err
 	}
-	if err := s.checkRevert(v, from.Size(), r.Force); err != nil {
-		return Volume{}, err
+	s.log.WithField("volume", name).WithField("to", r.Snapshot).Info("volume reverted")
+	return s.describe(v), nil
+}
+
+// revertTo gives a volume the content and size of another one, and notifies initiators.
+func (s *Store) revertTo(ctx context.Context, name string, from *backstore.Volume, force bool) (*backstore.Volume, error) {
+	v, err := s.volume(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkRevert(v, from.Size(), force); err != nil {
+		return nil, err
 	}
 	if err := v.Revert(ctx, from); err != nil {
-		return Volume{}, err
+		return nil, err
 	}
 	if s.server != nil {
 		s.server.Renewed(name)
 	}
-	s.log.WithField("volume", name).WithField("to", r.Snapshot).Info("volume reverted")
-	return s.describe(v), nil
+	return v, nil
 }
 
 // checkRevert returns why a volume cannot get another content, of size bytes.
