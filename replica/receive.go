@@ -60,7 +60,7 @@ func (s *Streams) Receive(ctx context.Context, r ReceiveRequest, from io.Reader,
 	if err := t.commit(ctx); err != nil {
 		return Received{}, fmt.Errorf("receive %s: %w", r.Name, err)
 	}
-	s.log.WithField("name", r.Name).WithField("snapshot", t.partial.Made).WithField("from", h.VolumeName).Info("stream received")
+	s.log.WithField("volume", r.Name).WithField("origin", h.VolumeName).Info("stream received")
 	return Received{Header: h, Totals: in.Totals(), Name: r.Name, Snapshot: t.partial.Made}, nil
 }
 

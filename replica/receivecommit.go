@@ -334,10 +334,10 @@ func (s *Streams) recoverOnce(ctx context.Context) error {
 			continue
 		}
 		if err := s.finish(ctx, p, true); err != nil {
-			s.log.WithError(err).WithField("name", p.Name).Warn("a stream was received completely, and cannot be made visible")
+			s.log.WithError(err).WithField("volume", p.Name).Warn("a stream was received completely, and cannot be made visible")
 			continue
 		}
-		s.log.WithField("name", p.Name).Info("stream received before the last stop made visible")
+		s.log.WithField("volume", p.Name).Info("stream received before the last stop made visible")
 	}
 	if err := s.sweep(ctx, known); err != nil {
 		return err
