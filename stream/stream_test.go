@@ -279,7 +279,9 @@ func TestReader_Contradictions(t *testing.T) {
 	b := small(t)["plain"]
 	head := fixedLength + int(binary.BigEndian.Uint32(b[12:])) + 4
 	rec := head + frameHeader
-	size := func(n uint64) func([]byte) { return func(b []byte) { binary.BigEndian.PutUint64(b[fixedLength+64:], n) } }
+	size := func(n uint64) func([]byte) {
+		return func(b []byte) { binary.BigEndian.PutUint64(b[fixedLength+64:], n) }
+	}
 	for name, change := range map[string]func(b []byte){
 		"size below zero":      size(1 << 63),
 		"size beyond bounds":   size(MaxSize + 1),
