@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"odx/backstore/extent"
 	"odx/backstore/segment"
 )
 
@@ -16,6 +17,12 @@ import (
 // for new data. So it continues without a free block. It begins as soon as there is as
 // much dead data as lets writes continue, wherever that is: with less it would move data
 // for nothing.
+//
+// When cleaning ends in the middle of a segment, because the process does, or the reserve
+// has no room for the rest of it, what was moved has taken blocks of the reserve, and the
+// segment has as many more that are dead and whose file is not the store's again. So the next segment to
+// be cleaned, the one with the largest dead part, has room in what is left: cleaning goes on
+// there (resume), and not in a file that there may not be.
 
 // errStays: a checkpoint does not remove a segment without live data.
 var errStays = errors.New("it holds nothing that is needed, and is being read or cannot be removed")
@@ -45,10 +52,8 @@ func (c *cleaner) cleanScarce(ctx context.Context, damaged map[segment.ID]bool) 
 	if want := c.space.lackingBytes(); (dead+inCurrent)*BlockLength < want {
 		return false, nil
 	} else if len(sealed) == 0 || dead*BlockLength < want {
-		if ok = ok && inCurrent > 0; ok {
-			c.parts.segments.Seal() // the next time it is one of those above
-		}
-		return ok, nil
+		// The next time it is one of those above.
+		return ok && inCurrent > 0 && c.parts.segments.SealToClean(c.parts.usage.Live(current)), nil
 	}
 	for i, sp := range sealed {
 		if i > 0 && c.parts.segments.MovedBytes() < sp.live*BlockLength {
@@ -60,6 +65,41 @@ func (c *cleaner) cleanScarce(ctx context.Context, damaged map[segment.ID]bool) 
 		}
 	}
 	return true, c.checkpoint(ctx)
+}
+
+// resume goes on moving to the segment that an earlier process moved to, where files of the
+// reserve are missing. No operation is in progress yet.
+func (c *cleaner) resume() {
+	id, ok := c.parts.segments.Rest()
+	if !ok {
+		return
+	}
+	log := c.log.WithField("segment", fmt.Sprintf("%08x", uint32(id)))
+	bytes, err := c.resumeIn(id)
+	switch {
+	case err != nil:
+		log.WithError(err).Warn("what is left of the newest segment is not used")
+	case bytes > 0:
+		log.WithField("bytes", bytes).Info("cleaning on a full disk goes on in the segment that it moved to before")
+	}
+}
+
+// resumeIn makes what follows the last live block of a segment room for cleaning, and
+// returns how much that is.
+func (c *cleaner) resumeIn(id segment.ID) (bytes int64, err error) {
+	end, blocks := uint32(1), int64(0)
+	for _, page := range c.parts.usage.Pages(id) {
+		if err := c.parts.extents.InSegment(page, id, func(_ extent.ID, x *extent.Extent) {
+			end = max(end, x.Addr.Block+uint32(x.Blocks))
+			blocks += int64(x.Blocks)
+		}); err != nil {
+			return 0, err
+		}
+	}
+	if live := c.parts.usage.Live(id); live != blocks {
+		return 0, fmt.Errorf("%w: segment %08x has %d blocks that are needed, and %d are known", ErrCorrupt, uint32(id), live, blocks)
+	}
+	return c.parts.segments.Resume(id, end)
 }
 
 // cleanFull cleans a segment as fast as the disk allows.

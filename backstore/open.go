@@ -34,6 +34,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, fmt.Errorf("store %s: %w", o.Dir, err)
 	}
 	s.space.measure()
+	if !o.ReadOnly {
+		s.cleaner.resume()
+	}
 	run, cancel := context.WithCancel(context.Background())
 	s.life.cancel = cancel
 	if o.ReadOnly {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"odx/backstore/segment"
 )
 
 // Clean moves live data out of every segment that has dead data, as fast as
@@ -21,7 +23,8 @@ func (s *Store) Clean(ctx context.Context) error {
 	}
 	s.cleaner.mu.Lock()
 	defer s.cleaner.mu.Unlock()
-	s.parts.segments.Seal()
+	s.space.measure() // another program may have filled the disk just now
+	s.cleaner.seal()
 	// What is moved is to end in files that are no longer than it. A store that is
 	// full itself keeps what it frees.
 	if !s.space.low.Load() {
@@ -36,21 +39,81 @@ func (s *Store) Clean(ctx context.Context) error {
 		if sp.dead == 0 || sp.live == 0 {
 			continue
 		}
-		err := s.cleaner.cleanSegment(ctx, sp.id, unlimited)
-		if errors.Is(err, ErrNoSpace) {
-			// The files of those before it become the store's by a checkpoint.
-			if err = s.Checkpoint(ctx); err == nil {
-				err = s.cleaner.cleanSegment(ctx, sp.id, unlimited)
-			}
-		}
+		err := s.cleanWhole(ctx, sp.id, unlimited)
 		if err = corrupt(err); errors.Is(err, ErrCorrupt) {
 			damage = errors.Join(damage, err)
 		} else if err != nil {
 			return err
 		}
 	}
-	s.parts.segments.Seal() // what is left of the last one is of use to others
+	s.cleaner.seal() // what is left of the last one is of use to others
 	return errors.Join(s.Checkpoint(ctx), damage)
+}
+
+// seal ends appending to the current segment, unless cleaning needs the rest of it.
+func (c *cleaner) seal() {
+	if id, ok := c.parts.segments.Current(); ok {
+		c.parts.segments.SealToClean(c.parts.usage.Live(id))
+	}
+}
+
+// cleanWhole cleans a segment. On a full disk the files of those before it become the
+// store's by a checkpoint, and the rest of it has room in these; it gives up when
+// checkpoints make no room.
+func (s *Store) cleanWhole(ctx context.Context, id segment.ID, limiter *rate.Limiter) error {
+	left, waited := int64(-1), 0
+	for {
+		err := s.cleaner.cleanSegment(ctx, id, limiter)
+		if !errors.Is(err, ErrNoSpace) {
+			return err
+		}
+		live := s.parts.usage.Live(id)
+		if live == left {
+			if waited++; waited > maxReaderWaits || !s.cleaner.awaitReaders(ctx) {
+				return err
+			}
+		}
+		left = live
+		if err := s.Checkpoint(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+const (
+	// maxReaderWaits is how often cleaning on request waits for readers that come back.
+	maxReaderWaits = 10
+	readerWait     = 5 * time.Second
+	readerPoll     = 10 * time.Millisecond
+)
+
+// awaitReaders waits until nothing reads the segments without live data: a checkpoint
+// leaves one that is read. It reports whether there are any that are not read now.
+func (c *cleaner) awaitReaders(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, readerWait)
+	defer cancel()
+	poll := time.NewTicker(readerPoll)
+	defer poll.Stop()
+	for {
+		sealed, _, _ := c.sealedSegments()
+		empty := 0
+		for _, sp := range sealed {
+			if sp.live > 0 {
+				continue
+			}
+			if empty++; !c.parts.segments.Reading(sp.id) {
+				return true
+			}
+		}
+		if empty == 0 {
+			return false
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // reapAll frees the map nodes that were given up.

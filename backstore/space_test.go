@@ -25,12 +25,14 @@ type crammed struct {
 	store *Store
 	want  []byte
 	last  error // of write
+
+	segmentBlocks uint32
 }
 
 const crammedBytes = 32 << 20
 
 func newCrammed(t *testing.T) *crammed {
-	c := &crammed{t: t, disk: newDisk(), want: make([]byte, crammedBytes)}
+	c := &crammed{t: t, disk: newDisk(), want: make([]byte, crammedBytes), segmentBlocks: planBlocks + 1}
 	c.open()
 	createVolume(t, c.store, "v", crammedBytes)
 	return c
@@ -40,11 +42,21 @@ func (c *crammed) open() {
 	c.t.Helper()
 	var err error
 	c.store, err = Open(context.Background(), c.disk.options(Options{
-		DedupUnit: 4 << 10, CacheBytes: 4 << 20, StoreDuplicates: true, tuning: tuning{segmentBlocks: planBlocks + 1},
+		DedupUnit: 4 << 10, CacheBytes: 4 << 20, StoreDuplicates: true, tuning: tuning{segmentBlocks: c.segmentBlocks},
 	}))
 	if err != nil {
 		c.t.Fatalf("open: %v", err)
 	}
+}
+
+// reopen opens the store with segments of another length.
+func (c *crammed) reopen(segmentBlocks uint32) {
+	c.t.Helper()
+	if err := c.store.Close(); err != nil {
+		c.t.Fatalf("close: %v", err)
+	}
+	c.segmentBlocks = segmentBlocks
+	c.open()
 }
 
 func (c *crammed) volume() *Volume {
@@ -189,7 +201,7 @@ func TestFullDisk(t *testing.T) {
 // checkpoints, cleaning, stops, kills and restarts go on without end; writes come back
 // when there is as much dead data as they need, and when the disk has room again.
 func TestFullDisk_EachBlockTaken(t *testing.T) {
-	for seed := range uint64(max(4 / *sample, 1)) {
+	for seed := range uint64(max(8 / *sample, 2)) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			eachBlockTaken(t, seed)
@@ -201,6 +213,10 @@ func eachBlockTaken(t *testing.T, seed uint64) {
 	ctx := context.Background()
 	rng := rand.New(rand.NewPCG(seed, 9))
 	c := newCrammed(t)
+	if seed%2 == 1 { // cleaning moves a segment in several steps
+		c.reopen(8*planBlocks + 1)
+	}
+	late := seed%4 >= 2 // the other program takes what is free a moment later
 	for off := 0; off < crammedBytes; off += 1 << 20 {
 		copy(c.want[off:], randomBytes(rng.Uint64(), 1<<20))
 	}
@@ -221,6 +237,10 @@ func eachBlockTaken(t *testing.T, seed uint64) {
 		if i%step > 0 {
 			continue
 		}
+		if late {
+			c.disk.fs.SetCapacity(c.disk.fs.Used())
+			c.disk.fs.SetTaken(rng.IntN(2) == 0)
+		}
 		switch rng.IntN(40) {
 		case 0:
 			if i < len(pieces)/2 { // what it gives up is lost
@@ -240,6 +260,8 @@ func eachBlockTaken(t *testing.T, seed uint64) {
 			c.same()
 		}
 	}
+	c.disk.fs.SetTaken(true)
+	c.disk.fs.SetCapacity(c.disk.fs.Used())
 	c.same()
 	c.writesGoOn(rng)
 	for range crammedBytes >> 20 { // until it is full again

@@ -78,7 +78,11 @@ func (f directory) Reuse(retired, id ID) (Blob, error) {
 	if err := f.fs.Rename(f.path(retired, spareSuffix), f.name(id)); err != nil {
 		return nil, err
 	}
-	return f.fs.Open(f.name(id))
+	blob, err := f.fs.Open(f.name(id))
+	if err != nil {
+		return nil, errors.Join(err, f.fs.Rename(f.name(id), f.path(retired, spareSuffix)))
+	}
+	return blob, nil
 }
 
 func (f directory) Discard(retired ID) error { return f.fs.Remove(f.path(retired, spareSuffix)) }
@@ -95,10 +99,10 @@ func (f directory) Assigned(retired ID, limit int64) (int64, error) {
 		return limit, nil // an earlier version left blocks past its end
 	}
 	bytes, err := blob.Size()
-	if bytes = min(bytes, limit); err != nil || bytes == 0 || blob.Allocate(bytes) != nil {
+	if err != nil {
 		return 0, nil
 	}
-	return bytes, nil
+	return allocated(blob, min(bytes, limit)), nil
 }
 
 func (f directory) Prepare(retired ID, bytes int64) (int64, error) {
@@ -114,7 +118,7 @@ func (f directory) Prepare(retired ID, bytes int64) (int64, error) {
 	err = blob.Allocate(bytes)
 	if full(err) && !made {
 		if bytes, err = blob.Size(); err == nil {
-			err = blob.Allocate(bytes)
+			bytes = allocated(blob, bytes)
 		}
 	}
 	if err == nil {
@@ -130,6 +134,35 @@ func (f directory) Prepare(retired ID, bytes int64) (int64, error) {
 		err = errors.Join(err, f.fs.Remove(path))
 	}
 	return 0, err
+}
+
+// allocated returns for how many of the first bytes of a blob there are blocks. A write
+// that failed on a full disk can have left a hole, and what comes before it is of use.
+func allocated(blob Blob, bytes int64) int64 {
+	if bytes == 0 {
+		return 0
+	}
+	err := blob.Allocate(bytes)
+	if err == nil {
+		return bytes
+	}
+	has, lacks := int64(0), (bytes+BlockLength-1)/BlockLength
+	for full(err) && has+1 < lacks {
+		middle := (has + lacks) / 2
+		tried := blob.Allocate(middle * BlockLength)
+		switch {
+		case tried == nil:
+			has = middle
+		case full(tried):
+			lacks = middle
+		default:
+			return 0
+		}
+	}
+	if has < 2 {
+		return 0 // a header without data
+	}
+	return has * BlockLength
 }
 
 // lengthen sets the length to bytes, which have blocks, so that Assigned finds it. A

@@ -16,14 +16,23 @@ import (
 // blocks to extend a removed segment's file to full length, it is added as it is, since
 // another program could take freed blocks. So the reserve does not shrink while
 // cleaning continues.
+//
+// What is left of the current segment, if that is of the reserve, belongs to it. While
+// files are missing, that segment is not sealed, and a Set that is opened goes on with it:
+// see Seal and Resume. Cleaning that ends in the middle of a segment has used blocks of the
+// reserve and freed none.
 
 // firstReserveID is the lowest number of files created for the reserve. Segments have
 // lower numbers.
 const firstReserveID = math.MaxUint32 - 256
 
-// leastReserved is the maximum number of files of equal length that replace a segment
-// in the reserve.
-const leastReserved = 8
+// leastReserved bounds the number of files of equal length that replace a segment in the
+// reserve, where they are shorter than leastReservedBytes. What is moved comes in
+// extents, and what is left of a file can be too short for the next one.
+const (
+	leastReserved      = 8
+	leastReservedBytes = 256 << 10
+)
 
 var errNoReserve = fmt.Errorf("reserve of segments is empty: %w", syscall.ENOSPC)
 
@@ -88,7 +97,6 @@ func (s *Set) useReserve(need int64) error {
 	if n == 0 || s.spares.reserve[n-1].bytes-BlockLength < need {
 		return errNoReserve // the current segment is usable again when the disk has space
 	}
-	s.retire() // the file system has no blocks for the rest of the segment
 	bytes := s.spares.reserve[n-1].bytes
 	if err := s.start(s.newReserved); err != nil {
 		return err
@@ -188,7 +196,7 @@ func (s *Set) fill() error {
 		id = slices.MaxFunc(sp.files, shorter).id
 	}
 	bytes, err := sp.reuser.Prepare(id, s.o.bytes())
-	if err == nil && bytes >= min(s.o.bytes()/leastReserved, s.o.bytes()) {
+	if err == nil && bytes >= min(s.o.bytes()/leastReserved, leastReservedBytes) {
 		sp.files = slices.DeleteFunc(sp.files, func(f spare) bool { return f.id == id })
 		sp.reserve = append(sp.reserve, spare{id, min(bytes, s.o.bytes()), time.Now()})
 		s.trimReserve()

@@ -82,12 +82,12 @@ type Reuser interface {
 	GiveUp(retired ID) error            // gives away a blob that nothing reads
 	Retired() ([]ID, error)             // ascending
 	// Assigned returns for how many bytes, at most limit, a retired blob has blocks: for
-	// its length, or for none if it has holes for which there are no blocks. The error
-	// is that of opening it.
+	// its length, or up to the first hole for which there are no blocks. The error is
+	// that of opening it.
 	Assigned(retired ID, limit int64) (int64, error)
 	// Prepare creates a retired blob, or uses an existing one, and allocates blocks for
-	// the given number of bytes, durably, or for its length if there are no more
-	// blocks. It returns the number of bytes with blocks.
+	// the given number of bytes, durably, or for what Assigned returns if there are no
+	// more blocks. It returns the number of bytes with blocks.
 	Prepare(retired ID, bytes int64) (int64, error)
 }
 
@@ -149,8 +149,8 @@ type Set struct {
 	done      chan struct{} // closed when it has ended
 }
 
-// Open opens the segments. Existing segments are not appended to; the first Append
-// starts a new one.
+// Open opens the segments. Existing segments are not appended to, but see Resume; the
+// first Append starts a new one.
 func Open(o Options) (*Set, error) {
 	o.SegmentBlocks = cmp.Or(o.SegmentBlocks, DefaultSegmentBlocks)
 	o.MaxOpen = cmp.Or(o.MaxOpen, DefaultMaxOpen)
@@ -308,6 +308,25 @@ func (s *Set) Seal() {
 	s.seal()
 }
 
+// SealToClean is Seal for a segment with so many live blocks, whose dead ones are to be
+// freed. It returns false, and does nothing, if what is left of the segment is needed to
+// move live data to: files of the reserve are missing, and those that there are have no
+// room for the live blocks.
+func (s *Set) SealToClean(live int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	room := int64(s.o.Reserve)*int64(s.MaxAppend()) - s.missing()
+	if s.needed() && room < live*BlockLength {
+		return false
+	}
+	s.seal()
+	return true
+}
+
+// needed reports whether the rest of the current segment replaces files of the reserve
+// that are missing. mu is held.
+func (s *Set) needed() bool { return s.current != nil && s.moved && !s.reserveFull() }
+
 // seal is retire for a segment with free space: it returns the space to the file
 // system, unless the reserve needs it. mu is held.
 func (s *Set) seal() {
@@ -343,7 +362,7 @@ func (s *Set) create(id ID, newBlob func(ID) (Blob, error)) (*handle, error) {
 	}
 	if err := writeHeader(blob, s.o.StoreID, id); err != nil {
 		err = fmt.Errorf("create segment %08x: %w", uint32(id), err)
-		return nil, errors.Join(err, blob.Close(), s.o.Blobs.Remove(id))
+		return nil, errors.Join(err, s.undo(id, blob))
 	}
 	h, err := s.cache.add(id, blob)
 	if err != nil {

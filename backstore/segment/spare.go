@@ -74,12 +74,24 @@ func (s *Set) newBlob(id ID) (Blob, error) {
 			}
 			return blob, nil
 		}
-		// The file is not lost: the next Open finds it as a spare, or as a segment
-		// without live extents.
-		err = errors.Join(err, ignoreMissing(sp.reuser.Discard(old.id)), ignoreMissing(s.o.Blobs.Remove(id)))
+		sp.files = slices.Insert(sp.files, 0, old) // its blocks stay, and others come first
 		return nil, err
 	}
 	return s.o.Blobs.Create(id)
+}
+
+// undo ends create after an error: a new file is removed, one with blocks is spare again.
+// mu is held.
+func (s *Set) undo(id ID, blob Blob) error {
+	size, err := blob.Size()
+	if err = errors.Join(err, blob.Close()); err == nil && size > 0 && s.spares.reuser != nil {
+		if err = s.spares.reuser.Retire(id); err == nil {
+			bytes, err := s.spares.reuser.Assigned(id, s.o.bytes())
+			s.spares.files = slices.Insert(s.spares.files, 0, spare{id, bytes, time.Now()})
+			return err
+		}
+	}
+	return errors.Join(err, s.o.Blobs.Remove(id))
 }
 
 // Remove removes a segment; a missing segment is not an error. Reads in progress
@@ -97,6 +109,13 @@ func (s *Set) Remove(id ID) error {
 		h.release()
 	}
 	return err
+}
+
+// Reading reports whether a segment is being read, for which Remove may return ErrBusy.
+func (s *Set) Reading(id ID) bool {
+	s.syncing.Lock() // so that the unsynced list has what is not durable
+	defer s.syncing.Unlock()
+	return s.cache.reading(id, s.unsynced.has(id))
 }
 
 // remove is Remove without the release of the returned references.
@@ -156,10 +175,10 @@ func references(h *handle, w *written) int64 {
 	return n
 }
 
-// reusable returns the length of a segment's file if it can be reused: it is not longer
-// than a new segment, has blocks for all of it, and its header is this segment's. After a
-// power cut, a file may have its name from before its reuse. The error is errForeign if
-// the file is of another store, errVersion if it is of another format.
+// reusable returns for how many bytes a segment's file has blocks, from its start, if it
+// can be reused: it is not longer than a new segment, and its header is this segment's.
+// After a power cut, a file may have its name from before its reuse. The error is
+// errForeign if the file is of another store, errVersion if it is of another format.
 func (s *Set) reusable(id ID) (bytes int64, err error) {
 	blob, err := s.o.Blobs.Open(id)
 	if err != nil {
@@ -173,10 +192,7 @@ func (s *Set) reusable(id ID) (bytes int64, err error) {
 	if err != nil || s.spares.reuser == nil || s.spares.none && s.reserveFull() || size > s.o.bytes() {
 		return 0, err
 	}
-	if blob.Allocate(size) != nil {
-		return 0, nil // a file with holes, and the disk is full
-	}
-	return size, nil
+	return allocated(blob, size), nil
 }
 
 // bytes is the length of a full segment.

@@ -142,7 +142,8 @@ func TestOpen_SparesWithoutBlocks(t *testing.T) {
 	}{
 		{"empty", 0, 0, 0},
 		{"short", 3*BlockLength - 100, 3*BlockLength - 100, 3*BlockLength - 100},
-		{"a hole at the end", 2 * BlockLength, 8 * BlockLength, 0},
+		{"a hole at the end", 2 * BlockLength, 8 * BlockLength, 2 * BlockLength},
+		{"a hole after the header", BlockLength, 8 * BlockLength, 0},
 		{"only a hole", 0, 8 * BlockLength, 0},
 		{"whole", 8 * BlockLength, 8 * BlockLength, 8 * BlockLength},
 		{"too long", 8 * BlockLength, 90 * BlockLength, 8 * BlockLength},
@@ -179,8 +180,8 @@ func TestOpen_SparesWithoutBlocks(t *testing.T) {
 	}
 }
 
-// TestSet_RemoveWithHoles: the file of a removed segment is no spare on a full disk if it
-// has holes.
+// TestSet_RemoveWithHoles: the file of a removed segment that has a hole is a spare up to
+// that on a full disk.
 func TestSet_RemoveWithHoles(t *testing.T) {
 	m := vfs.NewMem()
 	s := open(t, m, "/s", Options{SegmentBlocks: 8})
@@ -192,8 +193,8 @@ func TestSet_RemoveWithHoles(t *testing.T) {
 	must.Succeed(t, errors.Join(f.Truncate(8*BlockLength), f.Close()))
 	m.SetCapacity(m.Used())
 	must.Succeed(t, s.Remove(a.Segment))
-	if s.SpareBytes() != 0 {
+	if s.SpareBytes() != 3*BlockLength {
 		t.Errorf("%d bytes are spare", s.SpareBytes())
 	}
-	wantFiles(t, m)
+	wantFiles(t, m, "00000001.spare")
 }

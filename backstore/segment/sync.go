@@ -185,7 +185,9 @@ func (s *Set) sync() error {
 	// avoid the fault.
 	s.unsynced.wake.Store(s.unsynced.limit + s.Unsynced())
 	s.mu.Lock()
-	s.seal()
+	if !s.needed() {
+		s.seal()
+	}
 	s.mu.Unlock()
 	return errors.Join(failed...)
 }
