@@ -17,6 +17,7 @@ require (
 	github.com/google/flatbuffers v25.2.10+incompatible
 	github.com/gostor/gotgt v0.2.2
 	github.com/klauspost/compress v1.20.1
+	github.com/netresearch/go-cron v0.9.1
 	github.com/prometheus/client_golang v1.25.0
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3
 	github.com/satori/go.uuid v1.2.0

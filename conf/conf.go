@@ -55,6 +55,9 @@ type Config struct {
 	Metrics Metrics
 	Alerts  []Alert
 
+	// Snapshots are the policies by which the server takes snapshots.
+	Snapshots []SnapshotPolicy
+
 	lines map[string]int
 }
 

@@ -140,6 +140,10 @@ func together(t reflect.Type) object {
 		return object{"oneOf": present("volume", "file", "backing", "view")}
 	case reflect.TypeFor[fileView]():
 		return object{"oneOf": present("partition", "stripe", "mirror", "cache", "verify", "origin", "snapshot")}
+	case reflect.TypeFor[fileSnapshotPolicy]():
+		return object{"oneOf": present("every", "at")}
+	case reflect.TypeFor[fileKeep]():
+		return object{"anyOf": present("last", "hourly", "daily", "weekly", "monthly", "yearly", "within")}
 	case reflect.TypeFor[fileAlert]():
 		return object{"not": object{"anyOf": []any{object{"required": secret[:2]}, object{"required": secret[1:]}, object{"required": []string{secret[0], secret[2]}}}}}
 	case reflect.TypeFor[fileUser](), reflect.TypeFor[fileMutual](), reflect.TypeFor[fileAPISecret]():
@@ -196,6 +200,14 @@ var valuePatterns = map[string]string{
 	"chapname": `^[^\x00-\x1f\x7f]{1,255}$`,
 	"env":      variableName.String(),
 	"url":      `^https?://[^/].*$`,
+
+	"snapshotted":  `^(file:)?[^*]*\*?$`,
+	"period":       `^([0-9]{1,3}d|\+?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$`,
+	"cron":         `^(@(hourly|daily|midnight|weekly|monthly|yearly|annually)|[^=@]+)$`,
+	"zone":         `^[A-Za-z]`,
+	"snapshotname": `^[A-Za-z0-9%][A-Za-z0-9._%-]*$`,
+	"span":         `^([0-9]{1,3}y)?([0-9]{1,4}m)?([0-9]{1,5}d)?([0-9]{1,6}h)?$`,
+	"word":         ``,
 }
 
 const (
@@ -229,6 +241,8 @@ func valueSchema(is string) object {
 		return powerSchema(words[0], words[1])
 	case "duration":
 		return object{"type": "string", "pattern": durationPattern}
+	case "kept":
+		return object{"anyOf": []any{intSchema("0", "100000"), object{"enum": []any{"unlimited"}}}}
 	case "ping":
 		return object{"anyOf": []any{valueSchema("duration"), object{"enum": []any{0, "0"}}}}
 	case "interval":

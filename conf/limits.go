@@ -30,7 +30,12 @@ type Limits struct {
 	// PingAfter is the idle time after which an initiator is pinged (NOP-In), or
 	// NoPings. PingTimeout bounds the response time.
 	PingAfter, PingTimeout time.Duration
+	// Snapshots bounds the snapshots of all policies.
+	Snapshots int
 }
+
+// DefaultSnapshots is the default of Limits.Snapshots.
+const DefaultSnapshots = 10_000
 
 // NoPings is a PingAfter that disables pings.
 const NoPings time.Duration = -1
@@ -53,6 +58,7 @@ func (c *checker) limits(raw *fileLimits) Limits {
 		Buffers:               c.size("limits.buffers", raw.Buffers, minBuffers),
 		PingAfter:             c.pingAfter(raw.PingAfter),
 		PingTimeout:           c.duration("limits.ping_timeout", raw.PingTimeout),
+		Snapshots:             int(c.number("limits.snapshots", raw.Snapshots, DefaultSnapshots, 1, 1_000_000, "snapshots")),
 	}
 	if l.MaxBurst != 0 && l.FirstBurst > l.MaxBurst {
 		c.add("limits.first_burst", "%s exceeds max_burst (%s); reduce it", FormatSize(int64(l.FirstBurst)), FormatSize(int64(l.MaxBurst)))

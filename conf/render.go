@@ -29,6 +29,9 @@ func (c *Config) file() *fileConfig {
 		from := a.Secret.file()
 		f.Alerts = append(f.Alerts, fileAlert{textOf(a.Name), textOf(a.URL), from.inline, from.file, from.env})
 	}
+	for i := range c.Snapshots {
+		f.Snapshots = append(f.Snapshots, c.Snapshots[i].file())
+	}
 	for _, p := range c.Portals {
 		f.Portals = append(f.Portals, p.file())
 	}
@@ -248,7 +251,7 @@ func (l *Limits) file() fileLimits {
 		Logins: countOf(int64(l.Logins)), LoginsPerAddress: countOf(int64(l.LoginsPerAddress)), LoginTimeout: durationOf(l.LoginTimeout),
 		Commands: countOf(int64(l.Commands)), DataSegment: sizeOf(int64(l.DataSegment)),
 		MaxBurst: sizeOf(int64(l.MaxBurst)), FirstBurst: sizeOf(int64(l.FirstBurst)), Buffers: sizeOf(l.Buffers),
-		PingAfter: durationOf(l.PingAfter), PingTimeout: durationOf(l.PingTimeout),
+		PingAfter: durationOf(l.PingAfter), PingTimeout: durationOf(l.PingTimeout), Snapshots: countOf(int64(l.Snapshots)),
 	}
 	if l.PingAfter == NoPings {
 		f.PingAfter = new("0")

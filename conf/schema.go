@@ -38,6 +38,8 @@ type (
 
 		Metrics fileMetrics `yaml:"metrics" part:"" class:"once"`
 		Alerts  []fileAlert `yaml:"alerts" list:"name" class:"once"`
+
+		Snapshots []fileSnapshotPolicy `yaml:"snapshots" list:"name" class:"once"`
 	}
 	// filePortal can also be a scalar, the address.
 	filePortal struct {
@@ -198,6 +200,7 @@ type (
 		Buffers               *string `yaml:"buffers" is:"size 32MiB" class:"restart" auto:"a share of memory" why:"memory is divided at the start"`
 		PingAfter             *string `yaml:"ping_after" is:"ping" default:"15s" class:"once"`
 		PingTimeout           *string `yaml:"ping_timeout" is:"duration" default:"15s" class:"once"`
+		Snapshots             *string `yaml:"snapshots" is:"int 1 1000000" default:"10000" class:"once"`
 	}
 	fileTokens struct {
 		Max               *string         `yaml:"max" is:"int 1 10000000" default:"100000" class:"once"`
@@ -269,6 +272,34 @@ type (
 	}
 	fileMetrics struct {
 		Listen *string `yaml:"listen" is:"listen" need:"" class:"once"`
+	}
+	fileSnapshotPolicy struct {
+		Name         *string   `yaml:"name" is:"label" need:"" class:"once"`
+		Volumes      []*string `yaml:"volumes" is:"snapshotted" need:"" list:"set" class:"once" items:"1"`
+		Every        *string   `yaml:"every" is:"period" class:"once"`
+		At           []*string `yaml:"at" is:"cron" list:"set" class:"once" items:"1"`
+		TimeZone     *string   `yaml:"time_zone" is:"zone" default:"UTC" class:"once"`
+		Keep         fileKeep  `yaml:"keep" part:"" class:"once"`
+		Names        *string   `yaml:"names" is:"snapshotname" default:"%v-%p-%Y%m%d-%H%M%S" class:"once"`
+		MaxSnapshots *string   `yaml:"max_snapshots" is:"int 1 100000" default:"1000" class:"once"`
+		Together     *string   `yaml:"together" is:"bool" default:"false" class:"once"`
+		Pause        *string   `yaml:"pause" is:"bool" default:"false" class:"once"`
+		Before       *fileHook `yaml:"before" class:"once"`
+		After        *fileHook `yaml:"after" class:"once"`
+	}
+	fileKeep struct {
+		Last    *string `yaml:"last" is:"kept" class:"once"`
+		Hourly  *string `yaml:"hourly" is:"kept" class:"once"`
+		Daily   *string `yaml:"daily" is:"kept" class:"once"`
+		Weekly  *string `yaml:"weekly" is:"kept" class:"once"`
+		Monthly *string `yaml:"monthly" is:"kept" class:"once"`
+		Yearly  *string `yaml:"yearly" is:"kept" class:"once"`
+		Within  *string `yaml:"within" is:"span" class:"once"`
+	}
+	fileHook struct {
+		Command   []*string `yaml:"command" is:"word" need:"" class:"once" items:"1 64"`
+		TimeLimit *string   `yaml:"time_limit" is:"duration" default:"1m0s" class:"once"`
+		OnFailure *string   `yaml:"on_failure" is:"enum abort continue" default:"abort" class:"once"`
 	}
 	fileAlert struct {
 		Name       *string `yaml:"name" is:"label" need:"" class:"once"`

@@ -28,6 +28,7 @@ func (c *checker) config(raw *fileConfig) *Config {
 	cfg.Audit = c.audit(&raw.Audit)
 	cfg.Metrics = c.metrics(&raw.Metrics, cfg.API)
 	cfg.Alerts = c.alerts(raw.Alerts)
+	cfg.Snapshots = c.snapshots(raw.Snapshots)
 	cfg.Log = Log{
 		Level:  c.oneOf("log.level", raw.Log.Level, "info", "debug", "warn", "error"),
 		Format: c.oneOf("log.format", raw.Log.Format, "text", "json"),
