@@ -6,6 +6,7 @@ package harness
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -140,9 +141,9 @@ func Run(ctx context.Context, t testing.TB, path string, args ...string) string 
 }
 
 // Must ends a test on an error.
-func Must(t testing.TB, err error) {
+func Must(t testing.TB, errs ...error) {
 	t.Helper()
-	if err != nil {
+	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
 	}
 }
