@@ -291,3 +291,149 @@ func cleanForever(ctx context.Context, s *Store) {
 		}
 	}
 }
+
+// BenchmarkMapKnown maps 256 MiB that came from another store before, and lists the runs
+// of as much.
+func BenchmarkMapKnown(b *testing.B) {
+	const size = 256 << 20
+	ctx := context.Background()
+	a, src := benchStore(b, size)
+	benchFill(b, src, size)
+	n, err := src.Snapshot(ctx, []Range{{Length: size}}, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer n.Release()
+	var runs []Run
+	collect := func(r Run) error {
+		r.Slots, r.CRC = slices.Clone(r.Slots), slices.Clone(r.CRC)
+		runs = append(runs, r)
+		return nil
+	}
+	if err := n.Runs(ctx, 0, size, collect); err != nil {
+		b.Fatal(err)
+	}
+	b.Run("runs", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := n.Runs(ctx, 0, size, func(Run) error { return nil }); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	for _, unit := range []int{4 << 10, 16 << 10} {
+		s, kept := benchStoreWith(b, size, Options{DedupUnit: unit})
+		p := make([]byte, 1<<20)
+		for off := int64(0); off < size; off += 1 << 20 {
+			if err := src.ReadAt(ctx, p, off); err != nil {
+				b.Fatal(err)
+			}
+			var part []Run
+			if err := n.Runs(ctx, off, 1<<20, func(r Run) error {
+				r.Slots, r.CRC = slices.Clone(r.Slots), slices.Clone(r.CRC)
+				part = append(part, r)
+				return nil
+			}); err != nil {
+				b.Fatal(err)
+			}
+			if err := kept.WriteKnown(ctx, a.ID(), p, off, part); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if err := s.Checkpoint(ctx); err != nil {
+			b.Fatal(err)
+		}
+		for name, fresh := range map[string]bool{"to a hole": true, "over the same": false} {
+			b.Run(fmt.Sprintf("map %s, unit %d", name, unit), func(b *testing.B) {
+				v, err := s.CreateVolume(ctx, "to", size)
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					if fresh {
+						b.StopTimer()
+						if err := v.Unmap(ctx, 0, size); err != nil {
+							b.Fatal(err)
+						}
+						if err := s.reapAll(ctx); err != nil {
+							b.Fatal(err)
+						}
+						b.StartTimer()
+					}
+					missing, err := v.MapKnown(ctx, a.ID(), 0, runs)
+					if err != nil || len(missing) > 0 {
+						b.Fatalf("%d ranges are missing, %v", len(missing), err)
+					}
+				}
+				b.StopTimer()
+				if err := s.DeleteVolume(ctx, "to"); err != nil {
+					b.Fatal(err)
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkDiff finds what differs between snapshots of a volume.
+func BenchmarkDiff(b *testing.B) {
+	const size = 1 << 40
+	ctx := context.Background()
+	s, v := benchStore(b, size)
+	for _, mapped := range []string{"holes", "mapped"} {
+		if mapped == "mapped" { // 1 MiB, shared until the volume is full
+			p := make([]byte, 2<<20)
+			unique(p, 1)
+			if err := v.WriteAt(ctx, p, 0); err != nil {
+				b.Fatal(err)
+			}
+			for done := int64(len(p)); done < size; done *= 2 {
+				n, err := v.Snapshot(ctx, []Range{{Length: done}}, nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				for at := int64(0); at < done; {
+					k, err := v.Map(ctx, done+at, n, at, done-at)
+					if err != nil {
+						b.Fatal(err)
+					}
+					at += k
+				}
+				n.Release()
+			}
+		}
+		base, err := v.Snapshot(ctx, []Range{{Length: size}}, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer base.Release()
+		rng := rand.New(rand.NewPCG(1, 1))
+		p := make([]byte, BlockLength)
+		for i := range 1000 {
+			unique(p, uint64(i)<<20)
+			if err := v.WriteAt(ctx, p, rng.Int64N(size/BlockLength)*BlockLength); err != nil {
+				b.Fatal(err)
+			}
+		}
+		n, err := v.Snapshot(ctx, []Range{{Length: size}}, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer n.Release()
+		b.Run("1 TiB, "+mapped+", 1000 blocks", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				found := int64(0)
+				if err := n.Diff(ctx, base, 0, size, func(d Difference) error {
+					found += d.Length
+					return nil
+				}); err != nil || found == 0 || found > 1000*BlockLength {
+					b.Fatalf("%d bytes differ, %v", found, err)
+				}
+			}
+		})
+	}
+	if err := s.Flush(ctx); err != nil {
+		b.Fatal(err)
+	}
+}

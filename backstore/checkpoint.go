@@ -9,6 +9,7 @@ import (
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
+	"odx/backstore/known"
 	"odx/backstore/meta"
 	"odx/backstore/rows"
 	"odx/backstore/segment"
@@ -20,6 +21,7 @@ type cut struct {
 	state     rows.Checkpoint
 	forest    *blockmap.Cut
 	extents   *extent.Cut
+	known     *known.Cut
 	usage     []meta.Op
 	volumes   []meta.Op
 	snapshots []meta.Op
@@ -41,7 +43,7 @@ func (s *Store) takeCut() (*cut, error) {
 	}
 	s.parts.clock.Tick()
 	// Rows take about 60 % of what is in memory.
-	c := &cut{expect: s.parts.dirty() * 6 / 10, forest: s.parts.forest.Cut(), extents: s.parts.extents.Cut(), usage: s.parts.usage.Cut()}
+	c := &cut{expect: s.parts.dirty() * 6 / 10, forest: s.parts.forest.Cut(), extents: s.parts.extents.Cut(), known: s.parts.known.Cut(), usage: s.parts.usage.Cut()}
 	s.catalog.mu.Lock()
 	defer s.catalog.mu.Unlock()
 	for _, v := range s.catalog.volumes {
@@ -119,6 +121,7 @@ func (s *Store) checkpoint(ctx context.Context) (err error) {
 func (s *Store) finishCut(c *cut) error {
 	c.forest.Done()
 	c.extents.Done()
+	c.known.Done()
 	s.records.mu.Lock()
 	s.records.storing = nil
 	s.records.mu.Unlock()
@@ -156,6 +159,7 @@ func (s *Store) storeCut(c *cut) error {
 func (c *cut) emit(put func(meta.Op) error) error {
 	parts := c.forest.Parts()
 	maps.Copy(parts, c.extents.Parts())
+	maps.Copy(parts, c.known.Parts())
 	sorted := func(ops []meta.Op) func(func(meta.Op) error) error {
 		slices.SortFunc(ops, func(a, b meta.Op) int { return bytes.Compare(a.Key, b.Key) })
 		return func(put func(meta.Op) error) error { return putAll(ops, put) }
@@ -191,6 +195,7 @@ func putAll(ops []meta.Op, put func(meta.Op) error) error {
 func (s *Store) abandon(c *cut) {
 	c.forest.Abandon()
 	c.extents.Abandon()
+	c.known.Abandon()
 	s.parts.usage.Abandon(c.usage)
 	s.catalog.mu.Lock()
 	for id := range c.snaps {

@@ -31,6 +31,8 @@ func newStore(o Options) *Store {
 	s.scrubs = &scrubplan.Plan{Records: planRecords{s}, Every: o.ScrubEvery, Scrub: s.scheduledScrub, Log: s.log}
 	s.scrubRate.Store(o.ScrubBytesPerSecond)
 	s.storeDuplicates.Store(o.StoreDuplicates)
+	s.names = names{parts: p, opts: opts, log: s.log, wake: make(chan struct{}, 1)}
+	s.series = series{parts: p}
 	s.cleaner = cleaner{
 		parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, space: &s.space, writer: &s.writer, opMu: &s.opMu,
 		checkpoint: s.Checkpoint, distrust: s.reader.distrust,

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"odx/internal/kit/must"
 	"odx/internal/kit/oldstores"
 )
 
@@ -43,6 +44,15 @@ func TestDump(t *testing.T) {
 		if !strings.Contains(old, `"name":"src"`) || !strings.Contains(old, `"format":2`) {
 			t.Errorf("%s: the volume src is missing", store.Name)
 		}
+	}
+	other := newDisk()
+	vals := make([]uint32, 8)
+	vals[0] = 1
+	s := other.open(t, 4<<10)
+	must.Succeed(t, createVolume(t, s, "v", 1<<20).WriteKnown(ctx, otherStore, content(vals), 0, []Run{namedRun(41, vals)}))
+	must.Succeed(t, s.Close())
+	if known := show(other.options(Options{}), "known"); !strings.Contains(known, `"slot":42`) || !strings.Contains(known, fmt.Sprintf(`"id":"%x"`, otherStore)) {
+		t.Errorf("known names: %s", known)
 	}
 	for _, part := range DumpParts {
 		if seen[part] == 0 {

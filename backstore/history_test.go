@@ -32,6 +32,7 @@ type history struct {
 	kept  int
 	value uint32
 	log   []string
+	named [][]uint32 // by name in another store: the values of a block
 }
 
 const modelSectors = 5 << 20 / sector // two leaves of the map and a bit
@@ -353,8 +354,10 @@ func (h *history) step() {
 		h.clone()
 	case n < 40:
 		h.revert()
-	case n < 48:
+	case n < 44:
 		h.zero()
+	case n < 48:
+		h.known()
 	case n < 53:
 		h.compareAndWrite()
 	case n < 63:

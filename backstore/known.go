@@ -2,8 +2,12 @@ package backstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
+
+	"odx/backstore/extent"
+	"odx/blockdev"
 )
 
 // checkRuns returns ErrInvalid if runs do not lie one after the other, or are not what
@@ -35,8 +39,16 @@ func appendRange(ranges []Range, r Range) []Range {
 }
 
 // MapKnown makes the volume equal, from byte off on, to runs of the store with the
-// identity from, where this store has their data, and returns the ranges that it has not.
-// Holes become holes. Runs follow each other; the first one goes to off.
+// identity from, where this store has their data, and returns the ranges of the volume
+// that it has not. Holes become holes. Runs follow each other; the first one goes to off.
+// It takes effect in steps of at most 1 MiB, and stops, with what is left as missing, when
+// ctx asks it to (blockdev.Late); after an error some of them may have been done.
+//
+// A block is mapped only if it has been written with the same name by WriteKnown, its data
+// is still there, and its checksum is the one that the run gives. A name stands for one
+// content for ever (Run), so no data is wrong unless the other store lies, which could
+// send wrong bytes as well; the checksum is there for a table that is damaged in a way
+// that its own checksums do not show.
 func (v *Volume) MapKnown(ctx context.Context, from [16]byte, off int64, runs []Run) (missing []Range, err error) {
 	length, err := checkRuns(runs)
 	if err != nil || length == 0 {
@@ -51,17 +63,151 @@ func (v *Volume) MapKnown(ctx context.Context, from [16]byte, off int64, runs []
 	if err != nil {
 		return nil, err
 	}
+	m := knownMapping{v: v, ctx: ctx}
+	if m.number, err = v.store.parts.known.Number(from); err != nil {
+		return nil, err
+	}
 	for i := range runs {
-		to := Range{Offset: off + runs[i].Off - runs[0].Off, Length: runs[i].Length}
-		if !runs[i].Hole {
-			missing = appendRange(missing, to)
-			continue
+		at := off + runs[i].Off - runs[0].Off
+		if i > 0 && blockdev.Late(ctx) {
+			m.miss(at, off+length-at)
+			break
 		}
-		if err := v.Zero(ctx, to.Offset, to.Length); err != nil {
+		if err := m.run(at, &runs[i]); err != nil {
 			return nil, err
 		}
 	}
-	return missing, nil
+	return m.missing, nil
+}
+
+// knownMapping is one MapKnown.
+type knownMapping struct {
+	v       *Volume
+	ctx     context.Context
+	number  uint16 // of the other store in the table; 0: the table has none of its names
+	missing []Range
+	local   [MaxRunBlocks]extent.Slot
+}
+
+func (m *knownMapping) miss(off, length int64) {
+	m.missing = appendRange(m.missing, Range{Offset: off, Length: length})
+}
+
+// run maps what is known of a run that goes to byte at.
+func (m *knownMapping) run(at int64, r *Run) error {
+	if r.Hole {
+		return m.v.Zero(m.ctx, at, r.Length)
+	}
+	if m.number == 0 || !r.Named() || at%BlockLength != 0 {
+		m.miss(at, r.Length)
+		return nil
+	}
+	for slots, crc := r.Slots, r.CRC; len(slots) > 0; {
+		n := min(len(slots), MaxRunBlocks)
+		if err := m.v.store.parts.known.Find(m.number, r.Series, slots[:n], m.local[:n]); err != nil {
+			return err
+		}
+		if err := m.blocks(at, m.local[:n], crc); err != nil {
+			return err
+		}
+		slots, crc, at = slots[n:], crc[n:], at+int64(n)*BlockLength
+	}
+	return nil
+}
+
+// blocks maps blocks from byte at on to those of the slots that are not 0.
+func (m *knownMapping) blocks(at int64, slots []extent.Slot, crc []uint32) error {
+	for i := 0; i < len(slots); {
+		n := 1
+		for i+n < len(slots) && (slots[i+n] == 0) == (slots[i] == 0) && (slots[i] == 0 || n < planBlocks) {
+			n++
+		}
+		to := at + int64(i)*BlockLength
+		if slots[i] == 0 {
+			m.miss(to, int64(n)*BlockLength)
+			i += n
+			continue
+		}
+		done := 0
+		err := m.v.changeWatched(m.ctx, uint64(to/BlockLength), uint64(n), func() (err error) {
+			done, err = m.v.mapClaimed(m.ctx, to, slots[i:i+n], crc[i:i+n])
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if i += done; done < n { // the next one is not there any more
+			m.miss(to+int64(done)*BlockLength, BlockLength)
+			i++
+		}
+	}
+	return nil
+}
+
+// mapClaimed maps blocks from byte off on to slots, at most planBlocks, as far as they name
+// blocks that are live and have the checksums. It returns how many it did.
+func (v *Volume) mapClaimed(ctx context.Context, off int64, slots []extent.Slot, crc []uint32) (done int, err error) {
+	s := v.store
+	plan := s.writer.newPlan()
+	defer func() {
+		// Without pins there is nothing to unpin, and so no error.
+		err = errors.Join(err, s.writer.discard(plan))
+	}()
+	rec := &plan.rec
+	rec.Volume, rec.Block, rec.Blocks, rec.Fresh, rec.Inline = v.number, uint64(off/BlockLength), len(slots), rec.Fresh[:0], nil
+	plan.pinned = plan.pinned[:0]
+	copy(rec.Slots[:], slots)
+	copy(rec.Known[:], slots)
+	rec.Build()
+	op, err := s.begin(ctx, rec)
+	if err != nil {
+		return 0, err
+	}
+	defer op.End()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	// The last block of a volume may reach beyond its size.
+	if err := v.admit(ctx, off, min(int64(len(slots))*BlockLength, v.size-off)); err != nil {
+		return 0, err
+	}
+	if err := v.watched.check(rec.Block, uint64(len(slots))); err != nil {
+		return 0, err
+	}
+	if err := s.parts.forest.TouchSet(v.root, rec.Block, uint64(len(slots))); err != nil {
+		return 0, s.life.unread(v.String(), off, err)
+	}
+	claimed := rec.Known[:len(slots)]
+	err = s.parts.extents.Claim(claimed, crc)
+	if err == nil {
+		done = claimedFirst(claimed)
+	}
+	// The rows were read to claim them.
+	if err := s.parts.extents.Unref(claimed[done:]); err != nil {
+		return 0, s.life.fail(err)
+	}
+	if err != nil || done == 0 {
+		return 0, err
+	}
+	if err := s.parts.forest.Set(&v.root, rec.Block, claimed[:done]); err != nil {
+		return 0, s.life.fail(err)
+	}
+	if done < len(slots) {
+		rec.Blocks = done
+		rec.Build()
+		op.revise(rec)
+	}
+	op.Commit()
+	return done, nil
+}
+
+// claimedFirst returns how many slots at the beginning are not 0.
+func claimedFirst(slots []extent.Slot) int {
+	for i, slot := range slots {
+		if slot == 0 {
+			return i
+		}
+	}
+	return len(slots)
 }
 
 // WriteKnown is WriteAt of the bytes of runs of the store with the identity from, whose
@@ -85,5 +231,28 @@ func (v *Volume) WriteKnown(ctx context.Context, from [16]byte, p []byte, off in
 		}
 		data = data[runs[i].Length:]
 	}
-	return v.WriteAt(ctx, p, off)
+	return v.write(ctx, p, off, &naming{from: from, off: off, runs: runs})
+}
+
+// naming is the names of what is written, for the table of known names.
+type naming struct {
+	from [16]byte
+	off  int64 // where the first run goes
+	runs []Run
+}
+
+// add adds the names of blocks from byte off on, which were just put into a map as slots,
+// within the operation that did it.
+func (n *naming) add(s *Store, off int64, slots []extent.Slot) {
+	end := off + int64(len(slots))*BlockLength
+	for i := range n.runs {
+		r := &n.runs[i]
+		first := n.off + r.Off - n.runs[0].Off
+		lo, hi := max(off, first), min(end, first+r.Length)
+		if !r.Named() || lo >= hi || (lo-first)%BlockLength != 0 || (lo-off)%BlockLength != 0 {
+			continue
+		}
+		names := r.Slots[(lo-first)/BlockLength : (hi-first)/BlockLength]
+		s.names.add(n.from, r.Series, names, slots[(lo-off)/BlockLength:])
+	}
 }

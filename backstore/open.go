@@ -13,6 +13,7 @@ import (
 	"odx/backstore/extent"
 	"odx/backstore/fingerprint"
 	"odx/backstore/journal"
+	"odx/backstore/known"
 	"odx/backstore/layout"
 	"odx/backstore/rows"
 	"odx/backstore/segment"
@@ -47,10 +48,10 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		close(s.writer.indexLoaded) // nothing is deduplicated
 		return s, nil
 	}
-	for _, loop := range []func(context.Context){s.reapLoop, s.checkpointLoop, s.cleaner.loop, s.space.spareLoop, s.tidyLoop, s.scrubs.Run, s.writer.loadIndex, s.lookAtSegments} {
+	for _, loop := range []func(context.Context){s.reapLoop, s.checkpointLoop, s.cleaner.loop, s.space.spareLoop, s.tidyLoop, s.namesLoop, s.scrubs.Run, s.writer.loadIndex, s.lookAtSegments} {
 		s.life.background.Go(func() { loop(run) })
 	}
-	if err := s.finishReverts(ctx); err != nil {
+	if err := errors.Join(s.continueSeries(ctx), s.finishReverts(ctx)); err != nil {
 		return nil, errors.Join(fmt.Errorf("store %s: %w", o.Dir, err), s.Close())
 	}
 	return s, nil
@@ -211,6 +212,7 @@ func (s *Store) loadState() (rows.Checkpoint, error) {
 	s.parts.forest = blockmap.New(blockmap.Options{
 		KV: s.recovery.reader(), Clock: s.parts.clock, Extents: s.parts.extents, MaxBytes: cache / 4, Next: st.NextNode, Dropped: st.Dropped,
 	})
+	s.parts.known = known.NewTable(known.Options{KV: s.recovery.reader(), Clock: s.parts.clock, MaxBytes: cache / 32})
 	if err := errors.Join(s.parts.extents.SkipUnread(), s.parts.forest.SkipUnread()); err != nil {
 		return st, err
 	}

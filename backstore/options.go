@@ -111,6 +111,8 @@ type tuning struct {
 	// slackBytes is how much the store may take beyond its capacity; 0 means what
 	// CapacityBytes says.
 	slackBytes int64
+	// leastNames is how many names of blocks in other stores are kept at least.
+	leastNames int64
 	// spareTime is how long the file of a segment waits to be used again.
 	spareTime time.Duration
 }
@@ -118,6 +120,7 @@ type tuning struct {
 // setDefaults gives what is zero its value in service.
 func (t *tuning) setDefaults() {
 	t.writeBackBytes = cmp.Or(t.writeBackBytes, writeBackBytes)
+	t.leastNames = cmp.Or(t.leastNames, leastNames)
 	t.spareTime = cmp.Or(t.spareTime, defaultSpareTime)
 	if t.openOld == nil {
 		t.openOld = openFormat2

@@ -7,6 +7,7 @@ import (
 	"odx/backstore/extent"
 	"odx/backstore/fingerprint"
 	"odx/backstore/journal"
+	"odx/backstore/known"
 	"odx/backstore/layout"
 	"odx/backstore/meta"
 	"odx/backstore/pages"
@@ -27,6 +28,7 @@ type parts struct {
 	usage    *extent.Usage
 	extents  *extent.Table
 	forest   *blockmap.Forest
+	known    *known.Table
 }
 
 // close closes what openParts has opened.
@@ -46,5 +48,5 @@ func (p *parts) close() error {
 
 // dirty returns about how many bytes of metadata no checkpoint has stored.
 func (p *parts) dirty() int64 {
-	return p.forest.DirtyBytes() + p.extents.DirtyBytes()
+	return p.forest.DirtyBytes() + p.extents.DirtyBytes() + p.known.DirtyBytes()
 }

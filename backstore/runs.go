@@ -14,7 +14,8 @@ const MaxRunBlocks = blockmap.Fanout
 // Run is a part of a snapshot: a hole, or blocks with names, or, with neither, bytes that
 // have none and can only be read (a part of a block; a range that does not lie on blocks).
 //
-// A name is (store, Series, slot). It is never used for other data: see Store.series.
+// A name is the store's identity, the series and a slot. It is never used for other data:
+// see type series.
 type Run struct {
 	Off, Length int64 // bytes; of a run with names, multiples of BlockLength
 	Hole        bool
@@ -33,6 +34,9 @@ func (r *Run) Range() Range { return Range{Offset: r.Off, Length: r.Length} }
 // without gaps, until fn returns an error, which it returns. fn must not keep the slices.
 // No lock is held while fn runs.
 func (n *Snapshot) Runs(ctx context.Context, off, length int64, fn func(Run) error) error {
+	if err := n.store.beginSeries(ctx); err != nil {
+		return err
+	}
 	w := runWalk{n: n, ctx: ctx, fn: fn}
 	err := n.Extents(ctx, off, length, func(part Range, mapped bool) bool {
 		if mapped {

@@ -78,6 +78,7 @@ type Store struct {
 
 	reverting sync.Mutex // held for a revert; outside of opMu
 
+	names  names
 	series series
 }
 

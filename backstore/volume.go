@@ -135,6 +135,11 @@ func (v *Volume) Barrier(context.Context) error { return v.store.life.usable() }
 // WriteAt writes p at off. It takes effect in steps of at most 1 MiB; after an
 // error some of them may have been done.
 func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64) error {
+	return v.write(ctx, p, off, nil)
+}
+
+// write is WriteAt of what may have names in another store.
+func (v *Volume) write(ctx context.Context, p []byte, off int64, names *naming) error {
 	if err := v.checkWritable(); err != nil {
 		return err
 	}
@@ -153,7 +158,7 @@ func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64) error {
 			}
 		} else {
 			n = min(n&^(BlockLength-1), planBlocks*BlockLength)
-			if _, err := v.writeBlocks(ctx, p[:n], off, blocksWrite{}); err != nil {
+			if _, err := v.writeBlocks(ctx, p[:n], off, blocksWrite{names: names}); err != nil {
 				return err
 			}
 		}
@@ -190,6 +195,8 @@ type blocksWrite struct {
 	expect []extent.Slot
 	// atomic says that no read may see a part of it.
 	atomic bool
+	// names, if it is there, has what another store calls the blocks.
+	names *naming
 }
 
 // writeBlocks writes whole blocks in one step, and reports whether it did: they
@@ -269,6 +276,9 @@ func (v *Volume) applyPlan(ctx context.Context, op *operation, plan *writePlan, 
 	}
 	op.Commit()
 	v.store.writer.publish(plan)
+	if w.names != nil {
+		w.names.add(v.store, off, plan.rec.Slots[:plan.rec.Blocks])
+	}
 	return true, nil
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
+	"odx/backstore/known"
 	"odx/backstore/meta"
 )
 
@@ -26,6 +27,8 @@ func Part(prefix byte) string {
 		return "counts"
 	case extent.UsagePrefix:
 		return "usage"
+	case known.PagePrefix, known.StoresPrefix:
+		return "known"
 	}
 	return "checkpoint"
 }
@@ -64,6 +67,9 @@ func Describe(key, value []byte, unit int) (any, error) {
 	text, ok, err := blockmap.Describe(key, value)
 	if !ok {
 		text, ok, err = extent.Describe(key, value, unit)
+	}
+	if !ok && err == nil {
+		text, ok, err = known.Describe(key, value)
 	}
 	if !ok && err == nil {
 		err = fmt.Errorf("%w: a row of no known kind", meta.ErrDamaged)
