@@ -55,6 +55,14 @@ func newBearerGate(g *Guard, log *logrus.Entry) *bearerGate {
 }
 
 func (g *bearerGate) admit(r *http.Request) (caller, error) {
+	if r.Header.Get("Authorization") == "" {
+		if by, shown, err := g.guard.identifyCertificate(r); shown {
+			if err != nil && g.lines.Allow() {
+				g.log.WithField("address", r.RemoteAddr).WithError(err).Warn("client certificate refused")
+			}
+			return by, err
+		}
+	}
 	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
 		return caller{}, errUnauthorized

@@ -30,6 +30,7 @@ var kinds = []struct {
 }{
 	{"no_resource", http.StatusNotFound, errNoResource},
 	{"unauthorized", http.StatusUnauthorized, errUnauthorized},
+	{"unauthorized", http.StatusUnauthorized, errCertificate},
 	{"too_many_failures", http.StatusTooManyRequests, errFailures},
 	{"forbidden", http.StatusForbidden, errForbidden},
 	{"too_large", http.StatusRequestEntityTooLarge, errTooLarge},

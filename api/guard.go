@@ -29,6 +29,8 @@ type Guard struct {
 type credentials struct {
 	keys []key
 	tls  *tls.Config // nil without a certificate
+	// accepted are the peers that show a certificate instead of a secret.
+	accepted []accepted
 }
 
 // NewGuard reads the secrets and the certificate that a configuration names, and returns
@@ -159,6 +161,11 @@ func readCredentials(cfg *conf.Config) (c *credentials, warnings []string, err e
 		}
 		warn(warning)
 		c.tls = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}
+		var more conf.Problems
+		if c.accepted, more = readAccepted(cfg); len(c.accepted) > 0 {
+			c.tls.ClientAuth = tls.RequestClientCert // who it is decides the guard, by request
+		}
+		problems = append(problems, more...)
 	}
 	if problems != nil {
 		return nil, nil, problems

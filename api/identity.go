@@ -19,7 +19,7 @@ type Identity struct {
 }
 
 // May reports whether the role is that one, or more.
-func (i Identity) May(needs conf.Role) bool { return roleOf(i.Role) >= roleOf(needs) }
+func (i Identity) May(needs conf.Role) bool { return roleOf(i.Role).may(roleOf(needs)) }
 
 // Actor returns who changes something with a request of the identity.
 func (i Identity) Actor(r *http.Request) audit.Actor { return audit.Secret(i.Name, clientOf(r)) }

@@ -44,14 +44,13 @@ type encryptedKey struct{}
 
 // withConnection puts into a context what is known about a connection.
 func withConnection(ctx context.Context, c net.Conn) context.Context {
-	if _, ok := c.(encrypted); ok {
-		ctx = context.WithValue(ctx, encryptedKey{}, true)
+	if e, ok := c.(encrypted); ok {
+		ctx = context.WithValue(ctx, encryptedKey{}, e.Conn)
 	}
 	return withPeer(ctx, c)
 }
 
 // Encrypted reports whether a request came over TLS.
 func Encrypted(r *http.Request) bool {
-	is, _ := r.Context().Value(encryptedKey{}).(bool)
-	return is
+	return r.Context().Value(encryptedKey{}) != nil
 }

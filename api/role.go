@@ -15,12 +15,15 @@ import (
 // errForbidden: the caller has not the role that the request needs.
 var errForbidden = errors.New("forbidden")
 
-// role is what a caller may do. A later one may do what the earlier ones may.
+// role is what a caller may do. A later one may do what the earlier ones may, but see peers.
 type role int
 
 const (
+	// peers: what servers ask of each other. It is not part of the others, but for
+	// administers, nor are they of it.
+	peers role = iota - 1
 	// reads: read everything but secrets and the contents of disks.
-	reads role = iota
+	reads
 	// operates: create and copy, read and write data, end sessions.
 	operates
 	// administers: everything.
@@ -34,6 +37,8 @@ func roleOf(r conf.Role) role {
 		return administers
 	case conf.RoleOperate:
 		return operates
+	case conf.RolePeer:
+		return peers
 	default:
 		return reads
 	}
@@ -41,7 +46,15 @@ func roleOf(r conf.Role) role {
 
 // String returns the role as the configuration has it.
 func (r role) String() string {
-	return [...]string{"read", "operate", "administer"}[r]
+	return [...]string{"peer", "read", "operate", "administer"}[r-peers]
+}
+
+// may reports whether a caller with the role may do what needs another one.
+func (r role) may(needs role) bool {
+	if needs == peers {
+		return r == peers || r == administers
+	}
+	return r >= needs
 }
 
 // forbiddenError is the error of a request that needs another role than its caller has.
@@ -69,7 +82,7 @@ func (r *route) needs(req *http.Request) role {
 // allow returns an error for a request whose caller does not have the role, and logs it.
 func (s *Server) allow(req *http.Request, needs role) error {
 	by := callerOf(req.Context())
-	if by.role >= needs {
+	if by.role.may(needs) {
 		return nil
 	}
 	if s.refused.Allow() {

@@ -30,6 +30,9 @@ const (
 	RoleOperate Role = "operate"
 	// RoleAdminister may do everything.
 	RoleAdminister Role = "administer"
+	// RolePeer is that of another server: it may do what servers ask of each other, and
+	// nothing else. It is not one of the others, nor they of it, but for RoleAdminister.
+	RolePeer Role = "peer"
 )
 
 // APISecret is a bearer token with a name, for the record of changes, and a role.
@@ -108,8 +111,8 @@ func (c *checker) apiSecrets(raw *fileAPI) []APISecret {
 			}
 			first[name] = key + ".name"
 		}
-		if role, ok := c.required(key+".role", rs.Role, "read, operate or administer"); ok {
-			s.Role = Role(c.oneOf(key+".role", &role, string(RoleRead), string(RoleOperate), string(RoleAdminister)))
+		if role, ok := c.required(key+".role", rs.Role, "read, operate, administer or peer"); ok {
+			s.Role = Role(c.oneOf(key+".role", &role, string(RoleRead), string(RoleOperate), string(RoleAdminister), string(RolePeer)))
 		}
 		s.Secret = c.secret(key, rs.fileSecret())
 		list = append(list, s)

@@ -49,6 +49,7 @@ type Config struct {
 	QoS    QoS
 	Tokens Tokens
 	API    API
+	Peers  []Peer
 	Audit  Audit
 	Log    Log
 

@@ -366,7 +366,9 @@ func others(f field, v reflect.Value) []string {
 	case "env":
 		out = []string{"OTHER"}
 	case "url":
-		out = []string{"http://other.example.com/"}
+		out = []string{"http://other.example.com/", "https://other.example.com"}
+	case "storeid":
+		out = []string{"ffeeddccbbaa99887766554433221100"}
 	case "right":
 		out = []string{"anyone", "initiator", "group:backup"}
 	}

@@ -144,6 +144,10 @@ func together(t reflect.Type) object {
 		return object{"oneOf": present("every", "at")}
 	case reflect.TypeFor[fileKeep]():
 		return object{"anyOf": present("last", "hourly", "daily", "weekly", "monthly", "yearly", "within")}
+	case reflect.TypeFor[filePeer]():
+		one := object{"not": object{"anyOf": []any{object{"required": secret[:2]}, object{"required": secret[1:]}, object{"required": []string{secret[0], secret[2]}}}}}
+		one["dependentRequired"] = pairs("certificate", "private_key", "private_key", "certificate")
+		return one
 	case reflect.TypeFor[fileAlert]():
 		return object{"not": object{"anyOf": []any{object{"required": secret[:2]}, object{"required": secret[1:]}, object{"required": []string{secret[0], secret[2]}}}}}
 	case reflect.TypeFor[fileUser](), reflect.TypeFor[fileMutual](), reflect.TypeFor[fileAPISecret]():
@@ -208,6 +212,7 @@ var valuePatterns = map[string]string{
 	"snapshotname": `^[A-Za-z0-9%][A-Za-z0-9._%-]*$`,
 	"span":         `^([0-9]{1,3}y)?([0-9]{1,4}m)?([0-9]{1,5}d)?([0-9]{1,6}h)?$`,
 	"word":         ``,
+	"storeid":      `^[0-9A-Fa-f]{32}$`,
 }
 
 const (

@@ -24,6 +24,9 @@ func (c *Config) file() *fileConfig {
 	if c.Audit.File != "" {
 		f.Audit = fileAudit{textOf(c.Audit.File), sizeOf(c.Audit.MaxSize), numberOf(int64(c.Audit.Keep))}
 	}
+	for i := range c.Peers {
+		f.Peers = append(f.Peers, c.Peers[i].file())
+	}
 	f.Metrics.Listen = textOf(c.Metrics.Listen)
 	for _, a := range c.Alerts {
 		from := a.Secret.file()

@@ -33,6 +33,7 @@ type (
 		QoS    fileQoS    `yaml:"qos" class:"once"`
 		Tokens fileTokens `yaml:"tokens" class:"once"`
 		API    fileAPI    `yaml:"api" part:"" class:"once"`
+		Peers  []filePeer `yaml:"peers" list:"name" class:"once"`
 		Audit  fileAudit  `yaml:"audit" part:"" class:"once"`
 		Log    fileLog    `yaml:"log" class:"once"`
 
@@ -121,10 +122,23 @@ type (
 	}
 	fileAPISecret struct {
 		Name       *string `yaml:"name" is:"label" need:"" class:"once"`
-		Role       *string `yaml:"role" is:"enum read operate administer" need:"" class:"once"`
+		Role       *string `yaml:"role" is:"enum read operate administer peer" need:"" class:"once"`
 		Secret     *string `yaml:"secret" is:"secret" class:"once"`
 		SecretFile *string `yaml:"secret_file" is:"path" class:"once"`
 		SecretEnv  *string `yaml:"secret_env" is:"env" class:"once"`
+	}
+	filePeer struct {
+		Name        *string   `yaml:"name" is:"label" need:"" class:"once"`
+		Store       *string   `yaml:"store" is:"storeid" need:"" class:"once"`
+		Addresses   []*string `yaml:"addresses" is:"url" need:"" list:"set" class:"once" items:"1"`
+		CA          *string   `yaml:"ca" is:"path" class:"once"`
+		Secret      *string   `yaml:"secret" is:"secret" class:"once"`
+		SecretFile  *string   `yaml:"secret_file" is:"path" class:"once"`
+		SecretEnv   *string   `yaml:"secret_env" is:"env" class:"once"`
+		Certificate *string   `yaml:"certificate" is:"path" class:"once"`
+		PrivateKey  *string   `yaml:"private_key" is:"path" class:"once"`
+		Accept      *string   `yaml:"accept" is:"path" class:"once"`
+		ReadBytes   *string   `yaml:"read_bytes_per_s" is:"size 64KiB" class:"once" auto:"no limit"`
 	}
 	fileAudit struct {
 		File    *string `yaml:"file" is:"path" need:"" class:"once"`

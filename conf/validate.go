@@ -25,6 +25,7 @@ func (c *checker) config(raw *fileConfig) *Config {
 	cfg.QoS = c.qos(&raw.QoS, cfg.Targets)
 	cfg.Tokens = c.tokens(&raw.Tokens)
 	cfg.API = c.api(&raw.API)
+	cfg.Peers = c.peers(raw.Peers)
 	cfg.Audit = c.audit(&raw.Audit)
 	cfg.Metrics = c.metrics(&raw.Metrics, cfg.API)
 	cfg.Alerts = c.alerts(raw.Alerts)

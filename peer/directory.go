@@ -50,8 +50,8 @@ func (d *Directory) Resolve(store [16]byte) (Peer, bool) {
 	return nil, false
 }
 
-// Named returns the peer with a name.
-func (d *Directory) Named(name string) (Peer, bool) {
+// ByName returns the peer with a name.
+func (d *Directory) ByName(name string) (Peer, bool) {
 	for _, r := range d.peers() {
 		if r.name == name {
 			return r, true

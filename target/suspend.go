@@ -109,6 +109,7 @@ func (s *Service) suspend(ctx context.Context, h *Handed) error {
 	if lost := s.releaseMedia(); lost != nil { // of a cache, for example
 		err = errors.Join(err, lost, h.DropSessions())
 	}
+	s.closePeers()
 	return errors.Join(err, s.admin.Close(), s.closeAudit())
 }
 

@@ -44,6 +44,7 @@ type Service struct {
 	store  *backstore.Store // admin's
 	tokens *tokens.Manager  // admin's
 	copies *copymgr.Manager
+	peers  peers
 	users  *fileUsers
 	space  *spaceWatch
 	// challenges are those of all authentications, initiators the limits of initiators over
@@ -272,6 +273,9 @@ func (s *Service) openStore(ctx context.Context, cfg *conf.Config, o admin.Optio
 	if s.tokens, err = s.admin.TokenManager(ctx); err != nil {
 		return err
 	}
+	if err := s.openPeers(cfg); err != nil {
+		return err
+	}
 	return s.admin.RemoveUnfinishedVolumes(ctx)
 }
 
@@ -441,6 +445,7 @@ func (s *Service) stopCopies(ctx context.Context) {
 // release closes what is open, in the reverse order of Start.
 func (s *Service) release() error {
 	err := s.releaseMedia()
+	s.closePeers()
 	if s.admin != nil {
 		err = errors.Join(err, s.admin.Close())
 	}
