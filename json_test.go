@@ -27,6 +27,7 @@ var durable = map[string]string{
 	"backstore/revert.go":            "a revert of a volume that is under way",
 	"backstore/scrubplan/record.go":  "the last scrub",
 	"offload/view/mirror.go":         "a mirror",
+	"replica/pair/record.go":         "a volume or file that is replicated, at both ends",
 	"replica/receiverecord.go":       "a stream that is being received; where a volume or a snapshot was received from",
 	"successor/doc.go":               "what a process passes to its successor, but for the state",
 	"standby/doc.go":                 "what comes with a socket for a standby",

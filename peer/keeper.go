@@ -45,6 +45,8 @@ type KeeperOptions struct {
 	Store  *backstore.Store
 	Tokens *tokens.Manager
 	Limits Limits
+	// Named, if set, returns snapshots by names that no volume has; ok is false for others.
+	Named func(name string) (n *backstore.Snapshot, ok bool, err error)
 	// Pace, if set, waits until a peer may read n bytes more.
 	Pace func(ctx context.Context, peer string, n int64) error
 }
@@ -56,6 +58,7 @@ type Keeper struct {
 	limits Limits
 	memory *quota.Quota
 	pace   func(ctx context.Context, peer string, n int64) error
+	named  func(name string) (n *backstore.Snapshot, ok bool, err error)
 
 	// base is the context of all holds, which Close ends.
 	base    context.Context
@@ -95,7 +98,7 @@ type held struct {
 // NewKeeper returns the keeper of a store. Close ends it, before the store is closed.
 func NewKeeper(o KeeperOptions) *Keeper {
 	k := &Keeper{
-		store: o.Store, tokens: o.Tokens, limits: o.Limits.withDefaults(), pace: o.Pace,
+		store: o.Store, tokens: o.Tokens, limits: o.Limits.withDefaults(), pace: o.Pace, named: o.Named,
 		holds: make(map[holdID]*held), count: make(map[string]int), wake: make(chan struct{}, 1),
 	}
 	k.memory = quota.New(k.limits.Memory)
@@ -285,8 +288,13 @@ func (k *Keeper) holdVolume(ctx context.Context, peer, name, base string) (*held
 	return k.keep(h, err)
 }
 
-// whole takes a transient snapshot of all of a volume or file.
+// whole takes a transient snapshot of all of a volume or file, or finds one by its name.
 func (k *Keeper) whole(ctx context.Context, name string) (*backstore.Snapshot, error) {
+	if k.named != nil {
+		if n, ok, err := k.named(name); ok {
+			return n, err
+		}
+	}
 	find := k.store.Volume
 	file, isFile := strings.CutPrefix(name, offload.FilePrefix)
 	if isFile {

@@ -1,0 +1,199 @@
+package pair
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Progress is how far a round is, in bytes.
+type Progress struct {
+	// Object is how much of the object was compared, of ObjectTotal.
+	Object, ObjectTotal int64
+	// Found is how much of that differs, Fetched how much of it is here, Crossed how much of
+	// it came over the network so far: the rest was here already.
+	Found, Fetched, Crossed int64
+}
+
+// Attempt is a round.
+type Attempt struct {
+	Began time.Time
+	Took  time.Duration
+	Progress
+	// Err is why it failed, nil if it did not.
+	Err error
+}
+
+// Counts count since the process began.
+type Counts struct {
+	Rounds, Failures uint64
+	// Fetched and Crossed are as in Progress.
+	Fetched, Crossed int64
+}
+
+// Status describes a side of a pair.
+type Status struct {
+	ID     ID
+	Name   string
+	Role   Role
+	Epoch  uint64
+	Object string // volume, or file:NAME, of this server
+	// Peer names the other server, PeerStore its store, and PeerObject its volume or file; at
+	// the source, it is the name of the replica there.
+	Peer       string
+	PeerStore  [16]byte
+	PeerObject string
+	Paused     bool
+	// Untold: the other side may not know yet that this one is the source.
+	Untold bool
+	// Point is the state that both sides have; zero: there is none yet. Pinned is how many
+	// snapshots this store keeps for it.
+	Point  ID
+	Pinned int
+	// Identity is what initiators see of a LUN on the source.
+	Identity [16]byte
+	// Succeeded is when the last round ended well, zero for never; Behind how long ago the
+	// source had the state that the replica has, 0 if that is not known.
+	Succeeded time.Time
+	Behind    time.Duration
+	// Running: a round is under way.
+	Running bool
+	// Now is how far it is, Last the last one that ended in this process.
+	Now    Progress
+	Last   Attempt
+	Counts Counts
+}
+
+// List describes all pairs, by name.
+func (m *Manager) List(context.Context) ([]Status, error) {
+	all, err := m.records()
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Status, 0, len(all))
+	for _, r := range all {
+		list = append(list, m.status(r))
+	}
+	return list, nil
+}
+
+// Status describes a pair; ErrNoPair: there is none of that name.
+func (m *Manager) Status(_ context.Context, name string) (Status, error) {
+	r, err := m.named(name)
+	if err != nil {
+		return Status{}, err
+	}
+	return m.status(r), nil
+}
+
+func (m *Manager) status(r *record) Status {
+	s := Status{
+		ID: r.ID, Name: r.Name, Role: r.Role, Epoch: r.Epoch, Object: r.objectName(), Peer: r.PeerName, PeerStore: r.PeerStore, PeerObject: r.PeerObject,
+		Paused: r.Paused, Untold: r.Untold, Point: r.commonID(), Pinned: len(r.points()), Identity: r.Identity, Succeeded: r.Succeeded,
+	}
+	if r.Volume != (ID{}) {
+		if v, err := m.store.VolumeByID(r.Volume); err == nil {
+			s.Object = objectName(v.IsFile(), v.Name())
+		}
+	}
+	if r.Role == Replica && r.Common != nil {
+		s.Behind = ago(r.Common.Taken)
+	}
+	p := m.of(r.ID)
+	s.Running = len(p.busy) > 0
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.Now, s.Last, s.Counts = p.progress, p.last, p.counts
+	return s
+}
+
+// Pause has a replica not be brought up to date, or ends that.
+func (m *Manager) Pause(ctx context.Context, name string, paused bool) error {
+	r, err := m.named(name)
+	if err != nil {
+		return err
+	}
+	if r.Role != Replica {
+		return fmt.Errorf("%v: %w: this side is %s, and sends nothing by itself", r, ErrRole, r.Role)
+	}
+	return m.change(ctx, r.ID, func(r *record) { r.Paused = paused })
+}
+
+// Forget ends a pair. What the replica has stays as a volume or file, which can be written
+// to. The other side is told, unless only this one is to forget it.
+func (m *Manager) Forget(ctx context.Context, name string, onlyHere bool) error {
+	r, err := m.named(name)
+	if err != nil {
+		return err
+	}
+	done, err := m.occupy(r.ID)
+	if err != nil {
+		return fmt.Errorf("%v: %w", r, err)
+	}
+	defer done()
+	if r.Role == Replica && !onlyHere {
+		link, err := m.link(r)
+		if err == nil {
+			_, err = m.ask(ctx, link, r, opForget, nil)
+		}
+		if err != nil && !errors.Is(err, ErrNoPair) && !errors.Is(err, ErrRole) {
+			return fmt.Errorf("%v: the source still keeps a snapshot for it; forget it there too, and here with --local: %w", r, err)
+		}
+	}
+	p := m.of(r.ID)
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	if r, err = m.load(r.ID); err != nil {
+		return err
+	}
+	if r.Role == Replica && r.Next != nil {
+		return fmt.Errorf("%v: %w: what it has received is being made visible; run a round first", r, ErrBusy)
+	}
+	return m.end(ctx, r)
+}
+
+// begin notes that a round begins.
+func (p *running) begin(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.progress = Progress{}
+	p.last.Began = now
+}
+
+// end notes that a round has ended.
+func (p *running) end(err error) Attempt {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last.Took, p.last.Progress, p.last.Err = time.Since(p.last.Began), p.progress, err
+	p.counts.Rounds++
+	if err != nil {
+		p.counts.Failures++
+	}
+	p.progress = Progress{}
+	return p.last
+}
+
+// found notes what differs in the next part of the object.
+func (p *running) found(n, to, total int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.progress.Found += n
+	p.progress.Object, p.progress.ObjectTotal = to, total
+}
+
+// fetched notes that n bytes more are here.
+func (p *running) fetched(n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.progress.Fetched += n
+	p.counts.Fetched += n
+}
+
+// crossed notes that n bytes more are asked for.
+func (p *running) crossed(n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.progress.Crossed += n
+	p.counts.Crossed += n
+}

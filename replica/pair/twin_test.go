@@ -1,0 +1,275 @@
+package pair
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"odx/backstore"
+	"odx/backstore/vfs"
+	"odx/blockdev"
+	"odx/internal/kit/logs"
+	"odx/internal/kit/must"
+	"odx/peer"
+)
+
+// errKilled ends an operation of a server that has lost its power.
+var errKilled = errors.New("killed")
+
+// world has servers that are peers of each other, and can lose power before any step.
+type world struct {
+	t       testing.TB
+	rng     *rand.Rand
+	servers []*server
+	// countdown is how many steps are left until victims lose power; negative: none does.
+	countdown int
+	victims   []*server
+	steps     int // that were reached since the last kill was planned
+	kills     int
+}
+
+// server is one of them.
+type server struct {
+	w     *world
+	name  string
+	fs    *vfs.Mem
+	store *backstore.Store
+	m     *Manager
+	dead  bool
+	off   bool // cut off from the others
+	id    [16]byte
+	full  error // of writes; nil for none
+}
+
+func newWorld(t testing.TB, seed uint64, names ...string) *world {
+	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 1)), countdown: -1}
+	for _, name := range names {
+		s := &server{w: w, name: name, fs: vfs.NewMem()}
+		w.servers = append(w.servers, s)
+		s.start()
+	}
+	t.Cleanup(func() {
+		for _, s := range w.servers {
+			must.Succeed(t, s.store.Close())
+		}
+	})
+	return w
+}
+
+func (s *server) start() {
+	s.w.t.Helper()
+	ctx := context.Background()
+	var err error
+	s.store, err = backstore.Open(ctx, backstore.Options{Dir: "/store", Log: logs.Discard(), FS: s.fs, CacheBytes: 4 << 20, ScrubEvery: 0})
+	must.Succeed(s.w.t, err)
+	s.dead, s.id = false, s.store.ID()
+	s.m, err = Open(ctx, Options{Store: s.store, Log: logs.Discard(), Named: s.named, Resolve: s.resolve, reached: s.reached})
+	if !s.dead {
+		must.Succeed(s.w.t, err)
+	}
+}
+
+// kill takes the power of a server: what its disk has is what a power cut may leave.
+func (s *server) kill() {
+	s.fs, s.dead = s.fs.CrashClone(s.w.rng), true
+	s.w.kills++
+}
+
+// restart starts the servers that were killed.
+func (w *world) restart() {
+	w.t.Helper()
+	w.countdown = -1
+	for _, s := range w.servers {
+		for s.dead {
+			_ = s.store.Close() // what is left of the process
+			s.start()
+		}
+	}
+}
+
+// reached is called before each step of a server.
+func (s *server) reached(string) error {
+	w := s.w
+	if s.dead {
+		return errKilled
+	}
+	w.steps++
+	if w.countdown >= 0 {
+		if w.countdown--; w.countdown < 0 {
+			for _, v := range w.victims {
+				v.kill()
+			}
+		}
+	}
+	if s.dead {
+		return errKilled
+	}
+	return nil
+}
+
+func (s *server) named(name string) (Link, bool) {
+	for _, o := range s.w.servers {
+		if o.name == name && o != s {
+			return &twin{s, o}, true
+		}
+	}
+	return nil, false
+}
+
+func (s *server) resolve(store [16]byte) (Link, bool) {
+	for _, o := range s.w.servers {
+		if o.id == store && o != s {
+			return &twin{s, o}, true
+		}
+	}
+	return nil, false
+}
+
+// twin is a link between two servers of a world.
+type twin struct{ from, to *server }
+
+func (l *twin) Name() string    { return l.to.name }
+func (l *twin) Store() [16]byte { return l.to.id }
+
+var errDown = fmt.Errorf("twin: %w", peer.ErrDown)
+
+func (l *twin) Ask(ctx context.Context, q Request) (Answer, error) {
+	if l.to.dead || l.to.off || l.from.off {
+		return Answer{}, errDown
+	}
+	a, err := l.to.m.Serve(ctx, l.from.name, q)
+	switch {
+	case l.to.dead || errors.Is(err, errKilled):
+		return Answer{}, errDown
+	case err != nil:
+		return Answer{}, &RefusedError{Peer: l.to.name, Text: err.Error(), Cause: err}
+	}
+	return a, nil
+}
+
+func (l *twin) Hold(_ context.Context, pair, at, base ID) (peer.Hold, error) {
+	if l.to.dead || l.to.off || l.from.off {
+		return nil, errDown
+	}
+	h := &heldHere{link: l}
+	for to, id := range map[**backstore.Snapshot]ID{&h.data: at, &h.base: base} {
+		if id == (ID{}) {
+			continue
+		}
+		n, ok, err := l.to.m.Snapshot(pointName(pair, id))
+		if err != nil || !ok {
+			_ = h.Release(context.Background())
+			return nil, &RefusedError{Peer: l.to.name, Text: fmt.Sprint(err), Cause: err}
+		}
+		*to = n
+	}
+	return h, nil
+}
+
+// heldHere is a hold without a network.
+type heldHere struct {
+	link       *twin
+	data, base *backstore.Snapshot
+}
+
+func (h *heldHere) gone() error {
+	if h.link.to.dead || h.link.to.off {
+		return errDown
+	}
+	return nil
+}
+
+func (h *heldHere) Length() int64   { return h.data.Length() }
+func (h *heldHere) Store() [16]byte { return h.link.to.id }
+func (h *heldHere) DedupUnit() int  { return 4096 }
+func (h *heldHere) Runs(ctx context.Context, off, length int64, fn func(backstore.Run) error) error {
+	if err := h.gone(); err != nil {
+		return err
+	}
+	return h.data.Runs(ctx, off, length, fn)
+}
+func (h *heldHere) Diff(ctx context.Context, off, length int64, fn func(backstore.Difference) error) error {
+	if err := h.gone(); err != nil {
+		return err
+	}
+	return h.data.Diff(ctx, h.base, off, length, fn)
+}
+func (h *heldHere) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if err := h.gone(); err != nil {
+		return err
+	}
+	return h.data.ReadAt(ctx, p, off)
+}
+func (h *heldHere) ReadRanges(ctx context.Context, p []byte, ranges []blockdev.Range) error {
+	for _, r := range ranges {
+		if err := h.ReadAt(ctx, p[:r.Length], r.Offset); err != nil {
+			return err
+		}
+		p = p[r.Length:]
+	}
+	return nil
+}
+func (h *heldHere) Release(context.Context) error {
+	for _, n := range []*backstore.Snapshot{h.data, h.base} {
+		if n != nil {
+			n.Release()
+		}
+	}
+	return nil
+}
+
+// sum identifies the content and size of an object.
+func (s *server) sum(object string) (string, bool) {
+	s.w.t.Helper()
+	v, err := s.m.lookUp(object)
+	if errors.Is(err, backstore.ErrNotFound) {
+		return "", false
+	}
+	must.Succeed(s.w.t, err)
+	return sumOf(s.w.t, v.ReadAt, v.Size()), true
+}
+
+func sumOf(t testing.TB, readAt func(context.Context, []byte, int64) error, size int64) string {
+	t.Helper()
+	p := make([]byte, size)
+	must.Succeed(t, readAt(context.Background(), p, 0))
+	return fmt.Sprintf("%d bytes %x", size, sha256.Sum256(p))
+}
+
+// hidden counts the hidden objects of a server.
+func (s *server) hidden() (n int) {
+	for _, v := range append(s.store.Volumes(), s.store.Files()...) {
+		if strings.HasPrefix(v.Name(), ".") {
+			n++
+		}
+	}
+	return n
+}
+
+// pins returns how many snapshots the store has, and how many the records name.
+func (s *server) pins() (have, named int) {
+	s.w.t.Helper()
+	f, err := s.store.Figures()
+	must.Succeed(s.w.t, err)
+	all, err := s.m.records()
+	must.Succeed(s.w.t, err)
+	for _, r := range all {
+		named += len(r.points())
+	}
+	return f.Snapshots, named
+}
+
+// record returns the only record of a server, nil for none.
+func (s *server) record(id ID) *record {
+	s.w.t.Helper()
+	r, err := s.m.load(id)
+	if errors.Is(err, ErrNoPair) {
+		return nil
+	}
+	must.Succeed(s.w.t, err)
+	return r
+}

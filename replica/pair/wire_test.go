@@ -1,0 +1,105 @@
+package pair
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "odx/api/v1"
+)
+
+// TestWire: requests, answers and refusals are the same on the other side of the wire.
+func TestWire(t *testing.T) {
+	q := Request{Op: opTake, Pair: newID(), From: newID(), Name: "n", Object: "o", Epoch: 7, Point: newID(), Known: newID(), Resume: newID(), Full: true}
+	if got, err := requestOf(requestV1(q)); err != nil || got != q {
+		t.Errorf("request %+v, %v; want %+v", got, err, q)
+	}
+	a := Answer{Role: Former, Epoch: 3, Identity: newID(), Object: "o", Common: newID(), Point: newID(), Age: 5 * time.Second, Final: true}
+	if got, err := answerOf(answerV1(a)); err != nil || got != a {
+		t.Errorf("answer %+v, %v; want %+v", got, err, a)
+	}
+	for _, k := range kinds {
+		if err := refusalOf("p", refusalV1(k.cause)); !errors.Is(err, k.cause) {
+			t.Errorf("%v becomes %v", k.cause, err)
+		}
+	}
+	if a, err := answerOf(v1.ReplicaAnswer{AgeMS: 1 << 62}); err != nil || a.Age > maxAge {
+		t.Errorf("an age that cannot be: %v, %v", a.Age, err)
+	}
+}
+
+// TestManager_PeerHandler_Bad: what makes no sense is refused, and changes nothing.
+func TestManager_PeerHandler_Bad(t *testing.T) {
+	w := newWorld(t, 5, "a")
+	a := w.servers[0]
+	if _, err := a.store.CreateVolume(context.Background(), "web", 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	id := newID().String()
+	for _, body := range []string{
+		"", "{", "{}", `{"op":"take"}`, `{"op":"take","pair":"xy"}`, `{"op":"take","pair":"` + id + `"}`, `{"op":"lead","pair":"` + id + `","epoch":9}`,
+		`{"op":"begin","pair":"` + id + `","object":".hidden","name":"n"}`, `{"op":"begin","pair":"` + id + `","object":"none","name":"n"}`,
+		`{"op":"begin","pair":"` + id + `","object":"web","name":"../n"}`, `{"op":"begin","pair":"` + id + `","object":"web","name":"n","more":1}`,
+		`{"op":"begin","name":"` + strings.Repeat("x", maxRequest) + `"}`,
+	} {
+		rec := httptest.NewRecorder()
+		a.m.PeerHandler().ServeHTTP(rec, httptest.NewRequest("POST", Path, strings.NewReader(body)))
+		var answer v1.ReplicaAnswer
+		if err := json.Unmarshal(rec.Body.Bytes(), &answer); err != nil || answer.Refused == "" || answer.Message == "" {
+			t.Errorf("%.60s: %s, %v", body, rec.Body, err)
+		}
+	}
+	if all, err := a.m.records(); err != nil || len(all) != 0 {
+		t.Errorf("%d records, %v", len(all), err)
+	}
+}
+
+// FuzzRecord decodes records: what is accepted is stored as something that reads the same.
+func FuzzRecord(f *testing.F) {
+	r := &record{ID: newID(), Name: "n", Role: Replica, Epoch: 2, Object: "o", Common: &point{ID: newID(), Snapshot: 5}, Work: &work{Point: newID(), Name: ".w"}}
+	f.Add(r.stored().Value)
+	f.Add([]byte(`{"version":2}`))
+	f.Fuzz(func(t *testing.T, value []byte) {
+		r, err := decodeRecord((&record{ID: ID{1}}).key(), value)
+		if err != nil {
+			if !errors.Is(err, errRecord) && !errors.Is(err, errNewer) {
+				t.Fatalf("%v has no kind", err)
+			}
+			return
+		}
+		stored := r.stored()
+		again, err := decodeRecord(stored.Key, stored.Value)
+		if err != nil {
+			t.Fatalf("%s: %v", stored.Value, err)
+		}
+		if !bytes.Equal(again.stored().Value, stored.Value) {
+			t.Fatalf("%s\n%s", stored.Value, again.stored().Value)
+		}
+	})
+}
+
+// FuzzRequest gives a server requests of a peer that lies.
+func FuzzRequest(f *testing.F) {
+	f.Add([]byte(`{"op":"begin","pair":"00000000000000000000000000000001","from":"00000000000000000000000000000002","name":"n","object":"web","epoch":1}`))
+	w := newWorld(f, 6, "a")
+	a := w.servers[0]
+	if _, err := a.store.CreateVolume(context.Background(), "web", 1<<20); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		w.t = t
+		rec := httptest.NewRecorder()
+		a.m.PeerHandler().ServeHTTP(rec, httptest.NewRequest("POST", Path, bytes.NewReader(body)))
+		if !json.Valid(rec.Body.Bytes()) {
+			t.Fatalf("%s", rec.Body)
+		}
+		if have, named := a.pins(); have != named {
+			t.Fatalf("%d snapshots, %d in records", have, named)
+		}
+	})
+}
