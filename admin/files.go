@@ -289,7 +289,7 @@ func (s *Store) deleteFile(ctx context.Context, name string, check func() error)
 	if err := s.store.DeleteFile(ctx, name); err != nil {
 		return err
 	}
-	if err := errors.Join(forgetUnit(ctx, s.store, FileUnitID(s.store, name)), s.endOrphans(ctx)); err != nil {
+	if err := errors.Join(s.forgetOwnUnit(ctx, FileUnitID(s.store, name)), s.endOrphans(ctx)); err != nil {
 		return err
 	}
 	s.log.WithField("file", name).Info("file deleted")

@@ -81,6 +81,21 @@ func (r EraRecords) Save(ctx context.Context, key string, value []byte) error {
 	return store.WriteOut(ctx)
 }
 
+// forgetOwnUnit deletes the records of the logical unit on a medium with an identity, unless
+// the configuration has given that identity to a LUN on another medium.
+func (s *Store) forgetOwnUnit(ctx context.Context, id [16]byte) error {
+	for _, cfg := range s.using.configurations() {
+		for _, t := range cfg.Targets {
+			for i := range t.LUNs {
+				if t.LUNs[i].Identity == s.store.Identify(id) {
+					return nil
+				}
+			}
+		}
+	}
+	return forgetUnit(ctx, s.store, id)
+}
+
 // forgetUnit deletes the records of a logical unit.
 func forgetUnit(ctx context.Context, store *backstore.Store, id [16]byte) error {
 	var recs []backstore.Record

@@ -132,7 +132,7 @@ func (s *Store) DeleteVolume(ctx context.Context, name string) error {
 	if err := s.store.DeleteVolume(ctx, name); err != nil {
 		return err
 	}
-	if err := errors.Join(forgetUnit(ctx, s.store, v.ID()), s.endOrphans(ctx)); err != nil {
+	if err := errors.Join(s.forgetOwnUnit(ctx, v.ID()), s.endOrphans(ctx)); err != nil {
 		return err
 	}
 	if err := s.store.Flush(ctx); err != nil {

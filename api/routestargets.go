@@ -41,6 +41,9 @@ var targetRoutes = []route{
 		if _, err := conf.ParseName(p.Name); err != nil {
 			return nil, fmt.Errorf("%w: %w", blockdev.ErrInvalid, err)
 		}
+		if err := checkIdentities(p.LUNs...); err != nil {
+			return nil, err
+		}
 		return c.edit(l, "target "+p.Name, conf.AddTarget{Name: p.Name, LUNs: each(newLUN)(p.LUNs), PortalGroups: p.PortalGroups})
 	})},
 	{http.MethodDelete, "/v1/targets/{target}", "Remove a target; its volumes stay.", http.StatusOK, short, administers, reconfigures, live(func(c *call, l admin.Live) (any, error) {
@@ -49,6 +52,9 @@ var targetRoutes = []route{
 	{http.MethodPost, "/v1/targets/{target}/luns", "Add a LUN to a target.", http.StatusCreated, short, administers, reconfigures, live(func(c *call, l admin.Live) (any, error) {
 		var p v1.LUN
 		if err := c.decode(&p); err != nil {
+			return nil, err
+		}
+		if err := checkIdentities(p); err != nil {
 			return nil, err
 		}
 		return c.edit(l, fmt.Sprintf("LUN %d of %s", p.Number, placeOf(c.target())), conf.AddLUN{Target: c.target(), LUN: newLUN(p)})

@@ -118,7 +118,7 @@ func orNil[T any](list []T) []T {
 func lunV1(l conf.LUN) v1.LUN {
 	return v1.LUN{
 		Number: l.Number, Volume: l.Volume, File: l.File, Backing: l.Backing, View: l.View, SizeBytes: l.Size, BlockBytes: l.BlockSize,
-		ReadOnly: l.ReadOnly, StoreDuplicates: l.StoreDuplicates, UnmapGranularityBytes: l.UnmapGranularity, Limit: v1.Rate(l.Rate),
+		ReadOnly: l.ReadOnly, StoreDuplicates: l.StoreDuplicates, UnmapGranularityBytes: l.UnmapGranularity, Identity: conf.FormatIdentity(l.Identity), Limit: v1.Rate(l.Rate),
 	}
 }
 
@@ -128,10 +128,24 @@ func newLUN(l v1.LUN) conf.LUN {
 	return lunOf(l)
 }
 
+// checkIdentities returns an error for a LUN whose identity is none.
+func checkIdentities(luns ...v1.LUN) error {
+	for _, l := range luns {
+		if l.Identity == "" {
+			continue
+		}
+		if _, err := conf.ParseIdentity(l.Identity); err != nil {
+			return fmt.Errorf("%w: LUN %d: %w", blockdev.ErrInvalid, l.Number, err)
+		}
+	}
+	return nil
+}
+
 func lunOf(l v1.LUN) conf.LUN {
+	identity, _ := conf.ParseIdentity(l.Identity) // see checkIdentities
 	return conf.LUN{
 		Number: l.Number, Volume: l.Volume, File: l.File, Backing: l.Backing, View: l.View, Size: l.SizeBytes, BlockSize: l.BlockBytes,
-		ReadOnly: l.ReadOnly, StoreDuplicates: l.StoreDuplicates, UnmapGranularity: l.UnmapGranularityBytes, Rate: conf.Rate(l.Limit),
+		ReadOnly: l.ReadOnly, StoreDuplicates: l.StoreDuplicates, UnmapGranularity: l.UnmapGranularityBytes, Identity: identity, Rate: conf.Rate(l.Limit),
 	}
 }
 

@@ -138,6 +138,9 @@ type LUN struct {
 	// UnmapGranularity is the OPTIMAL UNMAP GRANULARITY in bytes. If 0, the block of the
 	// store is reported to initiators that support it.
 	UnmapGranularity int64
+	// Identity is what initiators know the LUN by (NAA, EUI-64, serial number), and what its
+	// reservations and mode pages are stored under; zero: that of the medium.
+	Identity [16]byte
 	// Rate limits all use of the LUN.
 	Rate Rate
 	// Key is the path of the LUN in the file, for example "targets[0].luns[1]".

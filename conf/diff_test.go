@@ -357,6 +357,8 @@ func others(f field, v reflect.Value) []string {
 		out = []string{"203.0.113.9:1234"}
 	case "volume", "file", "device", "media", "label", "name", "chapname":
 		out = []string{"other", "other|another", "iqn.2026-11.com.example:other", "iqn.2026-11.com.example:rescue"}
+	case "identity":
+		out = []string{"00112233445566778899aabbccddeeff"}
 	case "backing":
 		out = []string{"file:/other"}
 	case "path":

@@ -11,7 +11,7 @@ import (
 )
 
 // Edit is a change of a configuration file: AddTarget, RemoveTarget, AddLUN, RemoveLUN,
-// AddUser, SetUser, RemoveUser, AddAccess or RemoveAccess.
+// MoveLUN, AddUser, SetUser, RemoveUser, AddAccess or RemoveAccess.
 type Edit interface{ apply(d *document) error }
 
 // Errors of edits, which name what they are about.

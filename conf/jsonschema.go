@@ -198,6 +198,7 @@ var valuePatterns = map[string]string{
 	"label":    label.String(),
 	"file":     `^[^/.]`,
 	"backing":  `^file:.`,
+	"identity": identityText.String(),
 	"device":   `^(file:[^/.].*|backing:.+|[A-Za-z0-9][A-Za-z0-9._-]{0,63})$`,
 	"media":    `^[^*]*\*?$`,
 	"right":    `^(anyone|initiator|group:.+)$`,

@@ -147,10 +147,10 @@ func (l *LUN) file() fileLUN {
 	f := fileLUN{
 		LUN: numberOf(int64(l.Number)), Volume: textOf(l.Volume), File: textOf(l.File), View: textOf(l.View),
 		Size: sizeOf(l.Size), BlockSize: numberOf(int64(l.BlockSize)), ReadOnly: boolOf(l.ReadOnly), Dedup: boolOf(!l.StoreDuplicates),
-		QoS: l.Rate.file(), UnmapGranularity: sizeOf(l.UnmapGranularity),
+		QoS: l.Rate.file(), UnmapGranularity: sizeOf(l.UnmapGranularity), Identity: textOf(FormatIdentity(l.Identity)),
 	}
 	if l.Backing != "" {
-		f.Backing = new("file:" + l.Backing)
+		f.Backing = new(backingText(l.Backing))
 	}
 	return f
 }

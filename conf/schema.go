@@ -158,6 +158,7 @@ type (
 		QoS       fileRate `yaml:"qos" class:"once"`
 
 		UnmapGranularity *string `yaml:"unmap_granularity" is:"power 4KiB 1MiB" class:"once" auto:"4KiB"`
+		Identity         *string `yaml:"identity" is:"identity" class:"once" auto:"that of the medium"`
 	}
 	// fileRate is a limit of a rate.
 	fileRate struct {

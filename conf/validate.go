@@ -39,6 +39,7 @@ func (c *checker) config(raw *fileConfig) *Config {
 	cfg.Views = c.views(raw.Views)
 	cfg.MemoryTotal = c.memory(raw.Memory, cfg)
 	c.checkShared(cfg.Targets)
+	c.checkIdentities(cfg.Targets)
 	c.checkViews(cfg.Views, cfg.Targets)
 	return cfg
 }
@@ -210,6 +211,7 @@ func (c *checker) lun(key string, raw *fileLUN) (l LUN, numbered bool) {
 	l.StoreDuplicates = c.oneOf(key+".dedup", raw.Dedup, "true", "false") == "false"
 	l.Rate = c.rate(key+".qos", &raw.QoS)
 	l.UnmapGranularity = c.unmapGranularity(key+".unmap_granularity", raw.UnmapGranularity)
+	l.Identity = c.identity(key+".identity", raw.Identity)
 	if raw.Size != nil {
 		size, err := ParseSize(*raw.Size)
 		switch {
@@ -401,6 +403,9 @@ func (c *checker) checkGroup(medium string, luns []*LUN) {
 		if l.UnmapGranularity != first.UnmapGranularity {
 			c.add(l.Key+".unmap_granularity", "LUN %d: %s has conflicting values, here and at line %d; use one", l.Number, medium,
 				lineOf(c.lines, first.Key+".unmap_granularity"))
+		}
+		if l.Identity != first.Identity {
+			c.add(l.Key+".identity", "LUN %d: %s has conflicting identities, here and at line %d; use one", l.Number, medium, lineOf(c.lines, first.Key+".identity"))
 		}
 		if l.Rate != first.Rate {
 			c.add(l.Key+".qos", "LUN %d: %s has conflicting limits, here and at line %d; use the same", l.Number, medium, lineOf(c.lines, first.Key+".qos"))

@@ -34,6 +34,8 @@ type unit struct {
 	gate view.Gate
 	// snapshot: the medium is read-only, whatever the configuration says.
 	snapshot bool
+	// identity is what the configuration says of it.
+	identity [16]byte
 	since    time.Time
 }
 
@@ -102,6 +104,10 @@ func (st *state) adopt(before *state) error {
 		if u.lu.LogicalBlockLength() != l.BlockSize {
 			return st.cfg.Problem(l.Key+".block_size", "LUN %d: %s is served with blocks of %d bytes, which a running server does not change; restart it, or take the LUN out with one reload, and add it with the next",
 				l.Number, l.Medium(), u.lu.LogicalBlockLength())
+		}
+		if id := l.Identity; id != u.identity {
+			return st.cfg.Problem(l.Key+".identity", "LUN %d: %s is served with another identity, which a running server does not change; take the LUN out with one reload, and add it with the next",
+				l.Number, l.Medium())
 		}
 		st.units[l.Medium()] = u
 		if l.File != "" {

@@ -120,39 +120,12 @@ func copyRules(cfg *conf.Config) copymgr.Rules {
 // makeUnit creates the logical unit of l and installs the copy manager.
 func (s *Service) makeUnit(ctx context.Context, st *state, l *conf.LUN) (*unit, error) {
 	c := scsi.LUConfig{LogicalBlockLength: l.BlockSize, ReadOnly: l.ReadOnly, UnmapGranularity: l.UnmapGranularity}
-	u := &unit{since: time.Now()}
-	switch {
-	case l.View != "":
-		u.over, u.gate = l.View, st.views.gate(l.View)
-		v := view.NewStack(st.views.devices[l.View], u.gate)
-		if p := st.media.checkSize(l, v.Size(), nil); p != nil {
-			return nil, *p
-		}
-		s.setView(&c, v, st.views.identity(l.View))
-	case l.File != "":
-		d, _, err := st.views.fileDevice(ctx, fileUse{
-			name: l.File, size: l.Size, sector: l.BlockSize, readOnly: l.ReadOnly,
-			user: fmt.Sprintf("LUN %d (%s, line %d)", l.Number, st.cfg.File, st.cfg.Problem(l.Key, "").Line),
-		})
-		if err != nil {
-			return nil, err
-		}
-		u.over, u.gate = l.Medium(), st.views.gate(l.Medium())
-		s.setView(&c, view.NewStack(d, u.gate), admin.FileUnitID(s.store, l.File))
-	case l.Volume != "":
-		v, err := st.media.openVolume(ctx, l)
-		if err != nil {
-			return nil, err
-		}
-		c.Volume, c.ID, c.Thin, c.Space = v, v.ID(), true, s.space.space()
-		u.snapshot = v.ReadOnly()
-		c.ReadOnly = c.ReadOnly || u.snapshot
-	default:
-		v, err := st.media.openBacking(l.Medium(), l.Backing, l.Size)
-		if err != nil {
-			return nil, err
-		}
-		c.Volume, c.ID = v, st.media.backingID(l.Backing)
+	u := &unit{identity: l.Identity, since: time.Now()}
+	if err := s.openMedium(ctx, st, l, u, &c); err != nil {
+		return nil, err
+	}
+	if err := s.identify(st, l, &c); err != nil {
+		return nil, err
 	}
 	records := admin.NewUnitRecords(s.store, c.ID)
 	c.Audit = s.auditOf(l)
@@ -162,10 +135,75 @@ func (s *Service) makeUnit(ctx context.Context, st *state, l *conf.LUN) (*unit, 
 	if u.lu, err = scsi.NewLogicalUnit(c); err != nil {
 		return nil, err
 	}
-	if err := s.copies.Install(u.lu, cmp.Or(l.View, l.Volume, l.File, l.Backing)); err != nil {
+	if err := s.copies.Install(u.lu, nameOfMedium(l)); err != nil {
 		return nil, fmt.Errorf("copy manager: %w", err)
 	}
 	return u, nil
+}
+
+// nameOfMedium returns the name of a LUN's medium in token records and copy rules.
+func nameOfMedium(l *conf.LUN) string { return cmp.Or(l.View, l.Volume, l.File, l.Backing) }
+
+// identify gives a logical unit the identity of the configuration. c.ID is the number that
+// records are stored under: what initiators see of it is Store.Identify, which is its own
+// inverse. A medium whose own identity another LUN has is refused: initiators would take
+// both for one disk.
+func (s *Service) identify(st *state, l *conf.LUN, c *scsi.LUConfig) error {
+	if l.Identity != [16]byte{} {
+		for medium, u := range st.units {
+			if u.lu.ID() == l.Identity && medium != l.Medium() {
+				return st.cfg.Problem(l.Key+".identity", "LUN %d: it is the identity of %s, which is served; take that out of the configuration", l.Number, medium)
+			}
+		}
+		c.ID = s.store.Identify(l.Identity)
+		return nil
+	}
+	own := s.store.Identify(c.ID)
+	for t, other := range st.luns {
+		if other.Identity == own && other.Medium() != l.Medium() {
+			return st.cfg.Problem(l.Key, "LUN %d: %s has the identity that LUN %d of %s has been given (line %d); give this LUN an identity of its own, for example a random one",
+				l.Number, l.Medium(), other.Number, t.Name, st.cfg.Problem(other.Key+".identity", "").Line)
+		}
+	}
+	return nil
+}
+
+// openMedium opens the medium of a LUN, and sets what of its logical unit depends on it.
+func (s *Service) openMedium(ctx context.Context, st *state, l *conf.LUN, u *unit, c *scsi.LUConfig) error {
+	switch {
+	case l.View != "":
+		u.over, u.gate = l.View, st.views.gate(l.View)
+		v := view.NewStack(st.views.devices[l.View], u.gate)
+		if p := st.media.checkSize(l, v.Size(), nil); p != nil {
+			return *p
+		}
+		s.setView(c, v, st.views.identity(l.View))
+	case l.File != "":
+		d, _, err := st.views.fileDevice(ctx, fileUse{
+			name: l.File, size: l.Size, sector: l.BlockSize, readOnly: l.ReadOnly,
+			user: fmt.Sprintf("LUN %d (%s, line %d)", l.Number, st.cfg.File, st.cfg.Problem(l.Key, "").Line),
+		})
+		if err != nil {
+			return err
+		}
+		u.over, u.gate = l.Medium(), st.views.gate(l.Medium())
+		s.setView(c, view.NewStack(d, u.gate), admin.FileUnitID(s.store, l.File))
+	case l.Volume != "":
+		v, err := st.media.openVolume(ctx, l)
+		if err != nil {
+			return err
+		}
+		c.Volume, c.ID, c.Thin, c.Space = v, v.ID(), true, s.space.space()
+		u.snapshot = v.ReadOnly()
+		c.ReadOnly = c.ReadOnly || u.snapshot
+	default:
+		v, err := st.media.openBacking(l.Medium(), l.Backing, l.Size)
+		if err != nil {
+			return err
+		}
+		c.Volume, c.ID = v, st.media.backingID(l.Backing)
+	}
+	return nil
 }
 
 // setView makes a view the medium of a logical unit.

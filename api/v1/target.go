@@ -37,6 +37,7 @@ type LUN struct {
 	ReadOnly              bool   `json:"read_only,omitempty"`
 	StoreDuplicates       bool   `json:"store_duplicates,omitempty"`
 	UnmapGranularityBytes int64  `json:"unmap_granularity_bytes,omitempty"`
+	Identity              string `json:"identity,omitempty"`
 	Limit                 Rate   `json:"limit,omitzero"`
 }
 
