@@ -26,6 +26,7 @@ var durable = map[string]string{
 	"backstore/protect.go":           "a revert of a volume that is under way",
 	"backstore/revert.go":            "a revert of a volume that is under way",
 	"backstore/scrubplan/record.go":  "the last scrub",
+	"migrate/record.go":              "a migration of a volume",
 	"offload/view/mirror.go":         "a mirror",
 	"replica/pair/record.go":         "a volume or file that is replicated, at both ends",
 	"replica/receiverecord.go":       "a stream that is being received; where a volume or a snapshot was received from",

@@ -25,6 +25,7 @@ func (t *transition) commit() (r admin.Reloaded) {
 		c := &t.server.Targets[i]
 		c.Configure = func(rights func(*scsi.Nexus) (scsi.Rights, bool)) { t.configure(c.Name, rights) }
 	}
+	t.moveMedium()
 	s.state.Store(t.next)
 	s.portals.commit(t.portals)
 	result, err := s.server.Reconfigure(t.server)
@@ -112,7 +113,7 @@ func (t *transition) leave(r *admin.Reloaded) {
 	var leaving sync.WaitGroup
 	var mu sync.Mutex // guards r
 	for medium, u := range t.now.units {
-		if t.next.units[medium] == u {
+		if t.next.has(u) {
 			continue
 		}
 		leaving.Go(func() {

@@ -56,13 +56,17 @@ func (s *Service) limit(st *state) {
 	s.initiators.Set(func(initiator string) qos.Limits { return limitsOf(cfg.QoS.OfInitiator(initiator)) })
 	places := map[*unit][]place{}
 	rates := map[*unit]conf.Rate{}
+	media := map[*unit]string{}
 	for t, l := range st.luns {
 		if u := st.units[l.Medium()]; u != nil {
 			places[u], rates[u] = append(places[u], place{target: t.Name, lun: l.Number}), l.Rate
+			media[u] = l.Medium()
 		}
 	}
 	for u, at := range places {
-		u.lu.SetLimits(limitsOf(rates[u]), func(initiator string) qos.Limits {
+		rate := rates[u]
+		rate.BytesPerSecond = s.throttled.bound(media[u], rate.BytesPerSecond)
+		u.lu.SetLimits(limitsOf(rate), func(initiator string) qos.Limits {
 			for _, p := range at {
 				if r := cfg.QoS.OfLUN(p.target, p.lun, initiator); r.Limited() {
 					return limitsOf(r)

@@ -23,6 +23,8 @@ type proposal struct {
 	// replaces has the text of the file that it is to be written to; nil for one that was
 	// read from the file.
 	replaces []byte
+	// move is what the proposal is made for; nil for an administrator's.
+	move *move
 }
 
 // Reload implements admin.Live.
@@ -44,7 +46,7 @@ func (s *Service) PutConfig(ctx context.Context, text []byte, basedOn string) (a
 			return nil, fmt.Errorf("configuration %s: %w", path, conf.ErrChanged)
 		}
 		cfg, err := conf.Parse(path, text)
-		return &proposal{cfg, before}, err
+		return &proposal{cfg: cfg, replaces: before}, err
 	})
 }
 
@@ -60,7 +62,7 @@ func (s *Service) EditConfig(ctx context.Context, edits ...conf.Edit) (admin.Rel
 			return nil, err
 		}
 		cfg, err := conf.Parse(path, text)
-		return &proposal{cfg, before}, err
+		return &proposal{cfg: cfg, replaces: before}, err
 	})
 }
 
@@ -159,16 +161,21 @@ func (s *Service) apply(ctx context.Context, p *proposal) (admin.Reloaded, error
 	if len(restart) > 0 {
 		return admin.Reloaded{}, &admin.NeedsRestartError{Changes: restart}
 	}
-	t := &transition{service: s, now: now}
+	t := &transition{service: s, now: now, move: p.move}
 	if err := t.prepare(ctx, p.cfg); err != nil {
 		return admin.Reloaded{}, errors.Join(err, t.undo())
 	}
 	t.reached("prepared")
+	if err := p.move.hold(ctx, t); err != nil {
+		return admin.Reloaded{}, errors.Join(err, t.undo())
+	}
+	defer p.move.release()
 	if err := t.settle(ctx, p); err != nil {
 		return admin.Reloaded{}, errors.Join(err, t.undo())
 	}
 	t.reached("settled")
 	r := t.commit()
+	p.move.committed(ctx)
 	t.reached("committed")
 	t.leave(&r)
 	r.Changes = t.rotated(changes)

@@ -65,6 +65,16 @@ func (st *state) target(name string) *conf.Target {
 	return nil
 }
 
+// has reports whether the state has a logical unit, on whatever medium.
+func (st *state) has(u *unit) bool {
+	for _, own := range st.units {
+		if own.lu == u.lu {
+			return true
+		}
+	}
+	return false
+}
+
 // luns calls yield with each LUN of the configuration and its target.
 func (st *state) luns(yield func(*conf.Target, *conf.LUN) bool) {
 	for i := range st.cfg.Targets {

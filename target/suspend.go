@@ -100,6 +100,7 @@ func (s *Service) suspend(ctx context.Context, h *Handed) error {
 		err = nil
 	}
 	h.Sessions = sessions
+	s.stopMigrations()
 	s.unwatch()
 	s.serving.Wait()
 	s.stopCopies(limited)

@@ -25,6 +25,7 @@ import (
 	"odx/backstore"
 	"odx/chap"
 	"odx/conf"
+	"odx/migrate"
 	"odx/owner"
 	"odx/standby"
 	"odx/target/copymgr"
@@ -56,12 +57,15 @@ type Service struct {
 
 	changes    changes
 	leaveLimit time.Duration
+	cutBound   time.Duration
 	// reached is called by a reload after each of its steps, for tests; nil for none.
 	reached   func(step string)
 	followers []func(next *conf.Config) (Prepared, error)
 
-	era       *era
-	sightings *sightings
+	era        *era
+	sightings  *sightings
+	migrations *migrate.Manager // nil in a rescue
+	throttled  throttles
 
 	portals portals
 	server  *iscsi.Server
@@ -135,7 +139,7 @@ func Rescue(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service,
 // newService returns a service that is not started.
 func newService(log *logrus.Entry) *Service {
 	return &Service{
-		log: log, users: &fileUsers{by: map[string]string{}}, challenges: &chap.Challenges{}, initiators: &qos.Initiators{}, changes: newChanges(), leaveLimit: leaveLimit,
+		log: log, users: &fileUsers{by: map[string]string{}}, challenges: &chap.Challenges{}, initiators: &qos.Initiators{}, changes: newChanges(), leaveLimit: leaveLimit, cutBound: cutBound,
 		portals: portals{retry: portalRetry}, failed: make(chan error, 1),
 	}
 }
@@ -223,7 +227,10 @@ func (s *Service) openAll(ctx context.Context, cfg *conf.Config, all secrets, o 
 	if err := st.views.forgetOthers(ctx); err != nil {
 		return nil, err
 	}
-	return st, s.makeMedia(ctx, st)
+	if err := s.makeMedia(ctx, st); err != nil || s.rescue {
+		return st, err
+	}
+	return st, s.openMigrations()
 }
 
 // makeMedia makes the views, the logical units, the targets and the transport of a service
@@ -314,6 +321,9 @@ func (s *Service) startServing() {
 	s.serving.Go(func() { s.sample(watching) })
 	s.serving.Go(func() { s.sightings.run(watching, s.log) })
 	s.serving.Go(func() { s.space.run(watching, s.warnOfSpace, s.relieveStore) })
+	if s.migrations != nil {
+		s.migrations.Resume()
+	}
 }
 
 // acceptStandbys lets other processes wait to take over. A store that is only read is not
@@ -405,6 +415,7 @@ func (s *Service) Admin() *admin.Store { return s.admin }
 func (s *Service) Stop(ctx context.Context) error {
 	s.stopOnce.Do(func() {
 		s.changes.last()
+		s.stopMigrations()
 		s.liftLimits()
 		if s.store.Owned() != nil {
 			var now context.CancelFunc

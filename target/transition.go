@@ -36,6 +36,7 @@ type transition struct {
 	server   iscsi.Reconfiguration
 	outside  []Prepared // by followers
 	warnings []string
+	move     *move // of LUNs to another medium; nil for none
 	// history is the new history of LUNs, historyBefore what the store has.
 	history, historyBefore *lunHistory
 	stored                 bool // history is
@@ -90,7 +91,7 @@ func (t *transition) prepare(ctx context.Context, cfg *conf.Config) error {
 		return err
 	}
 	t.next.unwise = unwise
-	if err := errors.Join(t.next.adopt(t.now), t.next.inUse(t.now), t.written()); err != nil {
+	if err := errors.Join(t.next.adopt(t.now), t.next.inUse(t.now), t.written(), t.migrating()); err != nil {
 		return err
 	}
 	if err := t.makeMedia(ctx); err != nil {
@@ -137,6 +138,12 @@ func (t *transition) makeMedia(ctx context.Context) error {
 	}
 	for _, l := range st.luns {
 		medium := l.Medium()
+		if t.move.takes(medium) {
+			if err := t.moveUnit(ctx, l); err != nil {
+				return err
+			}
+			continue
+		}
 		if u := st.units[medium]; u != nil {
 			if err := t.checkServed(l, u); err != nil {
 				return err
@@ -292,8 +299,8 @@ func (t *transition) undo() error {
 	}
 	if t.next != nil {
 		s.stopUnits(t.next, t.now)
-		for medium, u := range t.next.units {
-			if t.now.units[medium] != u {
+		for _, u := range t.next.units {
+			if !t.now.has(u) {
 				s.copies.Remove(u.lu)
 			}
 		}

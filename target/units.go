@@ -223,7 +223,7 @@ func (s *Service) stopUnits(st, kept *state) {
 	ctx, cancel := context.WithTimeout(context.Background(), stopUnitsLimit)
 	defer cancel()
 	for medium, u := range st.units {
-		if kept != nil && kept.units[medium] == u {
+		if kept != nil && kept.has(u) {
 			continue
 		}
 		if err := u.lu.Close(ctx); err != nil {

@@ -9,7 +9,7 @@ import (
 // bytes returns the volume of a logical unit with access by bytes, not only whole
 // blocks. The volumes of the store support that themselves.
 func (u *logicalUnit) bytes() blockdev.Volume {
-	if u.mapped {
+	if u.mapped.Load() {
 		return u.lu.Volume()
 	}
 	return byteVolume{u.lu.Volume(), int64(u.lu.LogicalBlockLength())}

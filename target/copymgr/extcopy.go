@@ -200,9 +200,9 @@ func (x *extendedCopy) segment(ctx context.Context, op *operation, s *segment) *
 	if destination.rod != nil {
 		return &segmentError{asc: ascInvalidOperationForCopySourceOrDestination, field: fieldSegmentDestination, err: errRODWritten}
 	}
-	if !x.unit.manager.rules.Load().allow(x.nexus.ID.InitiatorName, source.medium(), destination.unit.volume) {
+	if !x.unit.manager.rules.Load().allow(x.nexus.ID.InitiatorName, source.medium(), destination.unit.name()) {
 		return &segmentError{asc: ascCopyTargetNotReachable, field: fieldSegmentDestination, cscd: destination.cscd,
-			err: fmt.Errorf("from %s to %s: %w", source.medium(), destination.unit.volume, errRule)}
+			err: fmt.Errorf("from %s to %s: %w", source.medium(), destination.unit.name(), errRule)}
 	}
 	if err := source.readable(); err != nil {
 		return sourceFailed(err)

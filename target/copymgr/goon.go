@@ -92,7 +92,7 @@ func (u *logicalUnit) restoreRunning(by owner, lun uint16, c *handover.RunningCo
 	o := u.manager.operations
 	op := &operation{
 		manager: u.manager, account: by.nexus.Account(u.lu), owner: by,
-		origin: origin{command: commandName(u.table, c.CDB), nexus: by.nexus.ID, lun: scsi.EncodeLUN(lun), volume: u.volume},
+		origin: origin{command: commandName(u.table, c.CDB), nexus: by.nexus.ID, lun: scsi.EncodeLUN(lun), volume: u.name()},
 		listID: c.ListID, identified: true, serviceAction: c.CDB[1] & 0x1F, units: unitsDestinationBlocks,
 		began: c.Began, done: make(chan struct{}), background: true, cdb: c.CDB, parameters: c.Parameters,
 		uses: []use{{u.lu, by.nexus.ID}}, owned: o.ownedBy(by),

@@ -70,8 +70,8 @@ const (
 type logicalUnit struct {
 	manager *Manager
 	lu      *scsi.LogicalUnit
-	volume  string
-	mapped  bool // the volume is in the store
+	volume  atomic.Pointer[string] // its name
+	mapped  atomic.Bool            // it is in the store
 	table   []scsi.Operation
 
 	announced atomic.Pointer[announced]
@@ -85,7 +85,7 @@ type announced struct {
 
 // limit adopts limits of tokens.
 func (u *logicalUnit) limit(l tokens.Limits) {
-	a := &announced{limits: newCopyLimits(u.lu.LogicalBlockLength(), u.mapped, l)}
+	a := &announced{limits: newCopyLimits(u.lu.LogicalBlockLength(), u.mapped.Load(), l)}
 	a.page = a.limits.thirdPartyCopyPage(u.table)
 	u.announced.Store(a)
 }
@@ -97,7 +97,9 @@ func (u *logicalUnit) limits() *copyLimits { return &u.announced.Load().limits }
 // commands arrive.
 func (m *Manager) Install(lu *scsi.LogicalUnit, volume string) error {
 	mapped := m.engine.Shares(lu.Volume())
-	u := &logicalUnit{manager: m, lu: lu, volume: volume, mapped: mapped}
+	u := &logicalUnit{manager: m, lu: lu}
+	u.volume.Store(&volume)
+	u.mapped.Store(mapped)
 	table := u.operationTable()
 	u.table = table
 	u.limit(m.tokens.Limits())

@@ -51,7 +51,7 @@ type origin struct {
 }
 
 func (u *logicalUnit) originOf(t *scsi.Task, command string) origin {
-	return origin{command: command, nexus: t.Nexus.ID, lun: t.Lun, volume: u.volume}
+	return origin{command: command, nexus: t.Nexus.ID, lun: t.Lun, volume: u.name()}
 }
 
 func (o origin) fields() logrus.Fields {

@@ -26,12 +26,12 @@ func (u *logicalUnit) planPopulate(by *scsi.Nexus, parameters []byte) (plan, err
 	if err != nil {
 		return plan{}, err
 	}
-	if !u.manager.rules.Load().allowSource(by.ID.InitiatorName, u.volume) {
-		return plan{}, fmt.Errorf("from %s: %w", u.volume, errRule)
+	if !u.manager.rules.Load().allowSource(by.ID.InitiatorName, u.name()) {
+		return plan{}, fmt.Errorf("from %s: %w", u.name(), errRule)
 	}
 	o := tokens.ReadOptions{
 		InactivityTimeout: time.Duration(list.inactivityTimeout) * time.Second,
-		Creator:           tokens.Creator{Initiator: by.ID.InitiatorName, Target: by.ID.TargetName, Volume: u.volume},
+		Creator:           tokens.Creator{Initiator: by.ID.InitiatorName, Target: by.ID.TargetName, Volume: u.name()},
 		Use:               "scsi",
 	}
 	if list.rtv {

@@ -107,7 +107,7 @@ func (x *extendedCopy) search(id uint16) (*reached, *segmentError) {
 		}
 		if c.blockLength != 0 && c.blockLength != u.lu.LogicalBlockLength() {
 			return nil, &segmentError{asc: ascCopyTargetNotReachable, cscd: c.at,
-				err: fmt.Errorf("CSCD %d: block length %d, volume %s has %d", id, c.blockLength, u.volume, u.lu.LogicalBlockLength())}
+				err: fmt.Errorf("CSCD %d: block length %d, volume %s has %d", id, c.blockLength, u.name(), u.lu.LogicalBlockLength())}
 		}
 		return &reached{unit: u, nexus: nexus, cscd: c.at, pad: c.pad}, nil
 	}
@@ -146,7 +146,7 @@ func (r *reached) medium() string {
 	if r.rod != nil {
 		return r.rod.volume
 	}
-	return r.unit.volume
+	return r.unit.name()
 }
 
 // readAt reads at any byte offset.

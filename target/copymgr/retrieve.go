@@ -130,7 +130,7 @@ func (u *logicalUnit) prepareReportAllRODTokens(t *scsi.Task) error {
 func (u *logicalUnit) executeReportAllRODTokens(_ context.Context, t *scsi.Task) error {
 	data := make([]byte, 8)
 	for _, info := range u.manager.tokens.List() {
-		if info.Creator.Volume == u.volume {
+		if info.Creator.Volume == u.name() {
 			data = append(data, info.Management[:]...)
 		}
 	}

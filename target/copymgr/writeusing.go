@@ -77,8 +77,8 @@ func (w *tokenWrite) open(t *tokens.Token, by *scsi.Nexus, offsetIntoROD uint64)
 	if info.Type == tokens.RODTypeBlockDeviceZero {
 		return nil // zeros have no end, so the offset has no effect
 	}
-	if !w.unit.manager.rules.Load().allow(by.ID.InitiatorName, info.Creator.Volume, w.unit.volume) {
-		return fmt.Errorf("from %s to %s: %w", info.Creator.Volume, w.unit.volume, errRule)
+	if !w.unit.manager.rules.Load().allow(by.ID.InitiatorName, info.Creator.Volume, w.unit.name()) {
+		return fmt.Errorf("from %s to %s: %w", info.Creator.Volume, w.unit.name(), errRule)
 	}
 	w.length = info.Length
 	var ok bool

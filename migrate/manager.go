@@ -1,0 +1,343 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"odx/admin"
+	"odx/backstore"
+	"odx/blockdev"
+	"odx/conf"
+	"odx/offload"
+)
+
+// Server is the server whose LUNs are moved.
+type Server interface {
+	// Serving returns the identity of the logical unit on a volume or a view, as initiators
+	// see it; ok is false if it is no LUN of the configuration in force.
+	Serving(d conf.Device) (identity [16]byte, ok bool)
+	// Open opens what a LUN is to be moved to. The volume is used until the end of the
+	// migration: the server refuses a configuration that uses the destination otherwise.
+	Open(ctx context.Context, d conf.Device) (blockdev.Volume, error)
+	// Cut moves the LUNs on a volume, and returns how long their commands were held. An error
+	// means that they are where they were, whatever fails: see Cut.
+	Cut(ctx context.Context, c Cut) (held time.Duration, err error)
+	// Limit bounds reads and writes of the LUNs on a volume, in bytes a second, in addition
+	// to what the configuration says; 0 ends that.
+	Limit(d conf.Device, bytesPerSecond int64)
+}
+
+// Bound is how long commands are held at most for a cut: what does not fit is given up before
+// anything has changed.
+const Bound = time.Second
+
+// Cut is the last step of a migration.
+type Cut struct {
+	From, To conf.Device
+	Identity [16]byte
+	// Last copies what is left, durably. Commands are held while it runs, for what ctx gives
+	// it.
+	Last func(ctx context.Context) error
+	// Moved runs once the destination is what is served, before commands go on.
+	Moved func(ctx context.Context)
+}
+
+// References ends tokens that refer to the data of a volume in place; package tokens has it.
+type References interface {
+	EndReferences(ctx context.Context, volume [16]byte) error
+}
+
+// Options are what a Manager works with.
+type Options struct {
+	Store      *backstore.Store
+	Engine     *offload.Engine
+	References References
+	Server     Server
+	Log        *logrus.Entry
+	// Reached is called after each step of a migration, for tests that look at what is left
+	// if the process ends there; nil for none.
+	Reached func(step string)
+}
+
+// Manager has the migrations of a server. It implements admin.Migrator. Methods may be
+// called concurrently.
+type Manager struct {
+	o Options
+
+	running sync.WaitGroup
+	base    context.Context
+	stop    context.CancelFunc
+
+	mu     sync.Mutex // guards what follows
+	closed bool
+	all    map[string]*migration // by name of the volume
+}
+
+// New returns a manager of the migrations that the store has records of. None goes on before
+// Resume.
+func New(o Options) (*Manager, error) {
+	m := &Manager{o: o, all: map[string]*migration{}}
+	m.base, m.stop = context.WithCancel(context.Background())
+	err := o.Store.ScanRecords([]byte(recordPrefix), func(key, value []byte) error {
+		r, err := decode(key, value)
+		if err != nil {
+			// It keeps its snapshots; the LUN is where the configuration says.
+			o.Log.WithError(err).Error("record of a migration unreadable: it does not go on")
+			return nil
+		}
+		m.all[r.Volume] = newMigration(m, r)
+		return nil
+	})
+	var lost *backstore.LostRecordsError
+	if errors.As(err, &lost) {
+		o.Log.WithError(err).Error("records of migrations are lost: they do not go on")
+		err = nil
+	}
+	return m, err
+}
+
+// Resume goes on with what the end of the process before this one has interrupted. The server
+// serves by then.
+func (m *Manager) Resume() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(m.all)) {
+		if g := m.all[name]; !m.closed && !g.ended() {
+			m.begin(g)
+		}
+	}
+}
+
+// begin runs a migration in the background. The caller holds mu.
+func (m *Manager) begin(g *migration) {
+	ctx, cancel := context.WithCancel(m.base)
+	g.cancel, g.done = cancel, make(chan struct{})
+	m.running.Go(func() {
+		defer close(g.done)
+		defer cancel()
+		g.run(ctx)
+	})
+}
+
+// Close stops the migrations, which go on after the next start, and waits for them.
+func (m *Manager) Close() {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	m.stop()
+	m.running.Wait()
+}
+
+// Destinations returns the destinations of migrations that have not ended, with the volumes
+// that are moved there: nothing else may use them.
+func (m *Manager) Destinations() map[conf.Device]string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.destinations()
+}
+
+// Migrations implements admin.Migrator.
+func (m *Manager) Migrations(context.Context) ([]admin.Migration, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list := []admin.Migration{}
+	for _, name := range slices.Sorted(maps.Keys(m.all)) {
+		list = append(list, m.all[name].status())
+	}
+	return list, nil
+}
+
+// maxRunning bounds the migrations that run.
+const maxRunning = 16
+
+// StartMigration implements admin.Migrator.
+func (m *Manager) StartMigration(ctx context.Context, r admin.MigrationRequest) (admin.Migration, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return admin.Migration{}, admin.ErrChanging
+	}
+	if r.Rate < 0 || r.Throttle < 0 {
+		return admin.Migration{}, fmt.Errorf("%w: a negative rate", blockdev.ErrInvalid)
+	}
+	if old := m.all[r.Volume]; old != nil {
+		switch {
+		case !old.ended():
+			return admin.Migration{}, fmt.Errorf("volume %s: %w", r.Volume, admin.ErrMigrating)
+		case old.status().State == admin.MigrationMoved:
+			return admin.Migration{}, fmt.Errorf("volume %s: %w", r.Volume, admin.ErrMigrated)
+		}
+	}
+	running := 0
+	for _, g := range m.all {
+		if !g.ended() {
+			running++
+		}
+	}
+	if running >= maxRunning {
+		return admin.Migration{}, fmt.Errorf("%w: %d migrations are under way", blockdev.ErrInvalid, running)
+	}
+	g, err := m.prepare(ctx, r)
+	if err != nil {
+		return admin.Migration{}, err
+	}
+	m.all[r.Volume] = g
+	m.begin(g)
+	m.o.Log.WithField("volume", r.Volume).WithField("to", r.To).Info("migration begins")
+	return g.status(), nil
+}
+
+// prepare checks a request, makes the destination, and stores the record.
+func (m *Manager) prepare(ctx context.Context, r admin.MigrationRequest) (*migration, error) {
+	src, err := m.o.Store.Volume(r.Volume)
+	if err != nil {
+		return nil, err
+	}
+	from := conf.Device{Volume: r.Volume}
+	identity, ok := m.o.Server.Serving(from)
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("%w: volume %s is no LUN; copy it with odx volume clone", blockdev.ErrInvalid, r.Volume)
+	case src.ReadOnly():
+		return nil, fmt.Errorf("volume %s: %w; a snapshot is not written to, so that a clone of it is enough", r.Volume, blockdev.ErrReadOnly)
+	}
+	rec := record{
+		Volume: r.Volume, ID: fmt.Sprintf("%x", src.ID()), Identity: conf.FormatIdentity(identity), State: admin.MigrationCopying,
+		Rate: r.Rate, Throttle: r.Throttle, Began: time.Now().UTC(),
+	}
+	if err := m.chooseDestination(ctx, src, r, &rec); err != nil {
+		return nil, err
+	}
+	// The record first: the destination is made by whoever finds it missing.
+	if err := m.o.Store.PutRecords(ctx, rec.encode()); err != nil {
+		return nil, err
+	}
+	g := newMigration(m, rec)
+	_, err = g.open(ctx)
+	if err == nil {
+		err = m.o.Store.Flush(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, g.remove(context.WithoutCancel(ctx)))
+	}
+	return g, nil
+}
+
+// protector owns the protections of migrations.
+const protector = "migrate"
+
+// chooseDestination finds out what the destination is, and checks it.
+func (m *Manager) chooseDestination(ctx context.Context, src *backstore.Volume, r admin.MigrationRequest, rec *record) error {
+	if r.To == r.Volume {
+		return fmt.Errorf("%w: the destination is the volume itself", blockdev.ErrInvalid)
+	}
+	for to, other := range m.destinations() {
+		if to.String() == r.To {
+			return fmt.Errorf("%w: %s is the destination of the migration of %s", blockdev.ErrInvalid, r.To, other)
+		}
+	}
+	view := conf.Device{View: r.To}
+	if v, err := m.o.Server.Open(ctx, view); err == nil {
+		rec.ToView = r.To
+		return m.checkDestination(src, v, view, r)
+	} else if !errors.Is(err, backstore.ErrNotFound) {
+		return err
+	}
+	rec.ToVolume = r.To
+	if err := conf.CheckVolumeName(r.To); err != nil {
+		return fmt.Errorf("%w: %w", blockdev.ErrInvalid, err)
+	}
+	if v, err := m.o.Store.Volume(r.To); err == nil {
+		return m.checkDestination(src, v, conf.Device{Volume: r.To}, r)
+	}
+	rec.Made = true
+	return nil
+}
+
+// destinations is Destinations for a caller that holds mu.
+func (m *Manager) destinations() map[conf.Device]string {
+	found := map[conf.Device]string{}
+	for name, g := range m.all {
+		if !g.ended() {
+			r := g.copyRecord()
+			found[r.to()] = name
+		}
+	}
+	return found
+}
+
+// checkDestination returns why a volume that is there cannot be the destination.
+func (m *Manager) checkDestination(src *backstore.Volume, v blockdev.Volume, d conf.Device, r admin.MigrationRequest) error {
+	if _, served := m.o.Server.Serving(d); served {
+		return fmt.Errorf("%s: %w as a LUN", d, admin.ErrInUse)
+	}
+	if v.Size() != src.Size() {
+		return fmt.Errorf("%w: %s has %s, and volume %s has %s; the destination needs the same size", blockdev.ErrInvalid, d, conf.FormatSize(v.Size()), r.Volume, conf.FormatSize(src.Size()))
+	}
+	below := []blockdev.Volume{v}
+	if view, ok := v.(offload.View); ok {
+		below = view.Backing()
+	}
+	for _, b := range below {
+		if b == blockdev.Volume(src) {
+			return fmt.Errorf("%w: %s is over volume %s, which would be copied to itself", blockdev.ErrInvalid, d, r.Volume)
+		}
+		if own, ok := b.(*backstore.Volume); ok && own.ReadOnly() {
+			return fmt.Errorf("%v: %w", own, blockdev.ErrReadOnly)
+		}
+	}
+	if !r.Overwrite {
+		return fmt.Errorf("%w: %s is there already, and what it has would be lost; choose another name, or overwrite it", backstore.ErrExists, d)
+	}
+	return nil
+}
+
+// find returns the migration of a volume.
+func (m *Manager) find(volume string) (*migration, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, admin.ErrChanging
+	}
+	if g := m.all[strings.TrimSpace(volume)]; g != nil {
+		return g, nil
+	}
+	return nil, fmt.Errorf("volume %s: %w", volume, admin.ErrNoMigration)
+}
+
+// AbortMigration implements admin.Migrator.
+func (m *Manager) AbortMigration(ctx context.Context, volume string) (admin.Migration, error) {
+	g, err := m.find(volume)
+	if err != nil {
+		return admin.Migration{}, err
+	}
+	if err := g.abort(ctx); err != nil {
+		return g.status(), fmt.Errorf("volume %s: %w", volume, err)
+	}
+	return g.status(), nil
+}
+
+// FinishMigration implements admin.Migrator.
+func (m *Manager) FinishMigration(ctx context.Context, volume string, keepSource bool) (admin.Migration, error) {
+	g, err := m.find(volume)
+	if err != nil {
+		return admin.Migration{}, err
+	}
+	if err := g.finish(ctx, keepSource); err != nil {
+		return g.status(), fmt.Errorf("volume %s: %w", volume, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.all[volume] == g {
+		delete(m.all, volume)
+	}
+	return g.status(), nil
+}

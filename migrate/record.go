@@ -1,0 +1,85 @@
+package migrate
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"odx/admin"
+	"odx/backstore"
+	"odx/conf"
+)
+
+// recordPrefix begins the keys of the records of migrations, and the identity of the volume
+// in hexadecimal follows; recordVersion is their version.
+const (
+	recordPrefix  = "migrate/"
+	recordVersion = 1
+)
+
+// record is durable: a migration.
+type record struct {
+	Version int    `json:"version"`
+	Volume  string `json:"volume"`
+	ID      string `json:"id"` // of the volume, in hexadecimal
+	// ToVolume or ToView is the destination.
+	ToVolume string `json:"to_volume,omitempty"`
+	ToView   string `json:"to_view,omitempty"`
+	// Identity is that of the logical unit, as the configuration writes it.
+	Identity string               `json:"identity"`
+	State    admin.MigrationState `json:"state"`
+	// Made: the destination was created for the migration.
+	Made bool `json:"made,omitempty"`
+	// Base is the snapshot that the destination equals, but for what differs between it and
+	// Next, of which parts may be there; 0 for none.
+	Base uint64 `json:"base,omitempty"`
+	Next uint64 `json:"next,omitempty"`
+
+	Rate     int64         `json:"rate,omitempty"`
+	Throttle int64         `json:"throttle,omitempty"`
+	Rounds   int           `json:"rounds,omitempty"`
+	Copied   int64         `json:"copied,omitempty"`
+	Cuts     int           `json:"cuts,omitempty"`
+	Cut      time.Duration `json:"cut,omitempty"`
+	Longest  time.Duration `json:"longest,omitempty"`
+	Problem  string        `json:"problem,omitempty"`
+	Began    time.Time     `json:"began"`
+	Ended    time.Time     `json:"ended,omitzero"`
+}
+
+// to returns the destination.
+func (r *record) to() conf.Device { return conf.Device{Volume: r.ToVolume, View: r.ToView} }
+
+// key returns the key of the record.
+func (r *record) key() []byte { return []byte(recordPrefix + r.ID) }
+
+// encode returns the record as the store keeps it.
+func (r record) encode() backstore.Record {
+	r.Version = recordVersion
+	value, _ := json.Marshal(r) // plain data cannot fail
+	return backstore.Record{Key: r.key(), Value: value}
+}
+
+// decode reads a record.
+func decode(key, value []byte) (r record, err error) {
+	if err := json.Unmarshal(value, &r); err != nil {
+		return r, fmt.Errorf("record of a migration: %w", err)
+	}
+	switch {
+	case r.Version != recordVersion:
+		return r, fmt.Errorf("record of a migration: version %d is not known", r.Version)
+	case string(r.key()) != string(key):
+		return r, fmt.Errorf("record of a migration: %q is that of another volume", key)
+	case (r.ToVolume == "") == (r.ToView == ""):
+		return r, errors.New("record of a migration: no destination, or two")
+	}
+	if _, err := conf.ParseIdentity(r.Identity); err != nil {
+		return r, fmt.Errorf("record of a migration: %w", err)
+	}
+	switch r.State {
+	case admin.MigrationCopying, admin.MigrationMoved, admin.MigrationAborting, admin.MigrationAborted:
+		return r, nil
+	}
+	return r, fmt.Errorf("record of a migration: state %q is not known", r.State)
+}
