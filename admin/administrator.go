@@ -55,6 +55,10 @@ type Administrator interface {
 	// RevertVolume gives a volume the content of a snapshot; ErrLoggedIn if initiators are
 	// logged in to it, and the request has no Force.
 	RevertVolume(ctx context.Context, r RevertRequest) (Volume, error)
+	// Diff calls found with the ranges in which a volume may differ from another one, or
+	// that are allocated, in order, some hundred at a time; found must not keep them. Both
+	// are compared as they are when it begins. It ends with an error of found.
+	Diff(ctx context.Context, r DiffRequest, found func([]DiffRange) error) (Diff, error)
 	// SnapshotVolume creates a read-only volume that equals src as it is now.
 	SnapshotVolume(ctx context.Context, src, name string) (Volume, error)
 	// CloneVolume creates a volume that equals src as it is now.

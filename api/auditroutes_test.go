@@ -42,6 +42,7 @@ var samples = []sample{
 	{"PUT", "/v1/volumes/v/data?offset=8192", "some more, in the same sum"},
 	{"GET", "/v1/volumes/v/data?offset=4096&length=9", ""},
 	{"GET", "/v1/volumes/v/next-data?offset=0", ""},
+	{"GET", "/v1/volumes/v/diff?base=s", ""},
 	{"DELETE", "/v1/volumes/v/data?offset=4096&length=4096", ""},
 	{"POST", "/v1/volumes/v/flush", ""},
 	{"POST", "/v1/tokens", `{"volume": "v", "length": 8192}`},

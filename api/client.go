@@ -158,7 +158,12 @@ func (c *Client) Scrub(ctx context.Context, r admin.ScrubRequest, progress func(
 // requestLines sends a request whose response is lines of JSON: progress, then the
 // result.
 func requestLines[P, R any](ctx context.Context, c *Client, path string, parameters any, progress func(P)) (result R, err error) {
-	resp, err := c.send(ctx, http.MethodPost, path, parameters)
+	return linesOf[P, R](ctx, c, http.MethodPost, path, parameters, progress)
+}
+
+// linesOf is requestLines by another method.
+func linesOf[P, R any](ctx context.Context, c *Client, method, path string, parameters any, progress func(P)) (result R, err error) {
+	resp, err := c.send(ctx, method, path, parameters)
 	if err != nil {
 		return result, err
 	}

@@ -20,6 +20,7 @@ var needed = map[string]string{
 	"GET /v1/store/exclusive":          "read",
 	"POST /v1/store/check":             "operate",
 	"POST /v1/store/scrub":             "operate",
+	"GET /v1/volumes/{name}/diff":      "operate",
 	"POST /v1/store/clean":             "operate",
 	"GET /v1/volumes":                  "read",
 	"POST /v1/volumes":                 "operate",
