@@ -38,6 +38,15 @@ type Settings struct {
 	// Standby has a second process wait while one serves; it is the one that Restart
 	// gives.
 	Standby bool
+	// On is the machine that it runs on; nil: this one.
+	On *Machine
+}
+
+// Machine is where a target runs, if not in the network of the test.
+type Machine struct {
+	Address string // its IP address for the test
+	// Line returns the command line that runs a program there.
+	Line func(program string, args ...string) []string
 }
 
 // StartODXWith is StartODX with more in the configuration.
@@ -46,7 +55,7 @@ func StartODXWith(ctx context.Context, dir string, luns []LUN, more Settings) (*
 	if err != nil {
 		return nil, err
 	}
-	t := &Target{Kind: "odx", IQN: IQN, Dir: dir, LUNs: luns, stopBy: syscall.SIGTERM, handed: make(chan struct{}, 1)}
+	t := &Target{Kind: "odx", IQN: IQN, Dir: dir, LUNs: luns, stopBy: syscall.SIGTERM, handed: make(chan struct{}, 1), machine: more.On}
 	t.start = func(ctx context.Context, t *Target) (*process, error) {
 		if err := os.WriteFile(t.ConfigFile(), t.config(more), 0o644); err != nil {
 			return nil, err

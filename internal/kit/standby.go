@@ -31,7 +31,11 @@ func (t *Target) startODX(binary string, args ...string) (*odxProcess, error) {
 		}
 	}}
 	var err error
-	p.process, err = startProcess(exec.Command(binary, append([]string{"serve", "--config", t.ConfigFile()}, args...)...), log, func(line string) {
+	line := append([]string{binary, "serve", "--config", t.ConfigFile()}, args...)
+	if t.machine != nil {
+		line = t.machine.Line(line[0], line[1:]...)
+	}
+	p.process, err = startProcess(exec.Command(line[0], line[1:]...), log, func(line string) {
 		if strings.Contains(line, "is ready on "+t.Portal) {
 			ready()
 		}

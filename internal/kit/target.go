@@ -39,7 +39,7 @@ type LUN struct {
 // its next Restart on.
 type Target struct {
 	Kind   string // "odx" or "tgtd"
-	Portal string // host:port on the loopback
+	Portal string // host:port on the loopback, or of its machine
 	IQN    string
 	Dir    string // holds all its data
 	LUNs   []LUN
@@ -47,6 +47,7 @@ type Target struct {
 	firstLUN int // tgtd keeps LUN 0 for itself
 	start    func(ctx context.Context, t *Target) (*process, error)
 	proc     *process
+	machine  *Machine      // where it runs; nil: here
 	standby  *odxProcess   // nil where none waits
 	handed   chan struct{} // has a value after a handover
 	log      *logBuffer
@@ -144,7 +145,9 @@ func launch(ctx context.Context, t *Target) (*Target, error) {
 	t.log = &logBuffer{}
 	for try := 0; ; try++ {
 		var err error
-		if t.Portal, err = FreePortal(); err != nil {
+		if t.machine != nil {
+			t.Portal = net.JoinHostPort(t.machine.Address, "3260")
+		} else if t.Portal, err = FreePortal(); err != nil {
 			return nil, err
 		}
 		t.proc, err = t.start(ctx, t)

@@ -63,7 +63,12 @@ func (h *Host) nft(rules string) error {
 func (h *Host) Down() error { return run("ip", "-n", h.ns, "link", "set", wire, "down") }
 
 // Up ends Down.
-func (h *Host) Up() error { return run("ip", "-n", h.ns, "link", "set", wire, "up") }
+func (h *Host) Up() error {
+	if err := run("ip", "-n", h.ns, "link", "set", wire, "up"); err != nil {
+		return err
+	}
+	return ready("ip", "-n", h.ns, "-o", "link", "show", "dev", wire)
+}
 
 // Bytes returns how many bytes the host has sent to the others and got from them, with the
 // headers of all layers down to Ethernet.

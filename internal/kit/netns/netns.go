@@ -21,6 +21,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -111,7 +112,7 @@ func (h *Host) join(i int) error {
 	h.Control = end
 	outside := fmt.Sprintf("odx%d.%d", os.Getpid()%1e6, outsides.Add(1)%1e4) // at most 15 bytes
 	inside := fmt.Sprintf("port%d", i)
-	return batch(
+	if err := batch(
 		"ip netns add "+h.ns,
 		"ip -n "+h.ns+" link set lo up",
 		fmt.Sprintf("ip -n %s link add %s type veth peer name %s netns %s", h.ns, wire, inside, h.net.bridge),
@@ -123,7 +124,34 @@ func (h *Host) join(i int) error {
 		fmt.Sprintf("ip link set %s up", outside),
 		fmt.Sprintf("ip -n %s addr add %s/31 dev %s", h.ns, end, control),
 		fmt.Sprintf("ip -n %s link set %s up", h.ns, control),
-	)
+	); err != nil {
+		return err
+	}
+	return errors.Join(ready("ip", "-o", "link", "show", "dev", outside), ready("ip", "-n", h.ns, "-o", "link", "show", "dev", control),
+		ready("ip", "-n", h.net.bridge, "-o", "link", "show", "dev", inside), ready("ip", "-n", h.ns, "-o", "link", "show", "dev", wire))
+}
+
+// readyLimit is how long a link may take until it carries packets.
+const readyLimit = 5 * time.Second
+
+// ready waits until a link carries packets: the kernel begins that a moment after it is up,
+// and drops the first ones without.
+func ready(program string, args ...string) error {
+	end := time.Now().Add(readyLimit)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		out, err := exec.Command(program, args...).CombinedOutput()
+		switch {
+		case err != nil:
+			return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, out)
+		case strings.Contains(string(out), " state UP "):
+			return nil
+		case time.Now().After(end):
+			return fmt.Errorf("not up after %v: %s", readyLimit, out)
+		}
+		<-tick.C
+	}
 }
 
 var outsides atomic.Uint32 // numbers the ends of control links
@@ -261,16 +289,25 @@ func (h *Host) Do(fn func() error) error {
 		return err
 	}
 	defer there.Close()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- os.NewSyscallError("setns", err)
-			return
+	runtime.LockOSThread()
+	here, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	defer here.Close()
+	defer func() {
+		// The thread must not end instead: what it has started is to end with it (package
+		// kit), and it runs other goroutines, which must not be on the host.
+		if err := unix.Setns(int(here.Fd()), unix.CLONE_NEWNET); err != nil {
+			panic("a thread cannot leave the host: " + err.Error())
 		}
-		done <- fn()
+		runtime.UnlockOSThread()
 	}()
-	return <-done
+	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+		return os.NewSyscallError("setns", err)
+	}
+	return fn()
 }
 
 // batch runs command lines without blanks in their arguments, until one fails.

@@ -45,6 +45,20 @@ func (s *Session) OffloadTo(to *Session, lba, toLBA, blocks uint64) (Timings, er
 	return t, nil
 }
 
+// Token makes a token for all of a range, which one token can stand for.
+func (s *Session) Token(r Range) ([]byte, error) { return s.token(r, &Timings{}) }
+
+// Spend writes what a token stands for over a range, from its beginning, in as many commands
+// as the limits of the LUN need, and goes on where one ended early.
+func (s *Session) Spend(token []byte, r Range) (Timings, error) {
+	var t Timings
+	limits, err := s.Limits()
+	if err != nil {
+		return t, err
+	}
+	return t, s.spend(token, r, s.limit(limits.TransferBlocks), &t)
+}
+
 // limit is how many blocks a range of a command may have: no more than odx takes in
 // one (MAXIMUM TRANSFER LENGTH).
 func (s *Session) limit(reported uint64) uint64 {
