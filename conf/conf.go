@@ -58,6 +58,8 @@ type Config struct {
 
 	// Snapshots are the policies by which the server takes snapshots.
 	Snapshots []SnapshotPolicy
+	// Replicas are what follows volumes and files of peers.
+	Replicas []Replica
 
 	lines map[string]int
 }

@@ -369,6 +369,10 @@ func others(f field, v reflect.Value) []string {
 		out = []string{"OTHER"}
 	case "url":
 		out = []string{"http://other.example.com/", "https://other.example.com"}
+	case "peer":
+		out = []string{"c"}
+	case "replicated", "object":
+		out = []string{"other"}
 	case "storeid":
 		out = []string{"ffeeddccbbaa99887766554433221100"}
 	case "right":

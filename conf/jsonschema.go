@@ -140,6 +140,8 @@ func together(t reflect.Type) object {
 		return object{"oneOf": present("volume", "file", "backing", "view")}
 	case reflect.TypeFor[fileView]():
 		return object{"oneOf": present("partition", "stripe", "mirror", "cache", "verify", "origin", "snapshot")}
+	case reflect.TypeFor[fileReplica]():
+		return object{"oneOf": present("every", "at")}
 	case reflect.TypeFor[fileSnapshotPolicy]():
 		return object{"oneOf": present("every", "at")}
 	case reflect.TypeFor[fileKeep]():
@@ -206,6 +208,9 @@ var valuePatterns = map[string]string{
 	"env":      variableName.String(),
 	"url":      `^https?://[^/].*$`,
 
+	"replicated":   `^(file:[^/.*][^*]*|[A-Za-z0-9][A-Za-z0-9._-]{0,63})$`,
+	"peer":         label.String(),
+	"object":       `^[^/.*]`,
 	"snapshotted":  `^(file:)?[^*]*\*?$`,
 	"period":       `^([0-9]{1,3}d|\+?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$`,
 	"cron":         `^(@(hourly|daily|midnight|weekly|monthly|yearly|annually)|[^=@]+)$`,

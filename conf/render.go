@@ -32,6 +32,9 @@ func (c *Config) file() *fileConfig {
 		from := a.Secret.file()
 		f.Alerts = append(f.Alerts, fileAlert{textOf(a.Name), textOf(a.URL), from.inline, from.file, from.env})
 	}
+	for i := range c.Replicas {
+		f.Replicas = append(f.Replicas, c.Replicas[i].file())
+	}
 	for i := range c.Snapshots {
 		f.Snapshots = append(f.Snapshots, c.Snapshots[i].file())
 	}

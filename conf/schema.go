@@ -41,6 +41,7 @@ type (
 		Alerts  []fileAlert `yaml:"alerts" list:"name" class:"once"`
 
 		Snapshots []fileSnapshotPolicy `yaml:"snapshots" list:"name" class:"once"`
+		Replicas  []fileReplica        `yaml:"replicas" list:"name" class:"once"`
 	}
 	// filePortal can also be a scalar, the address.
 	filePortal struct {
@@ -301,6 +302,19 @@ type (
 		Pause        *string   `yaml:"pause" is:"bool" default:"false" class:"once"`
 		Before       *fileHook `yaml:"before" class:"once"`
 		After        *fileHook `yaml:"after" class:"once"`
+	}
+	fileReplica struct {
+		Name      *string   `yaml:"name" is:"label" need:"" class:"once"`
+		Peer      *string   `yaml:"peer" is:"peer" need:"" class:"once"`
+		Source    *string   `yaml:"source" is:"replicated" need:"" class:"once"`
+		To        *string   `yaml:"to" is:"object" auto:"name" class:"once"`
+		Every     *string   `yaml:"every" is:"period" class:"once"`
+		At        []*string `yaml:"at" is:"cron" list:"set" class:"once" items:"1"`
+		TimeZone  *string   `yaml:"time_zone" is:"zone" default:"UTC" class:"once"`
+		BytesPerS *string   `yaml:"bytes_per_s" is:"size 64KiB" class:"once" auto:"no limit"`
+		Keep      *string   `yaml:"keep" is:"int 0 10000" default:"0" class:"once"`
+		MaxLag    *string   `yaml:"max_lag" is:"period" class:"once" auto:"none"`
+		Pause     *string   `yaml:"pause" is:"bool" default:"false" class:"once"`
 	}
 	fileKeep struct {
 		Last    *string `yaml:"last" is:"kept" class:"once"`

@@ -30,6 +30,7 @@ func (c *checker) config(raw *fileConfig) *Config {
 	cfg.Metrics = c.metrics(&raw.Metrics, cfg.API)
 	cfg.Alerts = c.alerts(raw.Alerts)
 	cfg.Snapshots = c.snapshots(raw.Snapshots)
+	cfg.Replicas = c.replicas(raw.Replicas, cfg.Peers)
 	cfg.Log = Log{
 		Level:  c.oneOf("log.level", raw.Log.Level, "info", "debug", "warn", "error"),
 		Format: c.oneOf("log.format", raw.Log.Format, "text", "json"),

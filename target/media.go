@@ -160,7 +160,7 @@ func (m *media) checkSome() error {
 		for i := range t.LUNs {
 			l := &t.LUNs[i]
 			err := m.leftOut[l.Medium()]
-			if err == nil {
+			if err == nil || notServedByRole(err) {
 				return nil
 			}
 			var problem conf.Problem

@@ -46,7 +46,7 @@ func (s *Service) openPeers(cfg *conf.Config) error {
 	p.limit(cfg)
 	memory := s.admin.Memory().Copies
 	p.keeper = peer.NewKeeper(peer.KeeperOptions{
-		Store: s.store, Tokens: s.tokens, Pace: p.wait,
+		Store: s.store, Tokens: s.tokens, Pace: p.wait, Named: s.replicas.Snapshot,
 		Limits: peer.Limits{Memory: max(memory/4, 2<<20)},
 	})
 	p.tokens = peer.NewTokens(&p.directory, max(memory/2, 2<<20))

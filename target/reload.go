@@ -25,6 +25,8 @@ type proposal struct {
 	replaces []byte
 	// move is what the proposal is made for; nil for an administrator's.
 	move *move
+	// again is a medium whose logical unit is made anew, "" for none.
+	again string
 }
 
 // Reload implements admin.Live.
@@ -161,7 +163,7 @@ func (s *Service) apply(ctx context.Context, p *proposal) (admin.Reloaded, error
 	if len(restart) > 0 {
 		return admin.Reloaded{}, &admin.NeedsRestartError{Changes: restart}
 	}
-	t := &transition{service: s, now: now, move: p.move}
+	t := &transition{service: s, now: now, move: p.move, again: p.again}
 	if err := t.prepare(ctx, p.cfg); err != nil {
 		return admin.Reloaded{}, errors.Join(err, t.undo())
 	}

@@ -95,8 +95,9 @@ func (st *state) unit(medium string) *scsi.LogicalUnit {
 	return nil
 }
 
-// adopt takes over from before what the configuration still has. An error is a conf.Problem.
-func (st *state) adopt(before *state) error {
+// adopt takes over from before what the configuration still has, but for the logical unit on
+// the medium again. An error is a conf.Problem.
+func (st *state) adopt(before *state, again string) error {
 	for i := range st.cfg.Views {
 		v := &st.cfg.Views[i]
 		if d := before.views.devices[v.Name]; d != nil && before.hasView(v) {
@@ -105,7 +106,7 @@ func (st *state) adopt(before *state) error {
 	}
 	for _, l := range st.luns {
 		u := before.units[l.Medium()]
-		if u == nil || st.units[l.Medium()] != nil {
+		if u == nil || st.units[l.Medium()] != nil || l.Medium() == again {
 			continue
 		}
 		if l.View != "" && st.views.devices[l.View] == nil {
@@ -122,7 +123,7 @@ func (st *state) adopt(before *state) error {
 		st.units[l.Medium()] = u
 		if l.File != "" {
 			f := before.views.files[l.File]
-			if f.readOnly && !l.ReadOnly {
+			if f.readOnly && !l.ReadOnly && !u.snapshot {
 				return st.cfg.Problem(l.Key+".read_only", "LUN %d: %s cannot be written to: %v", l.Number, l.Medium(), errOpenReadOnly)
 			}
 			st.views.files[l.File] = f

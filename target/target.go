@@ -27,6 +27,7 @@ import (
 	"odx/conf"
 	"odx/migrate"
 	"odx/owner"
+	"odx/replica/pair"
 	"odx/standby"
 	"odx/target/copymgr"
 	"odx/target/iscsi"
@@ -46,8 +47,10 @@ type Service struct {
 	tokens *tokens.Manager  // admin's
 	copies *copymgr.Manager
 	peers  peers
-	users  *fileUsers
-	space  *spaceWatch
+	// replicas follow peers, or are followed by them.
+	replicas *pair.Manager
+	users    *fileUsers
+	space    *spaceWatch
 	// challenges are those of all authentications, initiators the limits of initiators over
 	// all LUNs.
 	challenges *chap.Challenges
@@ -280,6 +283,9 @@ func (s *Service) openStore(ctx context.Context, cfg *conf.Config, o admin.Optio
 	if s.tokens, err = s.admin.TokenManager(ctx); err != nil {
 		return err
 	}
+	if err := s.openReplicas(ctx, cfg); err != nil {
+		return err
+	}
 	if err := s.openPeers(cfg); err != nil {
 		return err
 	}
@@ -317,6 +323,7 @@ func (s *Service) startServing() {
 	s.serving.Go(func() {
 		s.portals.bindMissing(watching, s.log, s.offer, func(p portal) { s.serving.Go(func() { s.serve(p) }) })
 	})
+	s.runReplicas(watching)
 	s.serving.Go(func() { s.guardOwnership(watching) })
 	s.serving.Go(func() { s.sample(watching) })
 	s.serving.Go(func() { s.sightings.run(watching, s.log) })

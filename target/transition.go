@@ -25,6 +25,7 @@ import (
 type transition struct {
 	service   *Service
 	now, next *state
+	again     string // as in proposal
 	made      *creation
 
 	memory, memoryBefore conf.Memory
@@ -91,7 +92,7 @@ func (t *transition) prepare(ctx context.Context, cfg *conf.Config) error {
 		return err
 	}
 	t.next.unwise = unwise
-	if err := errors.Join(t.next.adopt(t.now), t.next.inUse(t.now), t.written(), t.migrating()); err != nil {
+	if err := errors.Join(t.next.adopt(t.now, t.again), t.next.inUse(t.now), t.written(), t.migrating()); err != nil {
 		return err
 	}
 	if err := t.makeMedia(ctx); err != nil {
@@ -165,6 +166,9 @@ func (t *transition) allow(medium, key string, err error) error {
 	var problem conf.Problem
 	switch {
 	case err == nil:
+		return nil
+	case notServedByRole(err):
+		t.next.media.leaveOut(medium, err)
 		return nil
 	case t.now.media.leftOut[medium] != nil:
 		t.next.media.leftOut[medium] = err

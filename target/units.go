@@ -121,17 +121,24 @@ func copyRules(cfg *conf.Config) copymgr.Rules {
 func (s *Service) makeUnit(ctx context.Context, st *state, l *conf.LUN) (*unit, error) {
 	c := scsi.LUConfig{LogicalBlockLength: l.BlockSize, ReadOnly: l.ReadOnly, UnmapGranularity: l.UnmapGranularity}
 	u := &unit{identity: l.Identity, since: time.Now()}
+	as, err := s.servedAs(l)
+	if err != nil {
+		return nil, err
+	}
+	u.snapshot = as.ReadOnly
 	if err := s.openMedium(ctx, st, l, u, &c); err != nil {
 		return nil, err
 	}
-	if err := s.identify(st, l, &c); err != nil {
+	c.ReadOnly = c.ReadOnly || u.snapshot
+	if as.Identity != [16]byte{} && (as.ReadOnly || l.Identity == [16]byte{}) {
+		c.ID = s.store.Identify(as.Identity)
+	} else if err := s.identify(st, l, &c); err != nil {
 		return nil, err
 	}
 	records := admin.NewUnitRecords(s.store, c.ID)
 	c.Audit = s.auditOf(l)
 	c.Records, c.Era, c.Volatile = records, records.InEra(s.era.id), st.cfg.WritesBack(l.View)
 	c.ID = s.store.Identify(c.ID)
-	var err error
 	if u.lu, err = scsi.NewLogicalUnit(c); err != nil {
 		return nil, err
 	}
@@ -180,7 +187,7 @@ func (s *Service) openMedium(ctx context.Context, st *state, l *conf.LUN, u *uni
 		s.setView(c, v, st.views.identity(l.View))
 	case l.File != "":
 		d, _, err := st.views.fileDevice(ctx, fileUse{
-			name: l.File, size: l.Size, sector: l.BlockSize, readOnly: l.ReadOnly,
+			name: l.File, size: l.Size, sector: l.BlockSize, readOnly: l.ReadOnly || u.snapshot,
 			user: fmt.Sprintf("LUN %d (%s, line %d)", l.Number, st.cfg.File, st.cfg.Problem(l.Key, "").Line),
 		})
 		if err != nil {
@@ -194,8 +201,7 @@ func (s *Service) openMedium(ctx context.Context, st *state, l *conf.LUN, u *uni
 			return err
 		}
 		c.Volume, c.ID, c.Thin, c.Space = v, v.ID(), true, s.space.space()
-		u.snapshot = v.ReadOnly()
-		c.ReadOnly = c.ReadOnly || u.snapshot
+		u.snapshot = u.snapshot || v.ReadOnly()
 	default:
 		v, err := st.media.openBacking(l.Medium(), l.Backing, l.Size)
 		if err != nil {

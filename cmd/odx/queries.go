@@ -13,6 +13,7 @@ import (
 	"odx/conf"
 	"odx/peer"
 	"odx/quota"
+	"odx/replica/pair"
 	"odx/standby"
 	"odx/target"
 	"odx/web"
@@ -43,7 +44,8 @@ type guarded struct {
 
 // newQueries returns the API of a service, which is not served yet. It serves more, too.
 func newQueries(service *target.Service, more []api.Mounted, log *logrus.Entry) *queries {
-	more = append(more, api.Mounted{Pattern: peer.Path, Role: conf.RolePeer, Handler: service.Keeper().Handler()})
+	more = append(more, api.Mounted{Pattern: peer.Path, Role: conf.RolePeer, Handler: service.Keeper().Handler()},
+		api.Mounted{Pattern: "POST " + pair.Path, Role: conf.RolePeer, Handler: service.Replicas().PeerHandler()})
 	return &queries{
 		service: service, log: log, memory: quota.New(service.Admin().Memory().Requests),
 		serving: api.Serving{Administrator: service.Admin(), Live: service, Audit: service.Audit(), Handlers: more, Page: newPage(service, log), Log: log},

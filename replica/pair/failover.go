@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"odx/admin"
 	"odx/backstore"
 	"odx/peer"
 )
@@ -310,7 +311,7 @@ func (m *Manager) serving(v *backstore.Volume) (s Serving, err error) {
 		}
 		switch {
 		case r.Role == Former:
-			s.Out = &FormerError{Object: objectName(v.IsFile(), v.Name()), Name: r.Name, Peer: r.PeerName}
+			s.Out = formerError(objectName(v.IsFile(), v.Name()), r)
 		case r.Role == Replica:
 			s.ReadOnly, s.Identity = true, replicaIdentity(r.ID, m.store.ID())
 		case s.Identity == [16]byte{} && r.Epoch > 1:
@@ -339,12 +340,18 @@ func (m *Manager) identityOf(v *backstore.Volume) (ID, error) {
 	if s.Identity != [16]byte{} {
 		return s.Identity, nil
 	}
+	if v.IsFile() {
+		return m.store.Identify(admin.FileUnitID(m.store, v.Name())), nil
+	}
 	return m.store.Identify(v.ID()), nil
 }
 
-// FormerError is why a LUN is not served: another server has taken over.
-type FormerError struct{ Object, Name, Peer string }
+// NotServedError is why the role of a volume or file keeps it from being served.
+type NotServedError struct{ Why string }
 
-func (e *FormerError) Error() string {
-	return fmt.Sprintf("%s: peer %s has taken over, or is about to (odx replicate status %s); `odx replicate failback %s` fetches what it has, and makes this server the source again", e.Object, e.Peer, e.Name, e.Name)
+func (e *NotServedError) Error() string { return e.Why }
+
+// formerError is why a former source is not served.
+func formerError(object string, r *record) error {
+	return &NotServedError{fmt.Sprintf("%s: peer %s has taken over, or is about to (odx replicate status %s); `odx replicate failback %s` fetches what it has, and makes this server the source again", object, r.PeerName, r.Name, r.Name)}
 }

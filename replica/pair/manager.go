@@ -33,6 +33,8 @@ type Options struct {
 	// it is to be served in another way (Serving). They are called without a lock.
 	Content func(object string)
 	Roles   func(ctx context.Context, object string) error
+	// Looks: the store is only read; nothing is revealed or removed.
+	Looks bool
 	// reached is called before each step that changes something, for tests: an error ends
 	// the operation as the end of the process would.
 	reached func(step string) error
@@ -44,8 +46,12 @@ type Manager struct {
 	store *backstore.Store
 	log   *logrus.Entry
 
-	mu    sync.Mutex // guards pairs
+	schedule schedule
+
+	mu    sync.Mutex // guards what follows
 	pairs map[ID]*running
+	// unstarted is why replicas could not be started, by name.
+	unstarted map[string]error
 }
 
 // running is what is known of a pair as long as the process lives.
@@ -69,6 +75,9 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 	all, err := m.records()
 	if err != nil {
 		return nil, err
+	}
+	if o.Looks {
+		return m, nil
 	}
 	for _, r := range all {
 		if r.Role != Replica || r.Next == nil {

@@ -1,0 +1,119 @@
+package conf
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Replica is a volume or a file of this server that is to follow one of a peer.
+type Replica struct {
+	Name string
+	// Peer is the name of a peer, Source a volume of it, or "file:" and the name of a file.
+	Peer, Source string
+	// To is the name of the volume or file here.
+	To       string
+	Schedule Schedule
+	// BytesPerSecond bounds what is read of the peer; 0: no limit.
+	BytesPerSecond int64
+	// Keep is how many snapshots of the replica are kept, one for each state that it had.
+	Keep int
+	// MaxLag is how old the replica may become before that is reported; 0: it never is.
+	MaxLag time.Duration
+	// Paused: it is not brought up to date by itself.
+	Paused bool
+	// Key is the path in the file, for example "replicas[0]".
+	Key string
+}
+
+const (
+	maxReplicas    = 1000
+	maxKeptOfThose = 10_000
+)
+
+// replicas reads the list of replicas. peers are those of the configuration.
+func (c *checker) replicas(raw []fileReplica, peers []Peer) []Replica {
+	if len(raw) > maxReplicas {
+		c.add("replicas", "%d replicas; at most %d are allowed", len(raw), maxReplicas)
+		return nil
+	}
+	known := map[string]bool{}
+	for i := range peers {
+		known[peers[i].Name] = true
+	}
+	var list []Replica
+	first := map[string]string{} // name, or object → key
+	for i := range raw {
+		key := fmt.Sprintf("replicas[%d]", i)
+		if c.mistyped[key] {
+			continue
+		}
+		r := c.replica(key, &raw[i])
+		c.once(first, "name "+r.Name, key+".name", "name "+r.Name)
+		if r.Peer != "" && !known[r.Peer] {
+			c.add(key+".peer", "unknown peer %.70q; use the name of an entry of peers", r.Peer)
+		}
+		to := r.To
+		if strings.HasPrefix(r.Source, "file:") {
+			to = "file:" + to
+		}
+		c.once(first, "object "+to, key, "replica "+to)
+		list = append(list, r)
+	}
+	return list
+}
+
+func (c *checker) replica(key string, raw *fileReplica) Replica {
+	r := Replica{
+		Key: key, Schedule: c.schedule(key, raw.Every, raw.At, raw.TimeZone),
+		BytesPerSecond: c.size(key+".bytes_per_s", raw.BytesPerS, 64<<10),
+		Keep:           int(c.number(key+".keep", raw.Keep, 0, 0, maxKeptOfThose, "snapshots")),
+		Paused:         c.oneOf(key+".pause", raw.Pause, "false", "true") == "true",
+	}
+	if raw.MaxLag != nil {
+		r.MaxLag = c.every(key+".max_lag", *raw.MaxLag)
+	}
+	if name, ok := c.required(key+".name", raw.Name, "a name for the replica"); ok {
+		if r.Name = name; !label.MatchString(name) {
+			c.add(key+".name", "invalid name %.70q; use 1 to 64 letters, digits, dots, dashes and underscores", name)
+		}
+	}
+	r.Peer, _ = c.required(key+".peer", raw.Peer, "the name of an entry of peers")
+	if source, ok := c.required(key+".source", raw.Source, "the name of a volume of the peer, or file:NAME"); ok {
+		if r.Source = source; strings.Contains(source, "*") {
+			c.add(key+".source", "%q: a replica follows one volume or file", source)
+		} else if err := checkSnapshotted(source); err != nil {
+			c.add(key+".source", "%v", err)
+		}
+	}
+	r.To = r.Name
+	if raw.To != nil {
+		r.To = *raw.To
+	}
+	c.checkTo(key+".to", r)
+	return r
+}
+
+// checkTo checks the name of the volume or file here.
+func (c *checker) checkTo(key string, r Replica) {
+	if r.To == "" || !label.MatchString(r.Name) && r.To == r.Name {
+		return // reported
+	}
+	if strings.HasPrefix(r.Source, "file:") {
+		if !isFileName(r.To) {
+			c.add(key, "invalid file name %.70q; use a path like images/base.img", r.To)
+		}
+	} else if err := CheckVolumeName(r.To); err != nil {
+		c.add(key, "%v", err)
+	}
+}
+
+// file returns what the file says.
+func (r *Replica) file() fileReplica {
+	f := fileReplica{
+		Name: textOf(r.Name), Peer: textOf(r.Peer), Source: textOf(r.Source), To: textOf(r.To), Pause: boolOf(r.Paused),
+		BytesPerS: sizeOf(r.BytesPerSecond), Keep: numberOf(int64(r.Keep)), MaxLag: durationOf(r.MaxLag),
+	}
+	f.Every, f.At, f.TimeZone = durationOf(r.Schedule.Every), textsOf(r.Schedule.At), textOf(r.Schedule.Zone)
+	return f
+}

@@ -1,0 +1,143 @@
+package target
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"odx/audit"
+	"odx/conf"
+	"odx/internal/kit/must"
+	"odx/replica/pair"
+)
+
+// site is a server of a test that others can reach.
+type site struct {
+	*Service
+	t     *testing.T
+	name  string
+	text  string // of the configuration, without peers
+	path  string
+	http  *httptest.Server
+	peers string
+}
+
+func newSite(t *testing.T, name, luns string) *site {
+	t.Helper()
+	s := &site{t: t, name: name, path: filepath.Join(t.TempDir(), "odx.yaml")}
+	s.text = "data_dir: data\nportals: [\"127.0.0.1:0\"]\ntargets:\n  - name: iqn.2026-11.example.odx:disks\n    luns:\n" + luns
+	must.Succeed(t, os.WriteFile(s.path, []byte(s.text), 0o600))
+	cfg, err := conf.Load(s.path)
+	must.Succeed(t, err)
+	s.Service = start(t, cfg)
+	mux := http.NewServeMux()
+	mux.Handle("POST "+pair.Path, s.Replicas().PeerHandler())
+	mux.Handle("/", s.Keeper().Handler())
+	s.http = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mux.ServeHTTP(w, r.WithContext(audit.With(r.Context(), audit.Secret("other", ""))))
+	}))
+	t.Cleanup(s.http.Close)
+	return s
+}
+
+// know makes another server the peer of this one.
+func (s *site) know(o *site) {
+	s.t.Helper()
+	s.peers = fmt.Sprintf("peers:\n  - {name: other, store: %x, addresses: [%q], secret_env: %s}\n", o.store.ID(), o.http.URL, "ODX_TEST_SECRET")
+	s.put("")
+}
+
+// put replaces the LUNs of the configuration by more of them.
+func (s *site) put(luns string) {
+	s.t.Helper()
+	s.text += luns
+	_, err := s.PutConfig(s.t.Context(), []byte(s.text+s.peers), "")
+	must.Succeed(s.t, err)
+}
+
+// unit returns the identity of the logical unit on a volume, and whether it is read-only.
+func (s *site) unit(volume string) (id [16]byte, readOnly, served bool) {
+	u := s.state.Load().units["volume "+volume]
+	if u == nil {
+		return id, false, false
+	}
+	return u.lu.ID(), u.snapshot, true
+}
+
+// TestService_Replicas: the LUN on a replica is read-only and another disk, until a failover
+// makes it the disk that the source was; the source is not served in the meantime.
+func TestService_Replicas(t *testing.T) {
+	t.Setenv("ODX_TEST_SECRET", "not looked at by this test")
+	ctx := context.Background()
+	a := newSite(t, "a", "      - {lun: 0, volume: web, size: 1MiB}\n")
+	b := newSite(t, "b", "      - {lun: 0, volume: own, size: 1MiB}\n")
+	a.know(b)
+	b.know(a)
+	v, err := a.store.Volume("web")
+	must.Succeed(t, err)
+	data := bytes.Repeat([]byte("replica "), 512)
+	must.Succeed(t, v.WriteAt(ctx, data, 4096))
+	disk, _, _ := a.unit("web")
+	must.Succeed(t, b.Replicas().Start(ctx, pair.StartRequest{Peer: "other", Source: "web", Name: "copy"}))
+	_, err = b.Replicas().Round(ctx, "copy", pair.RoundOptions{})
+	must.Succeed(t, err)
+	b.put("      - {lun: 1, volume: copy}\n")
+	if id, readOnly, served := b.unit("copy"); !served || !readOnly || id == disk {
+		t.Errorf("LUN on a replica: served %v, read-only %v, the disk of the source %v", served, readOnly, id == disk)
+	}
+	must.Succeed(t, b.Replicas().Failover(ctx, "copy", false, pair.RoundOptions{}))
+	if id, readOnly, served := b.unit("copy"); !served || readOnly || id != disk {
+		t.Errorf("LUN after the failover: served %v, read-only %v, the disk of the source %v", served, readOnly, id == disk)
+	}
+	if id, readOnly, served := a.unit("web"); served && (!readOnly || id == disk) {
+		t.Errorf("LUN on the former source: read-only %v, the same disk %v", readOnly, id == disk)
+	}
+	got := make([]byte, len(data))
+	n, err := b.store.Volume("copy")
+	must.Succeed(t, err)
+	must.Succeed(t, n.ReadAt(ctx, got, 4096), n.WriteAt(ctx, data, 8192))
+	if !bytes.Equal(got, data) {
+		t.Error("the replica has other data")
+	}
+	must.Succeed(t, a.Replicas().Failback(ctx, "copy", pair.FailbackOptions{}))
+	if id, readOnly, served := a.unit("web"); !served || readOnly || id != disk {
+		t.Errorf("LUN after the failback: served %v, read-only %v, the same disk %v", served, readOnly, id == disk)
+	}
+	must.Succeed(t, v.ReadAt(ctx, got, 8192))
+	if !bytes.Equal(got, data) {
+		t.Error("what was written after the failover is not here")
+	}
+}
+
+// TestService_Replicas_Unplanned: a source whose replica was made the source without it is
+// not served any more as soon as it hears of that, and the service goes on and restarts.
+func TestService_Replicas_Unplanned(t *testing.T) {
+	t.Setenv("ODX_TEST_SECRET", "not looked at by this test")
+	ctx := context.Background()
+	a := newSite(t, "a", "      - {lun: 0, volume: web, size: 1MiB}\n")
+	b := newSite(t, "b", "      - {lun: 0, volume: own, size: 1MiB}\n")
+	a.know(b)
+	b.know(a)
+	must.Succeed(t, b.Replicas().Start(ctx, pair.StartRequest{Peer: "other", Source: "web", Name: "copy"}))
+	_, err := b.Replicas().Round(ctx, "copy", pair.RoundOptions{})
+	must.Succeed(t, err)
+	v, err := a.store.Volume("web")
+	must.Succeed(t, err)
+	must.Succeed(t, v.WriteAt(ctx, make([]byte, 4096), 0))
+	must.Succeed(t, b.Replicas().Failover(ctx, "copy", true, pair.RoundOptions{})) // tells the source, which answers
+	if _, _, served := a.unit("web"); served {
+		t.Error("the former source is served")
+	}
+	must.Succeed(t, a.Stop(ctx))
+	cfg, err := conf.Load(a.path)
+	must.Succeed(t, err)
+	again := start(t, cfg)
+	if again.state.Load().units["volume web"] != nil {
+		t.Error("the former source is served after a restart")
+	}
+}
