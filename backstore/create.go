@@ -2,6 +2,7 @@ package backstore
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 
 	"odx/backstore/journal"
@@ -22,6 +23,7 @@ func (s *Store) create() error {
 		return err
 	}
 	s.parts.sb = layout.NewSuperblock(s.opts.DedupUnit / BlockLength)
+	s.parts.sb.Engine = s.opts.Engine.Kind()
 	first := rows.Checkpoint{FirstLSN: 1, NextNode: 1, NextExtent: 1, NextSegment: 1}
 	if err := s.found(&first); err != nil {
 		return err
@@ -60,12 +62,26 @@ func (s *Store) removeUnfinished() error {
 	return errors.Join(s.opts.dir().Empty(layout.CheckpointDir), s.opts.dir().Empty(layout.JournalDir))
 }
 
+// engine returns the engine that has the rows of metadata.
+func (s *Store) engine() (meta.Engine, error) {
+	for _, e := range []meta.Engine{meta.Tables(), s.opts.Engine} {
+		if e.Kind() == s.parts.sb.Engine {
+			return e, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: the metadata of the store is in the engine %v, which this program does not have: use odx-rados", ErrInvalid, s.parts.sb.Engine)
+}
+
 // openRows opens the rows of metadata. unneeded is that of meta.Options.
-func (s *Store) openRows(unneeded func(meta.Reader) (bool, error)) (*meta.DB, error) {
+func (s *Store) openRows(unneeded func(meta.Reader) (bool, error)) (meta.KV, error) {
+	engine, err := s.engine()
+	if err != nil {
+		return nil, err
+	}
 	if err := s.space.openReserve(); err != nil {
 		return nil, err
 	}
-	return meta.Open(meta.Options{
+	return engine.Open(meta.Options{
 		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, layout.CheckpointDir), StoreID: s.parts.sb.ID, Copies: s.opts.MetadataCopies,
 		// Over an overlay nothing is mended, and nothing is to report that it was.
 		ReadOnly:   s.opts.ReadOnly,

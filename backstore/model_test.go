@@ -45,6 +45,9 @@ func (d *disk) options(o Options) Options {
 	if o.CacheBytes == 0 {
 		o.CacheBytes = 4 << 20
 	}
+	if o.Engine == nil {
+		o.Engine = testEngine
+	}
 	o.Dir, o.Log, o.FS, o.tuning.reserveBytes = "/store", logs.Discard(), d.fs, 1<<20
 	return o
 }

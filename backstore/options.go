@@ -63,6 +63,10 @@ type Options struct {
 	// so.
 	ReadOnly bool
 
+	// Engine has the rows of metadata of a new store; nil means meta.Tables, which is for
+	// files of this machine. A store that exists has the engine that it was made with, which
+	// is this one or meta.Tables.
+	Engine meta.Engine
 	// Owner is a claim of the store that was made before. Open takes it over: Close
 	// releases it, and so does an Open that fails. Other functions refuse it, and make a
 	// claim, as Open does where it is nil.
@@ -171,6 +175,9 @@ func (o *Options) setDefaults() error {
 	}
 	if o.ReadOnly {
 		o.FS = vfs.Overlay(o.FS)
+	}
+	if o.Engine == nil {
+		o.Engine = meta.Tables()
 	}
 	o.tuning.setDefaults()
 	if o.MetadataCopies == 0 {

@@ -21,7 +21,7 @@ type parts struct {
 	sb           layout.Superblock
 	fingerprints *fingerprint.Key
 
-	kv       *meta.DB
+	kv       meta.KV
 	segments *segment.Set
 	journal  *journal.Journal // nil where it is damaged, and the store is only read
 	clock    *pages.Clock

@@ -31,14 +31,14 @@ var errLostRoot = fmt.Errorf("%w: the row of the volume is lost, and with it whe
 
 // salvaged reads rows, and takes those of older runs for lost ones where that is
 // right.
-type salvaged struct{ *meta.DB }
+type salvaged struct{ meta.KV }
 
 // Get implements meta.Reader.
 func (r salvaged) Get(key []byte) ([]byte, error) {
 	if len(key) == 9 && key[0] == blockmap.NodePrefix && binary.BigEndian.Uint64(key[1:]) == lostNode {
 		return nil, errLostRoot
 	}
-	value, err := r.DB.Get(key)
+	value, err := r.KV.Get(key)
 	if errors.Is(err, meta.ErrDamaged) && key[0] == extent.PagePrefix {
 		if older, oerr := r.Older(key); oerr == nil {
 			return older.Value, nil

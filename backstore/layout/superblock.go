@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"odx/backstore/extent"
+	"odx/backstore/meta"
 	"odx/backstore/vfs"
 	"odx/blockdev"
 )
@@ -46,8 +47,13 @@ const (
 	OldestFormat = 2
 )
 
-// flagOldJournal: the journal may have been written by a program of format 2 alone.
-const flagOldJournal = 1
+const (
+	// flagOldJournal: the journal may have been written by a program of format 2 alone.
+	flagOldJournal = 1
+	// flagPebble: the rows of metadata are in Pebble. Programs that cannot read them know of no
+	// such flag.
+	flagPebble = 2
+)
 
 // checksum returns the CRC-32C of b.
 func checksum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
@@ -62,6 +68,7 @@ type Superblock struct {
 	Identity   [16]byte // what initiators and tokens see
 	Place      vfs.Place
 	OldJournal bool
+	Engine     meta.Kind // of the rows of metadata
 }
 
 // ReadSuperblock reads one copy of the superblock. The error wraps fs.ErrNotExist
@@ -112,10 +119,13 @@ func DecodeSuperblock(name string, b []byte) (sb Superblock, err error) {
 	copy(sb.Place.FileSystem[:], b[92:])
 	sb.Place.Inode = binary.BigEndian.Uint64(b[108:])
 	flags := binary.BigEndian.Uint32(b[116:])
-	if flags&^flagOldJournal != 0 || binary.BigEndian.Uint32(b[120:]) != 0 {
+	if flags&^(flagOldJournal|flagPebble) != 0 || binary.BigEndian.Uint32(b[120:]) != 0 {
 		return sb, fmt.Errorf("%s has flags %x that this program does not know; use a later version of odx", name, flags)
 	}
 	sb.OldJournal = flags&flagOldJournal != 0
+	if flags&flagPebble != 0 {
+		sb.Engine = meta.KindPebble
+	}
 	return sb, nil
 }
 
@@ -214,6 +224,9 @@ func (sb *Superblock) Encode(version uint32) []byte {
 	if sb.OldJournal {
 		flags |= flagOldJournal
 	}
+	if sb.Engine == meta.KindPebble {
+		flags |= flagPebble
+	}
 	b = binary.BigEndian.AppendUint32(b, flags)
 	b = binary.BigEndian.AppendUint32(b, 0)
 	return binary.BigEndian.AppendUint32(b, checksum(b))
@@ -228,5 +241,6 @@ func (sb *Superblock) Describe(other *FormatError) map[string]any {
 	return map[string]any{
 		"format": version, "dedup_unit": sb.Unit * blockdev.BlockLength, "id": fmt.Sprintf("%x", sb.ID), "identity": fmt.Sprintf("%x", sb.Identity),
 		"generation": sb.Generation, "file_system": fmt.Sprintf("%x", sb.Place.FileSystem), "inode": sb.Place.Inode, "old_journal": sb.OldJournal,
+		"engine": sb.Engine.String(),
 	}
 }

@@ -30,12 +30,12 @@ func openDB(t testing.TB, fsys vfs.FS, dir string, change ...func(*Options)) *DB
 }
 
 // changes stores a checkpoint.
-func changes(t testing.TB, db *DB, ops ...Op) {
+func changes(t testing.TB, db KV, ops ...Op) {
 	t.Helper()
 	must.Succeed(t, storeOps(db, ops))
 }
 
-func storeOps(db *DB, ops []Op) error {
+func storeOps(db KV, ops []Op) error {
 	last := make(map[string]Op)
 	for _, op := range ops {
 		last[string(op.Key)] = op
@@ -47,42 +47,6 @@ func storeOps(db *DB, ops []Op) error {
 			}
 		}
 		return nil
-	})
-}
-
-// engine is what the conformance suite runs on.
-type engineUnderTest struct {
-	Reader
-	update func(ops []Op) error
-	tidy   func() error
-	reopen func() Reader
-}
-
-// everyEngine runs a test on the rows on disk and on the plain twin.
-func everyEngine(t *testing.T, test func(t *testing.T, e *engineUnderTest)) {
-	for name, fsys := range map[string]vfs.FS{"os": vfs.OS(), "memory": vfs.NewMem()} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			db := openDB(t, fsys, dir)
-			e := &engineUnderTest{Reader: db}
-			e.update = func(ops []Op) error { return storeOps(db, ops) }
-			e.tidy = func() error { return db.Tidy(context.Background()) }
-			e.reopen = func() Reader {
-				must.Succeed(t, db.Close())
-				db = openDB(t, fsys, dir)
-				e.Reader = db
-				return db
-			}
-			test(t, e)
-			must.Succeed(t, db.Close())
-		})
-	}
-	t.Run("twin", func(t *testing.T) {
-		m := NewMem()
-		test(t, &engineUnderTest{
-			Reader: m, update: m.Update,
-			tidy: func() error { return nil }, reopen: func() Reader { return m },
-		})
 	})
 }
 
@@ -152,87 +116,6 @@ func randomOps(rng *rand.Rand, want map[string]string) []Op {
 		ops = append(ops, Op{Key: []byte(key), Value: value})
 	}
 	return ops
-}
-
-func TestReader_Conformance(t *testing.T) {
-	everyEngine(t, func(t *testing.T, e *engineUnderTest) {
-		rng := rand.New(rand.NewPCG(1, 2))
-		want := map[string]string{}
-		must.Succeed(t, sameRows(e, want))
-		for i := range 40 {
-			must.Succeed(t, e.update(randomOps(rng, want)))
-			must.Succeed(t, sameRows(e, want))
-			switch i % 7 {
-			case 2:
-				must.Succeed(t, e.tidy())
-			case 5:
-				e.reopen()
-			default:
-				continue
-			}
-			must.Succeed(t, sameRows(e, want))
-		}
-	})
-}
-
-func TestReader_Limits(t *testing.T) {
-	everyEngine(t, func(t *testing.T, e *engineUnderTest) {
-		large := Op{Key: bytes.Repeat([]byte("k"), MaxKey), Value: make([]byte, MaxValue)}
-		must.Succeed(t, e.update([]Op{large, {Key: []byte("b"), Value: []byte{}}}))
-		got, err := e.Get(large.Key)
-		if err != nil || !bytes.Equal(got, large.Value) {
-			t.Errorf("the largest row: %d bytes, %v", len(got), err)
-		}
-		if got, err := e.Get([]byte("b")); err != nil || got == nil || len(got) > 0 {
-			t.Errorf("row of no bytes: %v, %v", got, err)
-		}
-		for name, op := range map[string]Op{
-			"key":   {Key: make([]byte, MaxKey+1), Value: []byte{1}},
-			"value": {Key: []byte("x"), Value: make([]byte, MaxValue+1)},
-		} {
-			wantErr(t, "long "+name, e.update([]Op{op}), ErrTooLarge)
-		}
-		if _, err := e.Get([]byte("x")); !errors.Is(err, ErrNotFound) {
-			t.Errorf("after a refused update: %v", err)
-		}
-	})
-}
-
-func TestReader_ScanStops(t *testing.T) {
-	everyEngine(t, func(t *testing.T, e *engineUnderTest) {
-		must.Succeed(t, e.update([]Op{op("a", "1"), op("b", "2"), op("c", "3")}))
-		stop := errors.New("stop")
-		n := 0
-		err := e.Scan(nil, func(key, value []byte) error {
-			if n++; n == 2 {
-				return stop
-			}
-			return nil
-		})
-		if err != stop || n != 2 {
-			t.Errorf("scan ended with %v after %d rows", err, n)
-		}
-	})
-}
-
-func TestDB_View(t *testing.T) {
-	fsys := vfs.NewMem()
-	db := openDB(t, fsys, "/m")
-	changes(t, db, op("a", "1"), op("b", "1"))
-	must.Succeed(t, db.View(func(r Reader) error {
-		for i := range 20 {
-			changes(t, db, op("a", fmt.Sprint(i)), del("b"))
-		}
-		must.Succeed(t, db.Tidy(context.Background()))
-		return sameRows(r, map[string]string{"a": "1", "b": "1"})
-	}))
-	must.Succeed(t, sameRows(db, map[string]string{"a": "19"}))
-	must.Succeed(t, db.Close())
-	if _, err := db.Get([]byte("a")); !errors.Is(err, ErrClosed) {
-		t.Errorf("get after close: %v", err)
-	}
-	wantErr(t, "store after close", storeOps(db, nil), ErrClosed)
-	wantErr(t, "close after close", db.Close(), ErrClosed)
 }
 
 func TestDB_Tidy(t *testing.T) {

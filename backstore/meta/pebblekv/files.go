@@ -1,0 +1,292 @@
+package pebblekv
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	pvfs "github.com/cockroachdb/pebble/v2/vfs"
+
+	"odx/backstore/vfs"
+)
+
+// writeBytes is how much of a file that is written from its beginning to its end is written
+// at once: to a file system far away each call is a message.
+const writeBytes = 256 << 10
+
+// errBroken: the instance does not know what is in its list of tables, and is replaced.
+var errBroken = errors.New("the list of tables could not be written")
+
+// fileSystem is the file system of a store for one instance of Pebble. The store has an
+// owner, so that nothing is locked here.
+type fileSystem struct {
+	base vfs.FS
+	// later takes a removal that has to wait, and reports whether it has.
+	later func(remove func()) bool
+	// broken: nothing is changed any more; what Pebble removes may be needed.
+	broken atomic.Bool
+
+	mu     sync.Mutex // guards linked
+	linked map[string]bool
+}
+
+func (s *fileSystem) change() error {
+	if s.broken.Load() {
+		return errBroken
+	}
+	return nil
+}
+
+func (s *fileSystem) Create(name string, _ pvfs.DiskWriteCategory) (pvfs.File, error) {
+	if err := s.change(); err != nil {
+		return nil, err
+	}
+	if err := s.base.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	f, err := s.base.Create(name)
+	if err != nil {
+		return nil, err
+	}
+	return &file{fs: s, f: f, name: name}, nil
+}
+
+// Link renames: Pebble links a file that it ingests, and then removes the old name.
+func (s *fileSystem) Link(from, to string) error {
+	if err := s.change(); err != nil {
+		return err
+	}
+	if err := s.base.Rename(from, to); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.linked == nil {
+		s.linked = make(map[string]bool)
+	}
+	s.linked[from] = true
+	return nil
+}
+
+func (s *fileSystem) Open(name string, _ ...pvfs.OpenOption) (pvfs.File, error) {
+	open := s.base.Open
+	if r, ok := s.base.(vfs.Reader); ok {
+		open = r.OpenToRead
+	}
+	f, err := open(name)
+	if err != nil {
+		return nil, err
+	}
+	return &file{fs: s, f: f, name: name}, nil
+}
+
+func (s *fileSystem) OpenReadWrite(name string, c pvfs.DiskWriteCategory, _ ...pvfs.OpenOption) (pvfs.File, error) {
+	f, err := s.base.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.Create(name, c)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &file{fs: s, f: f, name: name}, nil
+}
+
+func (s *fileSystem) OpenDir(name string) (pvfs.File, error) {
+	if _, err := s.base.List(name); err != nil {
+		return nil, err
+	}
+	return &file{fs: s, name: name}, nil
+}
+
+func (s *fileSystem) Remove(name string) error {
+	if s.broken.Load() {
+		return nil
+	}
+	s.mu.Lock()
+	linked := s.linked[name]
+	delete(s.linked, name)
+	s.mu.Unlock()
+	if linked {
+		return nil
+	}
+	// What is left behind is found again when the rows are opened.
+	if s.later(func() { _ = s.base.Remove(name) }) {
+		return nil
+	}
+	return s.base.Remove(name)
+}
+
+func (s *fileSystem) Rename(from, to string) error {
+	if err := s.change(); err != nil {
+		return err
+	}
+	return s.base.Rename(from, to)
+}
+
+func (s *fileSystem) ReuseForWrite(from, to string, c pvfs.DiskWriteCategory) (pvfs.File, error) {
+	if err := s.Remove(from); err != nil {
+		return nil, err
+	}
+	return s.Create(to, c)
+}
+
+// MkdirAll does nothing: the directory is there.
+func (s *fileSystem) MkdirAll(string, os.FileMode) error { return nil }
+
+func (s *fileSystem) RemoveAll(name string) error { return s.Remove(name) }
+
+type unlocked struct{}
+
+func (unlocked) Close() error { return nil }
+
+func (s *fileSystem) Lock(string) (io.Closer, error) { return unlocked{}, nil }
+
+func (s *fileSystem) List(dir string) ([]string, error) { return s.base.List(dir) }
+
+func (s *fileSystem) Stat(name string) (pvfs.FileInfo, error) {
+	f, err := s.Open(name)
+	if err != nil {
+		if _, lerr := s.base.List(name); lerr == nil {
+			return fileInfo{name: filepath.Base(name), dir: true}, nil
+		}
+		return nil, err
+	}
+	info, err := f.Stat()
+	return info, errors.Join(err, f.Close())
+}
+
+func (s *fileSystem) PathBase(path string) string    { return filepath.Base(path) }
+func (s *fileSystem) PathJoin(elem ...string) string { return filepath.Join(elem...) }
+func (s *fileSystem) PathDir(path string) string     { return filepath.Dir(path) }
+func (s *fileSystem) Unwrap() pvfs.FS                { return nil }
+func (s *fileSystem) GetDiskUsage(string) (pvfs.DiskUsage, error) {
+	return pvfs.DiskUsage{}, pvfs.ErrUnsupported
+}
+
+// file is an open file, or a directory, where f is nil. Pebble writes a file from its
+// beginning to its end, in one goroutine.
+type file struct {
+	fs   *fileSystem
+	f    vfs.File
+	name string
+
+	at      int64 // of the next Read
+	written int64 // bytes that were written to f
+	pending []byte
+}
+
+func (f *file) Read(p []byte) (int, error) {
+	n, err := f.f.ReadAt(p, f.at)
+	f.at += int64(n)
+	if n > 0 && errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, err
+}
+
+func (f *file) ReadAt(p []byte, off int64) (int, error) {
+	if err := f.flush(); err != nil {
+		return 0, err
+	}
+	return f.f.ReadAt(p, off)
+}
+
+func (f *file) Write(p []byte) (int, error) {
+	if err := f.fs.change(); err != nil {
+		return 0, err
+	}
+	f.pending = append(f.pending, p...)
+	if len(f.pending) >= writeBytes {
+		if err := f.flush(); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
+}
+
+// flush writes what waits.
+func (f *file) flush() error {
+	if len(f.pending) == 0 {
+		return nil
+	}
+	if err := f.fs.change(); err != nil {
+		return err
+	}
+	n, err := f.f.WriteAt(f.pending, f.written)
+	f.written += int64(n)
+	f.pending = f.pending[:copy(f.pending, f.pending[n:])]
+	return err
+}
+
+func (f *file) WriteAt(p []byte, off int64) (int, error) {
+	if err := errors.Join(f.fs.change(), f.flush()); err != nil {
+		return 0, err
+	}
+	return f.f.WriteAt(p, off)
+}
+
+func (f *file) Close() error {
+	if f.f == nil {
+		return nil
+	}
+	err := f.flush()
+	if errors.Is(err, errBroken) {
+		err = nil
+	}
+	return errors.Join(err, f.f.Close())
+}
+
+func (f *file) Sync() error {
+	if err := f.fs.change(); err != nil {
+		return err
+	}
+	if f.f == nil {
+		return f.fs.base.SyncDir(f.name)
+	}
+	if err := f.flush(); err != nil {
+		return err
+	}
+	return f.f.Sync()
+}
+
+func (f *file) SyncData() error              { return f.Sync() }
+func (f *file) SyncTo(int64) (bool, error)   { return false, nil }
+func (f *file) Preallocate(_, _ int64) error { return nil }
+func (f *file) Prefetch(_, _ int64) error    { return nil }
+func (f *file) Fd() uintptr                  { return pvfs.InvalidFd }
+
+func (f *file) Stat() (pvfs.FileInfo, error) {
+	if f.f == nil {
+		return fileInfo{name: filepath.Base(f.name), dir: true}, nil
+	}
+	if err := f.flush(); err != nil {
+		return nil, err
+	}
+	size, err := f.f.Size()
+	return fileInfo{name: filepath.Base(f.name), size: size}, err
+}
+
+type fileInfo struct {
+	name string
+	size int64
+	dir  bool
+}
+
+func (i fileInfo) Name() string            { return i.name }
+func (i fileInfo) Size() int64             { return i.size }
+func (i fileInfo) IsDir() bool             { return i.dir }
+func (i fileInfo) ModTime() time.Time      { return time.Time{} }
+func (i fileInfo) Sys() any                { return nil }
+func (i fileInfo) DeviceID() pvfs.DeviceID { return pvfs.DeviceID{} }
+
+func (i fileInfo) Mode() os.FileMode {
+	if i.dir {
+		return os.ModeDir | 0o700
+	}
+	return 0o600
+}
