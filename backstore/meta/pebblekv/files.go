@@ -2,6 +2,7 @@ package pebblekv
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -28,19 +29,28 @@ type fileSystem struct {
 	base vfs.FS
 	// later takes a removal that has to wait, and reports whether it has.
 	later func(remove func()) bool
-	// broken: nothing is changed any more; what Pebble removes may be needed.
-	broken atomic.Bool
+	// why, where it is not nil: nothing is changed any more; what Pebble removes may be
+	// needed.
+	why atomic.Pointer[error]
 
 	mu     sync.Mutex // guards linked
 	linked map[string]bool
 }
 
 func (s *fileSystem) change() error {
-	if s.broken.Load() {
-		return errBroken
+	if why := s.why.Load(); why != nil {
+		return *why
 	}
 	return nil
 }
+
+// breaks: from here on nothing is changed.
+func (s *fileSystem) breaks(why error) {
+	err := fmt.Errorf("%w: %w", errBroken, why)
+	s.why.CompareAndSwap(nil, &err)
+}
+
+func (s *fileSystem) broken() bool { return s.why.Load() != nil }
 
 func (s *fileSystem) Create(name string, _ pvfs.DiskWriteCategory) (pvfs.File, error) {
 	if err := s.change(); err != nil {
@@ -104,7 +114,7 @@ func (s *fileSystem) OpenDir(name string) (pvfs.File, error) {
 }
 
 func (s *fileSystem) Remove(name string) error {
-	if s.broken.Load() {
+	if s.broken() {
 		return nil
 	}
 	s.mu.Lock()
@@ -246,7 +256,11 @@ func (f *file) Sync() error {
 		return err
 	}
 	if f.f == nil {
-		return f.fs.base.SyncDir(f.name)
+		// Pebble panics where it cannot make a name durable.
+		if err := f.fs.base.SyncDir(f.name); err != nil {
+			f.fs.breaks(err)
+		}
+		return nil
 	}
 	if err := f.flush(); err != nil {
 		return err

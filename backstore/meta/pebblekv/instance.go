@@ -55,6 +55,9 @@ func (d *db) openInstance(of pebble.Options) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := fs.change(); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
 	d.mu.Lock()
 	d.alive++
 	d.mu.Unlock()
@@ -100,7 +103,7 @@ func (d *db) drop(in *instance) error {
 		return nil
 	}
 	err := in.p.Close()
-	if in.fs.broken.Load() {
+	if in.fs.broken() {
 		err = nil // reported when it happened
 	}
 	d.mu.Lock()
@@ -127,7 +130,7 @@ func (d *db) writable() (*instance, error) {
 		return nil, meta.ErrClosed
 	case d.o.ReadOnly:
 		return nil, errors.New("metadata is open for reading alone")
-	case in != nil && in.writable && !in.fs.broken.Load():
+	case in != nil && in.writable && !in.fs.broken():
 		return in, nil
 	}
 	next, err := d.openInstance(pebble.Options{ErrorIfNotExists: in != nil})
@@ -173,7 +176,7 @@ func (l logger) Fatalf(format string, args ...any) {
 	if !manifestError(text) {
 		panic("pebble: " + text)
 	}
-	l.fs.broken.Store(true)
+	l.fs.breaks(errors.New(text))
 	l.d.o.Log.WithField("engine", "pebble").Warn("the list of tables could not be written; it is read again before the next checkpoint: " + text)
 }
 

@@ -39,7 +39,7 @@ func (d *db) Store(_ int64, rows func(put func(meta.Op) error) error) error {
 	if err != nil {
 		return errors.Join(err, b.abandon())
 	}
-	if err := in.p.Ingest(context.Background(), b.names); err != nil {
+	if err := with(in.p.Ingest(context.Background(), b.names), in.fs.change()); err != nil {
 		return errors.Join(fmt.Errorf("store a checkpoint: %w", err), b.abandon())
 	}
 	d.stats.checkpoints.Add(b.bytes)

@@ -31,10 +31,13 @@ func (d *db) Tidy(ctx context.Context) error {
 		return err
 	}
 	return d.withInstance(func(in *instance) error {
-		for !in.fs.broken.Load() && ctx.Err() == nil {
+		for !in.fs.broken() && ctx.Err() == nil {
 			if ran, err := in.turns.next(); err != nil || !ran {
 				return d.readError(err)
 			}
+		}
+		if err := in.fs.change(); err != nil {
+			return err
 		}
 		return ctx.Err()
 	})
@@ -74,7 +77,8 @@ func (t *turns) listener() *pebble.EventListener {
 			defer t.mu.Unlock()
 			t.failed = info.Err
 		},
-		BackgroundError: func(error) {}, // of a compaction: it was reported as its end
+		BackgroundError: func(error) {},                     // of a compaction: it was reported as its end
+		DataCorruption:  func(pebble.DataCorruptionInfo) {}, // who reads gets it as an error
 	}
 	l.EnsureDefaults(quiet{})
 	return &l
