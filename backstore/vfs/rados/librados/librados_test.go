@@ -20,7 +20,9 @@ import (
 
 var cluster *ceph.Cluster
 
-func TestMain(m *testing.M) { os.Exit(ceph.Main(m, ceph.Options{}, func(c *ceph.Cluster) { cluster = c })) }
+func TestMain(m *testing.M) {
+	os.Exit(ceph.Main(m, ceph.Options{}, func(c *ceph.Cluster) { cluster = c }))
+}
 
 // connect connects to a namespace of the pool.
 func connect(t *testing.T, namespace string) *Pool {
