@@ -1,7 +1,5 @@
 //go:build rados
 
-// Package librados is the calls of Ceph's librados that package rados needs, in C. It is
-// built with the tag rados alone.
 package librados
 
 // #cgo LDFLAGS: -lrados
