@@ -52,6 +52,36 @@ func Fetch(ctx context.Context, h Hold, offset int64, dst blockdev.Volume, range
 	return done, nil
 }
 
+// FetchRanges is Fetch of many ranges, which are in order, to the same offsets: the runs of many
+// of them are asked for at once. It changes ranges.
+func FetchRanges(ctx context.Context, h Hold, dst blockdev.Volume, ranges []blockdev.Range, o FetchOptions) (done int64, err error) {
+	f := fetch{ctx: ctx, h: h, dst: dst, o: o}
+	f.known, _ = dst.(*backstore.Volume)
+	for len(ranges) > 0 && (done == 0 || !blockdev.Late(ctx)) {
+		var batch []blockdev.Range
+		var length int64
+		for len(ranges) > 0 && length < fetchWindow && len(batch) < MaxRanges {
+			r := ranges[0]
+			if n := fetchWindow - length; r.Length > n {
+				ranges[0] = blockdev.Range{Offset: r.Offset + n, Length: r.Length - n}
+				r.Length = n
+			} else {
+				ranges = ranges[1:]
+			}
+			batch, length = append(batch, r), length+r.Length
+		}
+		n, err := f.window(batch, 0)
+		done += n
+		if f.o.Moved != nil && n > 0 {
+			f.o.Moved(n)
+		}
+		if err != nil || n < length {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
 // fetch is a Fetch in progress.
 type fetch struct {
 	ctx   context.Context
@@ -69,7 +99,7 @@ type fetch struct {
 func (f *fetch) fill(src int64, r blockdev.Range) (done int64, err error) {
 	for done < r.Length && (done == 0 || !blockdev.Late(f.ctx)) {
 		n := min(r.Length-done, fetchWindow)
-		m, err := f.window(src+done, r.Offset+done, n)
+		m, err := f.window([]blockdev.Range{{Offset: r.Offset + done, Length: n}}, r.Offset-src)
 		done += m
 		if f.o.Moved != nil && m > 0 {
 			f.o.Moved(m)
@@ -81,31 +111,40 @@ func (f *fetch) fill(src int64, r blockdev.Range) (done int64, err error) {
 	return done, nil
 }
 
-// window fills [off, off+length) from byte src of the hold on.
-func (f *fetch) window(src, off, length int64) (int64, error) {
+// window fills ranges of the destination, which lie shift bytes behind those of the hold, and
+// returns how many bytes are done, from the first one on.
+func (f *fetch) window(to []blockdev.Range, shift int64) (int64, error) {
 	if err := f.ctx.Err(); err != nil {
 		return 0, err
 	}
-	if err := f.readRuns(src, length); err != nil {
+	if err := f.readRuns(to, shift); err != nil {
 		return 0, err
 	}
-	missing, err := f.mapRuns(off)
+	missing, err := f.mapRuns(shift)
 	if err != nil {
 		return 0, err
 	}
-	left := length
-	for _, m := range missing {
-		left -= m.Length
-	}
-	f.mapped(left)
+	all := sum(to)
+	f.mapped(all - sum(missing))
 	if len(missing) == 0 {
-		return length, nil
+		return all, nil
 	}
-	end, err := f.read(missing, off-src)
+	end, err := f.read(missing, shift)
 	if err == nil && end < 0 {
-		return length, nil
+		return all, nil
 	}
-	return max(end, off) - off, err
+	var done int64
+	for _, r := range to {
+		done += min(max(end-r.Offset, 0), r.Length)
+	}
+	return done, err
+}
+
+func sum(ranges []blockdev.Range) (n int64) {
+	for _, r := range ranges {
+		n += r.Length
+	}
+	return n
 }
 
 // mapped counts bytes that were here.
@@ -116,30 +155,53 @@ func (f *fetch) mapped(n int64) {
 }
 
 // readRuns reads the runs of a window.
-func (f *fetch) readRuns(src, length int64) error {
+func (f *fetch) readRuns(to []blockdev.Range, shift int64) error {
 	f.runs, f.slots, f.sums = f.runs[:0], f.slots[:0], f.sums[:0]
 	if f.slots == nil {
-		blocks := min(length, fetchWindow)/blockLength + 1
+		blocks := sum(to)/blockLength + 1
 		f.slots, f.sums = make([]uint64, 0, blocks), make([]uint32, 0, blocks)
 	}
-	return f.h.Runs(f.ctx, src, length, func(r backstore.Run) error {
+	keep := func(r backstore.Run) error {
 		at := len(f.slots)
 		f.slots, f.sums = append(f.slots, r.Slots...), append(f.sums, r.CRC...)
 		r.Slots, r.CRC = f.slots[at:len(f.slots):len(f.slots)], f.sums[at:len(f.sums):len(f.sums)]
 		f.runs = append(f.runs, r)
 		return nil
-	})
+	}
+	if len(to) == 1 {
+		return f.h.Runs(f.ctx, to[0].Offset-shift, to[0].Length, keep)
+	}
+	from := make([]blockdev.Range, len(to))
+	for i, r := range to {
+		from[i] = blockdev.Range{Offset: r.Offset - shift, Length: r.Length}
+	}
+	return f.h.RunsOf(f.ctx, from, keep)
 }
 
-// mapRuns maps the runs to off, as far as they are known, and returns what is missing, in
-// bytes of the destination.
-func (f *fetch) mapRuns(off int64) (missing []blockdev.Range, err error) {
-	if f.known != nil {
-		return f.known.MapKnown(f.ctx, f.h.Store(), off, f.runs)
+// mapRuns maps the runs, as far as they are known, and returns what is missing, in bytes of
+// the destination.
+func (f *fetch) mapRuns(shift int64) (missing []blockdev.Range, err error) {
+	if f.known == nil {
+		return f.unmapHoles(shift)
 	}
-	first := f.runs[0].Off
+	for at := 0; at < len(f.runs); {
+		end := at + 1 // of what follows without a gap
+		for end < len(f.runs) && f.runs[end].Off == f.runs[end-1].Off+f.runs[end-1].Length {
+			end++
+		}
+		lacks, err := f.known.MapKnown(f.ctx, f.h.Store(), f.runs[at].Off+shift, f.runs[at:end])
+		if err != nil {
+			return nil, err
+		}
+		missing, at = append(missing, lacks...), end
+	}
+	return missing, nil
+}
+
+// unmapHoles is mapRuns for a destination that knows no blocks.
+func (f *fetch) unmapHoles(shift int64) (missing []blockdev.Range, err error) {
 	for _, r := range f.runs {
-		to := blockdev.Range{Offset: off + r.Off - first, Length: r.Length}
+		to := blockdev.Range{Offset: r.Off + shift, Length: r.Length}
 		if !r.Hole {
 			missing = append(missing, to)
 		} else if err := f.dst.Unmap(f.ctx, to.Offset, to.Length); err != nil {

@@ -51,6 +51,7 @@ func (k *Keeper) Handler() http.Handler {
 	for pattern, serve := range map[string]func(http.ResponseWriter, *http.Request, *held) error{
 		"GET /v1/peer/holds/{id}/runs":        k.serveRuns,
 		"GET /v1/peer/holds/{id}/differences": k.serveDifferences,
+		"POST /v1/peer/holds/{id}/runs":       k.serveRunsOf,
 		"POST /v1/peer/holds/{id}/read":       k.serveRead,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -209,6 +210,22 @@ func (k *Keeper) serveRuns(w http.ResponseWriter, r *http.Request, h *held) erro
 	return nil
 }
 
+// serveRunsOf is serveRuns of many ranges.
+func (k *Keeper) serveRunsOf(w http.ResponseWriter, r *http.Request, h *held) error {
+	ranges, _, err := parseRanges(r.Body, h.data.Length(), maxWindow)
+	if err != nil {
+		return err
+	}
+	out := newRunWriter(w)
+	for _, x := range ranges {
+		if err = h.data.Runs(r.Context(), x.Offset, x.Length, out.add); err != nil {
+			break
+		}
+	}
+	_ = out.end(err) // as above
+	return nil
+}
+
 func (k *Keeper) serveDifferences(w http.ResponseWriter, r *http.Request, h *held) error {
 	off, length, err := window(r, h.data.Length())
 	if err != nil {
@@ -223,7 +240,7 @@ func (k *Keeper) serveDifferences(w http.ResponseWriter, r *http.Request, h *hel
 var buffers = sync.Pool{New: func() any { return new([maxContent]byte) }}
 
 func (k *Keeper) serveRead(w http.ResponseWriter, r *http.Request, h *held) error {
-	ranges, total, err := parseRanges(r.Body, h.data.Length())
+	ranges, total, err := parseRanges(r.Body, h.data.Length(), maxReadBytes)
 	if err != nil {
 		return err
 	}

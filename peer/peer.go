@@ -21,6 +21,8 @@ type Hold interface {
 	// without slots that is no hole has bytes that are not whole blocks of the store. fn does
 	// not keep the slices.
 	Runs(ctx context.Context, off, length int64, fn func(backstore.Run) error) error
+	// RunsOf is Runs of ranges, which are in order, in one request: at most MaxRanges.
+	RunsOf(ctx context.Context, ranges []blockdev.Range, fn func(backstore.Run) error) error
 	// Diff calls fn with what may differ between the base that the hold was taken with and
 	// the hold, in order. Without a base, everything but holes differs.
 	Diff(ctx context.Context, off, length int64, fn func(backstore.Difference) error) error

@@ -422,7 +422,18 @@ func (h *remoteHold) Runs(ctx context.Context, off, length int64, fn func(backst
 		return err
 	}
 	return h.peer.frames(ctx, http.MethodGet, h.path("runs")+query(off, length), nil, func(r io.Reader) error {
-		return new(runReader).read(r, off, length, fn)
+		return new(runReader).read(r, []blockdev.Range{{Offset: off, Length: length}}, fn)
+	})
+}
+
+// RunsOf implements Hold.
+func (h *remoteHold) RunsOf(ctx context.Context, ranges []blockdev.Range, fn func(backstore.Run) error) error {
+	var body bytes.Buffer
+	if err := writeRanges(&body, ranges); err != nil {
+		return err
+	}
+	return h.peer.frames(ctx, http.MethodPost, h.path("runs"), body.Bytes(), func(r io.Reader) error {
+		return new(runReader).read(r, ranges, fn)
 	})
 }
 

@@ -194,13 +194,19 @@ type runReader struct {
 	sums  []uint32
 }
 
-// read calls fn with runs of just [off, off+length).
-func (d *runReader) read(r io.Reader, off, length int64, fn func(backstore.Run) error) error {
+// read calls fn with runs of just the bytes of ranges. None lies in two of them.
+func (d *runReader) read(r io.Reader, ranges []blockdev.Range, fn func(backstore.Run) error) error {
 	f, err := newFrameReader(r, bodyRuns)
 	if err != nil {
 		return err
 	}
-	end := off + length
+	var off, end int64
+	next := func() {
+		for off == end && len(ranges) > 0 {
+			off, end, ranges = ranges[0].Offset, ranges[0].End(), ranges[1:]
+		}
+	}
+	next()
 	for {
 		n, err := f.next(maxRecords)
 		if err == io.EOF {
@@ -226,6 +232,7 @@ func (d *runReader) read(r io.Reader, off, length int64, fn func(backstore.Run) 
 			if err := fn(run); err != nil {
 				return err
 			}
+			next()
 		}
 	}
 	if off != end {
@@ -378,11 +385,11 @@ func readRecords(r io.Reader, body byte, fn func(*records) error) error {
 	}
 }
 
-const (
-	// maxReadRanges bounds the ranges of a request for bytes, maxReadBytes their sum.
-	maxReadRanges = 2048
-	maxReadBytes  = 4 << 20
-)
+// MaxRanges bounds the ranges of a request.
+const MaxRanges = 2048
+
+// maxReadBytes bounds the bytes that a request reads.
+const maxReadBytes = 4 << 20
 
 // writeRanges writes the body of a request for bytes.
 func writeRanges(w io.Writer, ranges []blockdev.Range) error {
@@ -400,16 +407,17 @@ func writeRanges(w io.Writer, ranges []blockdev.Range) error {
 	return f.end(nil)
 }
 
-// parseRanges reads the body of a request for bytes of size held ones.
-func parseRanges(r io.Reader, size int64) (ranges []blockdev.Range, total int64, err error) {
+// parseRanges reads the body of a request for ranges of size held bytes, together at most that
+// many.
+func parseRanges(r io.Reader, size, most int64) (ranges []blockdev.Range, total int64, err error) {
 	err = readRecords(r, bodyRanges, func(rec *records) error {
 		off := rec.length(size)
 		x := blockdev.Range{Offset: off, Length: rec.length(size - off)}
 		if rec.bad || x.Length == 0 {
 			return fmt.Errorf("%w: a range of the request", blockdev.ErrRange)
 		}
-		if total += x.Length; len(ranges) == maxReadRanges || total > maxReadBytes {
-			return fmt.Errorf("%w: more than %d ranges or %d bytes in one request", blockdev.ErrInvalid, maxReadRanges, maxReadBytes)
+		if total += x.Length; len(ranges) == MaxRanges || total > most {
+			return fmt.Errorf("%w: more than %d ranges or %d bytes in one request", blockdev.ErrInvalid, MaxRanges, most)
 		}
 		ranges = append(ranges, x)
 		return nil
