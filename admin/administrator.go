@@ -20,6 +20,7 @@ type Administrator interface {
 	Offloader
 	Filer
 	Disker
+	Peerer
 
 	// Status describes what is served; ErrNotRunning where no server is.
 	Status(ctx context.Context) (Status, error)

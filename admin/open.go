@@ -51,6 +51,9 @@ type Server interface {
 	Overview() Status
 	// Figures returns what monitoring reads of the server. It can wait for the disk.
 	Figures() ServerFigures
+	// Peers describes the peers, which are asked until ctx ends, PeerTokens their tokens.
+	Peers(ctx context.Context) Peers
+	PeerTokens(ctx context.Context) []PeerTokens
 }
 
 // Store is an open store. It implements Administrator.

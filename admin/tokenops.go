@@ -105,7 +105,7 @@ func (s *Store) WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, err
 	if err != nil {
 		return TokenWritten{}, err
 	}
-	info, err := m.Lookup(t)
+	info, err := m.Describe(ctx, t)
 	if err != nil {
 		return TokenWritten{}, err
 	}

@@ -26,6 +26,8 @@ type sample struct{ method, path, body string }
 // and SCRATCH are from the last response that had them.
 var samples = []sample{
 	{"GET", "/v1/status", ""},
+	{"GET", "/v1/peers", ""},
+	{"GET", "/v1/peers/tokens", ""},
 	{"GET", "/v1/store", ""},
 	{"GET", "/v1/store/exclusive", ""},
 	{"POST", "/v1/store/check", ""},
@@ -64,6 +66,7 @@ var samples = []sample{
 	{"POST", "/v1/files", `{"name": "f", "size_bytes": 4096}`},
 	{"POST", "/v1/files", `{"name": "g", "from": "v"}`},
 	{"PATCH", "/v1/files/f", `{"size_bytes": 8192}`},
+	{"POST", "/v1/files/f/token", `{"inactivity_seconds": 300}`},
 	{"POST", "/v1/files/f/rename", `{"name": "g"}`},
 	{"POST", "/v1/files/g/start", `{"size_bytes": 4096}`},
 	{"PUT", "/v1/volumes/file:SCRATCH/data?offset=0", "bytes"},

@@ -80,6 +80,9 @@ var needed = map[string]string{
 	"GET /v1/sessions":                           "read",
 	"DELETE /v1/sessions/{tsih}":                 "operate",
 	"GET /v1/luns":                               "read",
+	"GET /v1/peers":                              "read",
+	"GET /v1/peers/tokens":                       "read",
+	"POST /v1/files/{name}/token":                "operate",
 }
 
 // TestRoles sends a request to each route with the secret of each role. One that may not is

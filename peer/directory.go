@@ -3,9 +3,13 @@ package peer
 import (
 	"cmp"
 	"context"
+	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	v1 "odx/api/v1"
+	"odx/tokens"
 )
 
 // Directory has the peers of a server: the Resolver of its configuration. It can be replaced
@@ -77,4 +81,41 @@ func (d *Directory) Ask(ctx context.Context) {
 		asking.Go(func() { _ = r.Hello(ctx) }) // Status has the error
 	}
 	asking.Wait()
+}
+
+// TokenList is what a peer says of its tokens, or why it does not.
+type TokenList struct {
+	Peer   string
+	Tokens []tokens.Info
+	// More are not listed.
+	More int
+	Err  error
+}
+
+// Tokens asks all peers, at once, for their live tokens.
+func (d *Directory) Tokens(ctx context.Context) []TokenList {
+	list := d.peers()
+	all := make([]TokenList, len(list))
+	var asking sync.WaitGroup
+	for i, r := range list {
+		asking.Go(func() {
+			all[i].Peer = r.name
+			var a v1.PeerTokens
+			if all[i].Err = r.Call(ctx, http.MethodGet, Path+"tokens", nil, &a); all[i].Err != nil {
+				return
+			}
+			all[i].More = max(a.More, 0)
+			for _, t := range a.Tokens {
+				info, err := infoOf(t)
+				if err != nil {
+					all[i].Err = err
+					return
+				}
+				info.Server = r.name
+				all[i].Tokens = append(all[i].Tokens, info)
+			}
+		})
+	}
+	asking.Wait()
+	return all
 }

@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"sync/atomic"
 
 	"golang.org/x/time/rate"
 
+	"odx/admin"
 	"odx/conf"
 	"odx/peer"
 )
@@ -166,4 +168,43 @@ func loadPair(certificate, key string) (pair tls.Certificate, warning string, er
 	}
 	pair, err = tls.X509KeyPair(public, private)
 	return pair, warning, err
+}
+
+// Peers implements admin.Server.
+func (v served) Peers(ctx context.Context) admin.Peers {
+	p := &v.service.peers
+	p.directory.Ask(ctx)
+	all := admin.Peers{Peers: []admin.Peer{}, Holds: []admin.PeerHold{}}
+	for _, s := range p.directory.Status() {
+		x := admin.Peer{
+			Name: s.Name, Store: hex.EncodeToString(s.Store[:]), Addresses: s.Addresses, Up: s.Up, Problem: s.Problem,
+			Requests: s.Requests, Failures: s.Failures, FetchedBytes: s.Fetched, MappedBytes: s.Mapped, WireBytes: s.Wire,
+		}
+		if !s.Heard.IsZero() {
+			x.Heard = new(s.Heard.UTC())
+		}
+		all.Peers = append(all.Peers, x)
+	}
+	for _, h := range p.keeper.Holds() {
+		all.Holds = append(all.Holds, admin.PeerHold{
+			Peer: h.Peer, Of: h.Of, Bytes: h.Length, ReadBytes: h.Read, Since: h.Since.UTC(), LeaseMS: h.Left.Milliseconds(),
+		})
+	}
+	return all
+}
+
+// PeerTokens implements admin.Server.
+func (v served) PeerTokens(ctx context.Context) []admin.PeerTokens {
+	list := []admin.PeerTokens{}
+	for _, p := range v.service.peers.directory.Tokens(ctx) {
+		x := admin.PeerTokens{Peer: p.Peer, Tokens: []admin.TokenInfo{}, More: p.More}
+		if p.Err != nil {
+			x.Problem = p.Err.Error()
+		}
+		for _, t := range p.Tokens {
+			x.Tokens = append(x.Tokens, admin.InfoOf(t))
+		}
+		list = append(list, x)
+	}
+	return list
 }

@@ -26,6 +26,27 @@ type Remote interface {
 // SetRemote has tokens of other stores resolved by r; nil for none. It belongs to the set-up.
 func (m *Manager) SetRemote(r Remote) { m.remote = r }
 
+// Describe describes the token t as Lookup does; if it is of another server, as that says.
+func (m *Manager) Describe(ctx context.Context, t *Token) (Info, error) {
+	h, err := m.Resolve(t)
+	if err != nil {
+		return Info{}, err
+	}
+	return h.Describe(ctx)
+}
+
+// Describe is Manager.Describe.
+func (h *Handle) Describe(ctx context.Context) (Info, error) {
+	if h.away == nil {
+		return h.Info(), nil
+	}
+	info, err := h.away.remote.Show(ctx, h.away.token)
+	if err != nil {
+		h.m.refused(err)
+	}
+	return info, err
+}
+
 // away is a token of another server.
 type away struct {
 	remote Remote

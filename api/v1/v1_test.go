@@ -36,6 +36,7 @@ var types = map[string]any{
 	"Status": &Status{}, "Condition": &Condition{}, "Vitals": &Vitals{}, "Mirror": &Mirror{}, "MissingPortal": &MissingPortal{}, "LUNStatus": &LUNStatus{}, "Session": &Session{}, "SessionLUN": &SessionLUN{},
 	"Failure": &Failure{}, "Line": &Line[ScrubProgress, ScrubResult]{},
 	"StoreInfo": &StoreInfo{}, "Upgraded": &Upgraded{}, "Repaired": &Repaired{}, "Lost": &Lost{}, "UnusedChange": &UnusedChange{}, "Change": &Change{},
+	"Peers": &Peers{}, "Peer": &Peer{}, "HoldInfo": &HoldInfo{}, "TokensOfPeer": &TokensOfPeer{}, "FileTokenRequest": &FileTokenRequest{},
 	"PeerHello": &PeerHello{}, "PeerHoldRequest": &PeerHoldRequest{}, "PeerHold": &PeerHold{}, "PeerTokenRequest": &PeerTokenRequest{}, "PeerToken": &PeerToken{}, "PeerTokens": &PeerTokens{},
 	"DiffRanges": &DiffRanges{}, "DiffRange": &DiffRange{}, "Diff": &Diff{},
 	"DumpItem": &DumpItem{}, "CopyResult": &CopyResult{}, "Finding": &Finding{},

@@ -26,7 +26,7 @@ func newFile() *cobra.Command {
 		Long: "Manage files in the store, which have paths as names. Their data is deduplicated with all other\n" +
 			"data, and copies of files share it. Other commands call a file file:PATH.",
 	}
-	cmd.AddCommand(newFileList(), newFilePut(), newFileGet(), newFileRemove(),
+	cmd.AddCommand(newFileList(), newFilePut(), newFileGet(), newFileRemove(), newFileToken(),
 		newFileTwo("mv FROM TO", "Rename a file, replacing an existing one", "renamed", renameFile),
 		newFileTwo("cp FROM TO", "Copy a file without moving its bytes, replacing an existing one", "copied", copyFile))
 	return cmd

@@ -186,15 +186,21 @@ func writeToken(ctx context.Context, a admin.Administrator, r admin.TokenWrite) 
 
 func newTokenList() *cobra.Command {
 	var o adminOptions
+	var all bool
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "Print the live tokens, the oldest first",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return query(cmd, &o, admin.Administrator.Tokens, api.TokenInfosV1, printTokens)
+			get := admin.Administrator.Tokens
+			if all {
+				get = tokensEverywhere(cmd.ErrOrStderr())
+			}
+			return query(cmd, &o, get, api.TokenInfosV1, printTokens)
 		},
 	}
 	addAdminFlags(cmd, &o)
+	cmd.Flags().BoolVar(&all, "all", false, "also those of other servers, whose volumes are printed as PEER:VOLUME")
 	return cmd
 }
 
@@ -226,16 +232,16 @@ func newTokenShow() *cobra.Command {
 	var o adminOptions
 	cmd := &cobra.Command{
 		Use:   "show ID",
-		Short: "Describe a live token",
-		Long:  "Describe a live token. ID is its identifier, 16 hexadecimal digits: create and list print it.",
-		Args:  cobra.ExactArgs(1),
+		Short: "Describe a live token, also one of another server",
+		Long: "Describe a live token. ID is its identifier, 16 hexadecimal digits: create and list print it. If this\n" +
+			"server has none with it, the other servers are asked.",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := tokens.ParseID(args[0])
 			if err != nil {
 				return &usageError{err}
 			}
-			get := func(a admin.Administrator, ctx context.Context) (admin.TokenInfo, error) { return a.Token(ctx, id) }
-			return query(cmd, &o, get, api.TokenInfoV1, func(w io.Writer, t admin.TokenInfo) error { return printTokens(w, []admin.TokenInfo{t}) })
+			return query(cmd, &o, tokenAnywhere(id), api.TokenInfoV1, func(w io.Writer, t admin.TokenInfo) error { return printTokens(w, []admin.TokenInfo{t}) })
 		},
 	}
 	addAdminFlags(cmd, &o)

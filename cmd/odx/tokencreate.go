@@ -50,23 +50,28 @@ func newTokenCreate() *cobra.Command {
 			if err := o.read(args[0]); err != nil {
 				return err
 			}
-			std := streamsOf(cmd)
-			// A write to a pipe that no program reads returns an error.
-			signal.Ignore(syscall.SIGPIPE)
-			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
-				t, err := a.CreateToken(ctx, o.request)
-				if err != nil {
-					return err
-				}
-				if err := o.deliver(ctx, std, t); err != nil {
-					return errors.Join(err, revoke(ctx, a, t))
-				}
-				return nil
-			})
+			return o.create(cmd)
 		},
 	}
 	o.addFlags(cmd)
 	return cmd
+}
+
+// create makes the token and delivers it.
+func (o *tokenOptions) create(cmd *cobra.Command) error {
+	std := streamsOf(cmd)
+	// A write to a pipe that no program reads returns an error.
+	signal.Ignore(syscall.SIGPIPE)
+	return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
+		t, err := a.CreateToken(ctx, o.request)
+		if err != nil {
+			return err
+		}
+		if err := o.deliver(ctx, std, t); err != nil {
+			return errors.Join(err, revoke(ctx, a, t))
+		}
+		return nil
+	})
 }
 
 func (o *tokenOptions) addFlags(cmd *cobra.Command) {

@@ -101,7 +101,13 @@ func (x *extendedCopy) newROD(c *cscd) (*rod, error) {
 	if err != nil {
 		return nil, err
 	}
-	info := h.Info()
+	// A token of another server has its length there.
+	ctx, cancel := context.WithTimeout(x.unit.manager.base, foregroundTime)
+	defer cancel()
+	info, err := h.Describe(ctx)
+	if err != nil {
+		return nil, err
+	}
 	block := int64(binary.BigEndian.Uint32(c.rod.token[tokenBlockLength:]))
 	if info.Type == tokens.RODTypeBlockDeviceZero || block == 0 {
 		return nil, fmt.Errorf("%w: %v as a copy source", tokens.ErrUnsupportedType, info.Type)
@@ -136,7 +142,7 @@ func (x *extendedCopy) deleteRODs(ctx context.Context) {
 		if r.reached == nil || r.reached.rod == nil || !r.reached.rod.deleteToken {
 			continue
 		}
-		if err := r.reached.rod.handle.Delete(ctx, tokens.Deleted); err != nil {
+		if err := r.reached.rod.handle.DeleteFor(ctx, tokens.Requester{Initiator: x.nexus.ID.InitiatorName}); err != nil {
 			x.unit.manager.log.WithError(err).Warn("token not deleted after EXTENDED COPY")
 		}
 	}
