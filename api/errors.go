@@ -12,6 +12,8 @@ import (
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/conf"
+	"odx/replica"
+	"odx/stream"
 	"odx/tokens"
 	"odx/vhd"
 	"odx/vhd/disk"
@@ -63,6 +65,17 @@ var kinds = []struct {
 	{"token_too_long", http.StatusBadRequest, tokens.ErrTooLong},
 	{"token_timeout", http.StatusBadRequest, tokens.ErrTimeout},
 	{"token_offset", http.StatusBadRequest, tokens.ErrOffset},
+	{"too_many_streams", http.StatusServiceUnavailable, errStreams},
+	{"stream_format", http.StatusBadRequest, stream.ErrFormat},
+	{"stream_version", http.StatusBadRequest, stream.ErrVersion},
+	{"stream_truncated", http.StatusBadRequest, stream.ErrTruncated},
+	{"stream_damaged", http.StatusBadRequest, stream.ErrDamaged},
+	{"stream_encrypted", http.StatusBadRequest, stream.ErrSealed},
+	{"stream_no_base", http.StatusConflict, replica.ErrNoBase},
+	{"stream_diverged", http.StatusConflict, replica.ErrDiverged},
+	{"stream_received", http.StatusConflict, replica.ErrReceived},
+	{"stream_resume", http.StatusConflict, replica.ErrResume},
+	{"stream_receiving", http.StatusConflict, replica.ErrReceiving},
 	{"not_found", http.StatusNotFound, backstore.ErrNotFound},
 	{"exists", http.StatusConflict, backstore.ErrExists},
 	{"read_only", http.StatusConflict, blockdev.ErrReadOnly},

@@ -27,6 +27,8 @@ type load struct {
 	long bool
 	// body bounds the body, answer the answer, which a length in the query makes shorter.
 	body, answer int64
+	// stream: the body or the answer is a stream, which is not in memory as a whole.
+	stream bool
 	// list: the answer grows with what the store has. See reserve.
 	list bool
 }

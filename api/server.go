@@ -11,6 +11,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -22,6 +23,7 @@ import (
 	"odx/blockdev"
 	"odx/conf"
 	"odx/quota"
+	"odx/replica"
 )
 
 // Server serves the API of one open store.
@@ -34,6 +36,9 @@ type Server struct {
 	memory  *quota.Quota  // of requests: their bodies and answers
 	serving chan struct{} // closed when Serve has ended
 	refused *rate.Limiter // of lines about requests that their callers may not send
+	streams replica.Streamer
+	// streaming is how many streams are sent and received.
+	streaming atomic.Int64
 
 	// stopping ends long requests; stop ends it.
 	stopping context.Context
@@ -48,6 +53,8 @@ type Server struct {
 type Serving struct {
 	// Administrator is what requests call.
 	Administrator admin.Administrator
+	// Streams is what requests to send and receive streams call; nil where there are none.
+	Streams replica.Streamer
 	// Live is what those requests call that change the running server; nil where its
 	// configuration does not change.
 	Live admin.Live
@@ -89,7 +96,7 @@ func NewGuardedServer(s Serving, g *Guard) *Server {
 
 func newServer(serving Serving, g gate) *Server {
 	s := &Server{
-		admin: serving.Administrator, live: serving.Live, audit: serving.Audit, log: serving.Log,
+		admin: serving.Administrator, live: serving.Live, audit: serving.Audit, log: serving.Log, streams: serving.Streams,
 		memory: quota.New(defaultMemory), serving: make(chan struct{}), refused: rate.NewLimiter(1, failureBurst),
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
@@ -173,8 +180,9 @@ type call struct {
 	// are known; see subject. changedBytes is how much data changed.
 	changed      audit.Change
 	changedBytes int64
-	// streaming: the response has begun, as lines of JSON.
-	streaming bool
+	// streaming: the response has begun, as lines of JSON. sent: all of it was sent.
+	streaming, sent bool
+	streams         replica.Streamer
 }
 
 // handle executes a request and writes the response.
@@ -183,11 +191,12 @@ func (s *Server) handle(r *route, w http.ResponseWriter, req *http.Request) {
 		return // the connection is closed
 	}
 	defer s.calls.Done()
-	c := &call{ctx: req.Context(), admin: s.admin, live: s.live, request: req, maxBody: r.load.body, writer: w}
+	c := &call{ctx: req.Context(), admin: s.admin, live: s.live, streams: s.streams, request: req, maxBody: r.load.body, writer: w}
 	defer c.held.release()
 	result, err := s.execute(r, c)
 	s.record(r, c, result, err)
 	switch {
+	case c.sent:
 	case err != nil:
 		s.fail(c, err)
 	case c.streaming:
@@ -219,13 +228,13 @@ func (s *Server) execute(r *route, c *call) (result any, err error) {
 	if err := s.allow(c.request, r.needs(c.request)); err != nil {
 		return nil, err
 	}
-	if err := c.checkLength(); err != nil {
-		return nil, err
-	}
-	if err := s.reserve(r, c); err != nil {
-		return nil, err
-	}
-	if err := c.readBody(); err != nil {
+	if r.load.stream {
+		end, err := s.reserveStream(c)
+		if err != nil {
+			return nil, err
+		}
+		defer end()
+	} else if err := s.takeBody(r, c); err != nil {
 		return nil, err
 	}
 	if r.load.long {
@@ -240,6 +249,17 @@ func (s *Server) execute(r *route, c *call) (result any, err error) {
 		c.held.shrink(all.bytes())
 	}
 	return result, err
+}
+
+// takeBody reads the body, once there is memory for the request.
+func (s *Server) takeBody(r *route, c *call) error {
+	if err := c.checkLength(); err != nil {
+		return err
+	}
+	if err := s.reserve(r, c); err != nil {
+		return err
+	}
+	return c.readBody()
 }
 
 // fail writes the response for an error.

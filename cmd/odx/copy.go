@@ -348,6 +348,19 @@ func (b *bar) show(done, total int64) {
 	_ = b.bar.Set64(min(done, total))
 }
 
+// count shows how many bytes are done, where it is not known of how many.
+func (b *bar) count(done int64) {
+	if b.w == nil {
+		return
+	}
+	if b.bar == nil {
+		b.bar = progressbar.NewOptions64(-1, progressbar.OptionSetWriter(b.w), progressbar.OptionShowBytes(true),
+			progressbar.OptionUseIECUnits(true), progressbar.OptionThrottle(100*time.Millisecond),
+			progressbar.OptionClearOnFinish(), progressbar.OptionSetDescription(b.what))
+	}
+	_ = b.bar.Set64(done)
+}
+
 // describe sets the text of the bar.
 func (b *bar) describe(what string) {
 	b.what = what

@@ -78,7 +78,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(newServe(), newStatus(), newHandover(), newConfig(), newReload(), newTarget(), newLUN(), newUser(), newAccess(), newSession(), newPeer(), newStore(), newVolume(), newFile(), newVHD(), newToken(), newCopy(), newDoctor(), newVersion())
-	root.AddCommand(newSupport(), newManual())
+	root.AddCommand(newSend(), newReceive(), newSupport(), newManual())
 	addCompletion(root, completions())
 	root.InitDefaultCompletionCmd() // otherwise added by Execute, unchecked
 	checkUsage(root)

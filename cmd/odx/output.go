@@ -42,7 +42,11 @@ func outputFormats() []string { return []string{formatTable, formatJSON, formatY
 func addOutput(cmd *cobra.Command) {
 	if cmd.Flags().Lookup("json") != nil && cmd.RunE != nil {
 		format := outputFormat(formatTable)
-		cmd.Flags().VarP(&format, "output", "o", "print as table, json, yaml, or ndjson (an element a line)")
+		short := "o"
+		if cmd.Flags().ShorthandLookup(short) != nil {
+			short = "" // odx send -o FILE
+		}
+		cmd.Flags().VarP(&format, "output", short, "print as table, json, yaml, or ndjson (an element a line)")
 		cmd.MarkFlagsMutuallyExclusive("json", "output")
 		// The names are right.
 		_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputFormats(), cobra.ShellCompDirectiveNoFileComp))

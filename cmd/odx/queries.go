@@ -13,6 +13,7 @@ import (
 	"odx/conf"
 	"odx/peer"
 	"odx/quota"
+	"odx/replica"
 	"odx/replica/pair"
 	"odx/standby"
 	"odx/target"
@@ -46,9 +47,13 @@ type guarded struct {
 func newQueries(service *target.Service, more []api.Mounted, log *logrus.Entry) *queries {
 	more = append(more, api.Mounted{Pattern: peer.Path, Role: conf.RolePeer, Handler: service.Keeper().Handler()},
 		api.Mounted{Pattern: "POST " + pair.Path, Role: conf.RolePeer, Handler: service.Replicas().PeerHandler()})
+	streams := replica.NewStreams(service.Admin(), log)
+	if err := streams.Recover(context.Background()); err != nil {
+		log.WithError(err).Warn("streams that were being received at the last stop were not looked at; the next one that is received tries again")
+	}
 	return &queries{
 		service: service, log: log, memory: quota.New(service.Admin().Memory().Requests),
-		serving: api.Serving{Administrator: service.Admin(), Live: service, Audit: service.Audit(), Handlers: more, Page: newPage(service, log), Log: log},
+		serving: api.Serving{Administrator: service.Admin(), Streams: streams, Live: service, Audit: service.Audit(), Handlers: more, Page: newPage(service, log), Log: log},
 	}
 }
 
