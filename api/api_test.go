@@ -23,6 +23,7 @@ import (
 	"odx/blockdev"
 	"odx/conf"
 	"odx/internal/kit/logs"
+	"odx/replica"
 	"odx/target"
 )
 
@@ -88,7 +89,11 @@ func serving(t *testing.T, a admin.Administrator) Serving {
 			t.Error(err)
 		}
 	})
-	return Serving{Administrator: a, Audit: changes, Log: logs.Discard()}
+	s := Serving{Administrator: a, Audit: changes, Log: logs.Discard()}
+	if store, ok := a.(*admin.Store); ok {
+		s.Streams = replica.NewStreams(store, logs.Discard())
+	}
+	return s
 }
 
 // anyone admits every request, in the role.

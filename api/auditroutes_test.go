@@ -62,6 +62,10 @@ var samples = []sample{
 	{"POST", "/v1/volumes/s/revert", `{}`},
 	{"POST", "/v1/volumes/s/revert?force=true", `{"volume": "d"}`},
 	{"DELETE", "/v1/volumes/d", ""},
+	{"GET", "/v1/send?source=s", ""},
+	{"POST", "/v1/receive?name=received", "STREAM"},
+	{"DELETE", "/v1/partials/half", ""},
+	{"GET", "/v1/partials", ""},
 	{"GET", "/v1/files", ""},
 	{"POST", "/v1/files", `{"name": "f", "size_bytes": 4096}`},
 	{"POST", "/v1/files", `{"name": "g", "from": "v"}`},
@@ -162,7 +166,7 @@ func (a *audited) next(t *testing.T) string {
 type names struct{ Token, ID, Name string }
 
 func (n *names) in(s sample) sample {
-	r := strings.NewReplacer("TOKEN", n.Token, "/ID", "/"+n.ID, "SCRATCH", n.Name)
+	r := strings.NewReplacer("TOKEN", n.Token, "/ID", "/"+n.ID, "SCRATCH", n.Name, "STREAM", string(aStream()))
 	return sample{s.method, r.Replace(s.path), r.Replace(s.body)}
 }
 
@@ -174,6 +178,7 @@ func TestRoutes_Audit(t *testing.T) {
 	s := open(t, dir)
 	fill(t, s, 8192)
 	a := newAudited(t, s.Admin(), dir)
+	receiveHalf(t, s.Admin(), "half")
 	var golden strings.Builder
 	var made names
 	asked := map[string]string{} // pattern of the route → lines

@@ -21,6 +21,7 @@ func TestSpecificationNamesEveryField(t *testing.T) {
 		"Session": v1.Session{}, "Target": v1.Target{}, "Discovery": v1.Discovery{}, "CreateTarget": v1.CreateTarget{}, "LUN": v1.LUN{},
 		"AddUser": v1.AddUser{}, "SetUser": v1.SetUser{}, "AddAccess": v1.AddAccess{}, "Reloaded": v1.Reloaded{}, "LUNStats": v1.LUNStats{},
 		"TokenInfo": v1.TokenInfo{}, "CopyStats": v1.CopyStats{}, "Damage": []v1.Damaged{},
+		"Stream": v1.Stream{}, "Received": v1.Received{}, "Partial": v1.Partial{},
 	} {
 		wantFields(t, "schema "+name, doc.Components.Schemas[name], v)
 	}

@@ -74,7 +74,8 @@ func (s *Server) reserveStream(c *call) (end func(), err error) {
 	ctx, cancel := context.WithCancel(c.ctx)
 	defer cancel()
 	defer context.AfterFunc(s.stopping, cancel)()
-	client, n := clientOf(c.request), min(streamMemory, s.memory.Limit()/2)
+	// Not as the client that it is: its other requests would wait until the stream ends.
+	client, n := "streams of "+clientOf(c.request), min(streamMemory, s.memory.Limit()/2)
 	if err := s.memory.Take(ctx, client, n); err != nil {
 		s.streaming.Add(-1)
 		return nil, err
@@ -163,19 +164,23 @@ func (r streamReader) Read(p []byte) (int, error) {
 }
 
 func receiveStream(c *call) (any, error) {
-	s, err := c.streamer()
-	if err != nil {
-		return nil, err
-	}
 	q := c.request.URL.Query()
 	r := replica.ReceiveRequest{Name: q.Get("name"), Snapshot: q.Get("snapshot")}
+	var err error
 	if r.Resume, err = c.flag("resume"); err != nil {
 		return nil, err
 	}
 	if r.Force, err = c.flag("force"); err != nil {
 		return nil, err
 	}
+	if by := callerOf(c.ctx); r.Force && by.role < administers {
+		return nil, &forbiddenError{by, administers} // it can replace what is there, as a revert does
+	}
 	c.subject(objectOf(r.Name))
+	s, err := c.streamer()
+	if err != nil {
+		return nil, err
+	}
 	// A read does not end with the context by itself.
 	defer context.AfterFunc(c.ctx, func() {
 		_ = http.NewResponseController(c.writer).SetReadDeadline(time.Now())

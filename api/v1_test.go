@@ -57,6 +57,7 @@ func TestConversions(t *testing.T) {
 	t.Run("Access", there(accessV1, sure(t, accessOf)))
 	t.Run("LUN", there(lunV1, lunOf))
 	t.Run("ScrubResult", there(ScrubResultV1, scrubResultOf))
+	t.Run("Partial", there(PartialV1, partialOf))
 }
 
 // there takes a value to W, to JSON, and back.

@@ -39,6 +39,7 @@ var types = map[string]any{
 	"Peers": &Peers{}, "Peer": &Peer{}, "HoldInfo": &HoldInfo{}, "TokensOfPeer": &TokensOfPeer{}, "FileTokenRequest": &FileTokenRequest{},
 	"PeerHello": &PeerHello{}, "PeerHoldRequest": &PeerHoldRequest{}, "PeerHold": &PeerHold{}, "PeerTokenRequest": &PeerTokenRequest{}, "PeerToken": &PeerToken{}, "PeerTokens": &PeerTokens{},
 	"DiffRanges": &DiffRanges{}, "DiffRange": &DiffRange{}, "Diff": &Diff{},
+	"Stream": &Stream{}, "Received": &Received{}, "Partial": &Partial{},
 	"DumpItem": &DumpItem{}, "CopyResult": &CopyResult{}, "Finding": &Finding{},
 }
 

@@ -54,6 +54,8 @@ func completions() map[string][]argument {
 		"odx file mv":         {file, file},
 		"odx file rm":         {argument{from: file.from, repeated: true}},
 		"odx copy":            {end, end},
+		"odx send":            {object},
+		"odx receive":         {volume},
 		"odx doctor":          {argument{from: []candidates{lunURLs}}, argument{from: []candidates{lunURLs}}},
 		"odx vhd info":        {disk},
 		"odx vhd check":       {disk},
