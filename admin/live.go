@@ -46,6 +46,8 @@ type Live interface {
 	EndSession(ctx context.Context, tsih uint16) error
 	// LUNStats returns the counters of the LUNs, in the order of the configuration.
 	LUNStats(ctx context.Context) ([]LUNStats, error)
+
+	Migrator
 }
 
 // Digest identifies the text of a configuration file: its SHA-256, in hexadecimal.

@@ -105,6 +105,10 @@ var samples = []sample{
 	{"GET", "/v1/sessions", ""},
 	{"GET", "/v1/luns", ""},
 	{"DELETE", "/v1/sessions/7", ""},
+	{"GET", "/v1/migrations", ""},
+	{"POST", "/v1/migrations", `{"volume": "src", "to": "elsewhere"}`},
+	{"POST", "/v1/migrations/src/abort", ""},
+	{"POST", "/v1/migrations/src/finish", `{}`},
 }
 
 // varying are what differs from run to run, in lines and in responses.

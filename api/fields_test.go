@@ -20,7 +20,7 @@ func TestSpecificationNamesEveryField(t *testing.T) {
 		"Store": v1.Store{}, "Status": v1.Status{}, "Volume": v1.Volume{}, "File": v1.File{}, "Disk": v1.Disk{},
 		"Session": v1.Session{}, "Target": v1.Target{}, "Discovery": v1.Discovery{}, "CreateTarget": v1.CreateTarget{}, "LUN": v1.LUN{},
 		"AddUser": v1.AddUser{}, "SetUser": v1.SetUser{}, "AddAccess": v1.AddAccess{}, "Reloaded": v1.Reloaded{}, "LUNStats": v1.LUNStats{},
-		"TokenInfo": v1.TokenInfo{}, "CopyStats": v1.CopyStats{}, "Damage": []v1.Damaged{},
+		"Migration": v1.Migration{}, "TokenInfo": v1.TokenInfo{}, "CopyStats": v1.CopyStats{}, "Damage": []v1.Damaged{},
 		"Stream": v1.Stream{}, "Received": v1.Received{}, "Partial": v1.Partial{},
 	} {
 		wantFields(t, "schema "+name, doc.Components.Schemas[name], v)
@@ -33,6 +33,7 @@ func TestSpecificationNamesEveryField(t *testing.T) {
 		"POST /v1/volumes/{name}/start": v1.Resize{}, "POST /v1/volumes/{name}/finish": v1.FinishVolume{},
 		"POST /v1/files": v1.CreateFile{}, "PATCH /v1/files/{name}": v1.Resize{}, "POST /v1/files/{name}/rename": v1.NewName{},
 		"POST /v1/files/{name}/start": v1.StartFile{}, "POST /v1/files/{name}/finish": v1.FinishFile{}, "POST /v1/disks": v1.DiskRequest{},
+		"POST /v1/migrations": v1.MigrationRequest{}, "POST /v1/migrations/{name}/finish": v1.FinishMigration{},
 		"POST /v1/tokens": v1.TokenRequest{}, "POST /v1/tokens/write": v1.TokenWrite{}, "POST /v1/tokens/read": v1.TokenRead{},
 		"POST /v1/tokens/revoke": v1.Token{},
 	} {

@@ -56,6 +56,8 @@ func TestConversions(t *testing.T) {
 	t.Run("Problem", there(problemV1, problemOf))
 	t.Run("Access", there(accessV1, sure(t, accessOf)))
 	t.Run("LUN", there(lunV1, lunOf))
+	t.Run("Migration", there(MigrationV1, migrationOf))
+	t.Run("MigrationRequest", there(migrationRequestV1, migrationRequestOf))
 	t.Run("ScrubResult", there(ScrubResultV1, scrubResultOf))
 	t.Run("Partial", there(PartialV1, partialOf))
 }

@@ -256,10 +256,34 @@ func (s *Service) stopMigrations() {
 	}
 }
 
-// Migrator returns what moves volumes, valid until Stop.
-func (s *Service) Migrator() (admin.Migrator, error) {
-	if s.rescue {
+// Migrations implements admin.Live.
+func (s *Service) Migrations(ctx context.Context) ([]admin.Migration, error) {
+	if s.migrations == nil {
 		return nil, admin.ErrRescue
 	}
-	return s.migrations, nil
+	return s.migrations.Migrations(ctx)
+}
+
+// StartMigration implements admin.Live.
+func (s *Service) StartMigration(ctx context.Context, r admin.MigrationRequest) (admin.Migration, error) {
+	if s.migrations == nil {
+		return admin.Migration{}, admin.ErrRescue
+	}
+	return s.migrations.StartMigration(ctx, r)
+}
+
+// AbortMigration implements admin.Live.
+func (s *Service) AbortMigration(ctx context.Context, volume string) (admin.Migration, error) {
+	if s.migrations == nil {
+		return admin.Migration{}, admin.ErrRescue
+	}
+	return s.migrations.AbortMigration(ctx, volume)
+}
+
+// FinishMigration implements admin.Live.
+func (s *Service) FinishMigration(ctx context.Context, volume string, keepSource bool) (admin.Migration, error) {
+	if s.migrations == nil {
+		return admin.Migration{}, admin.ErrRescue
+	}
+	return s.migrations.FinishMigration(ctx, volume, keepSource)
 }

@@ -37,6 +37,7 @@ var types = map[string]any{
 	"Failure": &Failure{}, "Line": &Line[ScrubProgress, ScrubResult]{},
 	"StoreInfo": &StoreInfo{}, "Upgraded": &Upgraded{}, "Repaired": &Repaired{}, "Lost": &Lost{}, "UnusedChange": &UnusedChange{}, "Change": &Change{},
 	"Peers": &Peers{}, "Peer": &Peer{}, "HoldInfo": &HoldInfo{}, "TokensOfPeer": &TokensOfPeer{}, "FileTokenRequest": &FileTokenRequest{},
+	"Migration": &Migration{}, "MigrationRequest": &MigrationRequest{}, "FinishMigration": &FinishMigration{},
 	"PeerHello": &PeerHello{}, "PeerHoldRequest": &PeerHoldRequest{}, "PeerHold": &PeerHold{}, "PeerTokenRequest": &PeerTokenRequest{}, "PeerToken": &PeerToken{}, "PeerTokens": &PeerTokens{},
 	"DiffRanges": &DiffRanges{}, "DiffRange": &DiffRange{}, "Diff": &Diff{},
 	"Stream": &Stream{}, "Received": &Received{}, "Partial": &Partial{},

@@ -11,7 +11,7 @@ func TestUsageErrors(t *testing.T) {
 	for args, want := range map[string]string{
 		"server":                               `unknown command "server" for "odx"; did you mean serve?`,
 		"bogus":                                `unknown command "bogus" for "odx"; the commands are access, completion, config, copy, doctor, `,
-		"volume bogus":                         `unknown command "bogus" for "odx volume"; the commands are clone, create, delete, diff, list, rename, resize, revert, snapshot`,
+		"volume bogus":                         `unknown command "bogus" for "odx volume"; the commands are clone, create, delete, diff, list, migrate, rename, resize, revert, snapshot`,
 		"volume bogus --json":                  "unknown flag: --json",
 		"volume lst":                           `unknown command "lst" for "odx volume"; did you mean list?`,
 		"vhd frobnicate x y":                   `unknown command "frobnicate" for "odx vhd"; the commands are `,

@@ -18,11 +18,11 @@ import (
 func newVolume() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "volume",
-		Short: "Create, list, grow, rename, revert, copy and delete volumes",
-		Long: "Create, list, grow, rename, revert, copy and delete the volumes of a store. Commands use the server of the store,\n" +
+		Short: "Create, list, grow, rename, revert, copy, move and delete volumes",
+		Long: "Create, list, grow, rename, revert, copy, move and delete the volumes of a store. Commands use the server of the store,\n" +
 			"or open the store if there is none. Changes are durable when the command ends.",
 	}
-	cmd.AddCommand(newVolumeList(), newVolumeCreate(), newVolumeResize(), newVolumeRename(), newVolumeRevert(), newVolumeDelete(), newVolumeDiff(),
+	cmd.AddCommand(newVolumeList(), newVolumeCreate(), newVolumeResize(), newVolumeRename(), newVolumeRevert(), newVolumeMigrate(), newVolumeDelete(), newVolumeDiff(),
 		newVolumeCopy(copyCommand{
 			use: "snapshot VOLUME NAME", short: "Create a read-only volume that equals another one now",
 			long: "Create a read-only volume that equals another one now. They share all data, so that the snapshot\n" +

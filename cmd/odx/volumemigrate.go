@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"odx/admin"
+	"odx/api"
+	"odx/conf"
+)
+
+func newVolumeMigrate() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "migrate",
+		Short: "Move the LUNs on a volume to another place while they are in use",
+		Long: "Move the LUNs on a volume to another volume, or to a view of the configuration, while initiators\n" +
+			"read and write. The LUNs keep their identity, reservations and sessions. The volume that they\n" +
+			"leave stays until the migration is finished. The commands need a server.",
+	}
+	cmd.AddCommand(newMigrateStart(), newMigrateList(), newMigrateAbort(), newMigrateFinish())
+	return cmd
+}
+
+func newMigrateStart() *cobra.Command {
+	var o adminOptions
+	var r admin.MigrationRequest
+	var rate, throttle string
+	cmd := &cobra.Command{
+		Use:   "start VOLUME DEST",
+		Short: "Begin to move the LUNs on a volume",
+		Long: "Begin to move the LUNs on a volume to DEST: the name of a view of the configuration, or of a volume,\n" +
+			"which is created. It goes on in the server, also after a restart; odx volume migrate list says how\n" +
+			"far it is. What is written meanwhile is copied in rounds. Once a round is short, commands are held\n" +
+			"for at most a second, and the LUNs go on at DEST. Rates are in bytes a second, or have a unit (KiB,\n" +
+			"MiB, GiB).",
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			r.Volume, r.To = args[0], args[1]
+			if r.Rate, err = parseRate(rate); err != nil {
+				return fmt.Errorf("--rate: %w", err)
+			}
+			if r.Throttle, err = parseRate(throttle); err != nil {
+				return fmt.Errorf("--throttle: %w", err)
+			}
+			return actOnMigration(cmd, &o, "begun; odx volume migrate list says how far it is", func(ctx context.Context, live admin.Live) (admin.Migration, error) {
+				return live.StartMigration(ctx, r)
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	cmd.Flags().BoolVar(&r.Overwrite, "overwrite", false, "move to a view, or to a volume that is there: what it has is lost")
+	cmd.Flags().StringVar(&rate, "rate", "", "bound on the copying, in bytes a `SECOND`")
+	cmd.Flags().StringVar(&throttle, "throttle", "", "bound on what initiators do once rounds do not become shorter, in bytes a `SECOND`")
+	return cmd
+}
+
+// parseRate reads a rate; "" is none.
+func parseRate(text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	return parseSize(text)
+}
+
+// actOnMigration calls do, and prints the migration with what was done.
+func actOnMigration(cmd *cobra.Command, o *adminOptions, what string, do func(ctx context.Context, live admin.Live) (admin.Migration, error)) error {
+	return withServing(cmd, o, func(ctx context.Context, _ *conf.Config, live admin.Live) error {
+		m, err := do(ctx, live)
+		if err != nil {
+			return err
+		}
+		if o.json {
+			return printJSON(cmd.OutOrStdout(), api.MigrationV1(m))
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "migration of volume %s to %s: %s\n", m.Volume, m.To, what)
+		return err
+	})
+}
+
+func newMigrateList() *cobra.Command {
+	var o adminOptions
+	cmd := &cobra.Command{
+		Use:     "list",
+		Aliases: []string{"status"},
+		Short:   "List the migrations",
+		Long: "List the migrations, those that have ended too until they are finished. LEFT is what the current\n" +
+			"round has to copy yet, TIME the estimate for it, and CUT how long commands were held when the LUNs\n" +
+			"moved.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withServing(cmd, &o, func(ctx context.Context, _ *conf.Config, live admin.Live) error {
+				list, err := live.Migrations(ctx)
+				switch {
+				case err != nil:
+					return err
+				case o.json:
+					return printJSON(cmd.OutOrStdout(), each(list, api.MigrationV1))
+				}
+				return printMigrations(cmd.OutOrStdout(), list)
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	return cmd
+}
+
+func printMigrations(w io.Writer, list []admin.Migration) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "VOLUME\tTO\tSTATE\tSIZE\tROUNDS\tCOPIED\tLEFT\tMiB/s\tTIME\tCUT\tPROBLEM")
+	for _, m := range list {
+		state, left, remaining, cut := string(m.State), "-", "-", "-"
+		if m.State == admin.MigrationCopying {
+			left = conf.FormatSize(max(m.RoundBytes-m.RoundCopied, 0))
+			remaining = m.Remaining.Round(time.Second).String()
+			if m.Diverges {
+				state += ", diverges"
+			}
+			if m.Throttled {
+				state += ", throttled"
+			}
+		}
+		if m.Cut > 0 {
+			cut = latencyText(m.Cut)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%.1f\t%s\t%s\t%s\n", m.Volume, m.To, state, conf.FormatSize(m.SizeBytes), m.Rounds,
+			conf.FormatSize(m.CopiedBytes), left, float64(m.BytesPerSecond)/(1<<20), remaining, cut, orDash(printable(m.Problem)))
+	}
+	return table.Flush()
+}
+
+func newMigrateAbort() *cobra.Command {
+	var o adminOptions
+	cmd := &cobra.Command{
+		Use:   "abort VOLUME",
+		Short: "Abort a migration: the LUNs stay where they are",
+		Long: "Abort the migration of a volume. Its LUNs stay where they are, and a destination that was created\n" +
+			"for the migration is deleted. A migration that has moved its LUNs cannot be aborted.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return actOnMigration(cmd, &o, "aborted", func(ctx context.Context, live admin.Live) (admin.Migration, error) {
+				return live.AbortMigration(ctx, args[0])
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	return cmd
+}
+
+func newMigrateFinish() *cobra.Command {
+	var o adminOptions
+	var keep bool
+	cmd := &cobra.Command{
+		Use:   "finish VOLUME",
+		Short: "Forget a migration that has ended, and delete the volume that its LUNs have left",
+		Long: "Forget a migration that has ended. If it has moved its LUNs, VOLUME is the one that they have left: it\n" +
+			"is deleted, unless --keep-source is given.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return actOnMigration(cmd, &o, "finished", func(ctx context.Context, live admin.Live) (admin.Migration, error) {
+				return live.FinishMigration(ctx, args[0], keep)
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	cmd.Flags().BoolVar(&keep, "keep-source", false, "the volume stays")
+	return cmd
+}
