@@ -9,6 +9,7 @@ import (
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
+	"odx/backstore/known"
 	"odx/backstore/meta"
 	"odx/backstore/segment"
 )
@@ -105,7 +106,10 @@ func (s *Store) audit(ctx context.Context, kv meta.Reader, report func(finding s
 	if err != nil {
 		return err
 	}
-	return places.missing()
+	if err := places.missing(); err != nil {
+		return err
+	}
+	return known.Audit(ctx, kv, st.NextExtent.Slot(s.parts.sb.Unit, 0), report)
 }
 
 // storedRoots returns the trees of all volumes and snapshots.

@@ -287,7 +287,7 @@ func (h *diffHistory) compare(n, base pinned) {
 
 // TestSnapshot_Diff: in random histories, what is reported between any two snapshots.
 func TestSnapshot_Diff(t *testing.T) {
-	forSeeds(t, 12, func(t *testing.T, seed uint64) {
+	forSeeds(t, 6, func(t *testing.T, seed uint64) {
 		h := newDiffHistory(t, seed)
 		for range 60 {
 			h.step()

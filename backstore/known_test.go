@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"odx/backstore/extent"
@@ -132,7 +134,7 @@ func TestVolume_MapKnown(t *testing.T) {
 // cuts included, in which the other one also goes back to an earlier copy of itself; what
 // it has is always equal, and no name that the other one gives out ever has two contents.
 func TestKnown_Histories(t *testing.T) {
-	forSeeds(t, 8, func(t *testing.T, seed uint64) {
+	forSeeds(t, 4, func(t *testing.T, seed uint64) {
 		ctx := context.Background()
 		rng := rand.New(rand.NewPCG(seed, 5))
 		oa, ob := drawOptions(rng), drawOptions(rng)
@@ -294,10 +296,10 @@ func TestKnown_DamagedTable(t *testing.T) {
 	}
 	must.Succeed(t, v.WriteKnown(ctx, otherStore, content(vals), 0, []Run{namedRun(0, vals)}))
 	rng := rand.New(rand.NewPCG(1, 7))
-	// Local slots are whatever: other blocks that are there, and none.
+	// Local slots are those of other blocks, and none.
 	slots, local := make([]uint64, 256), make([]extent.Slot, 256)
 	for i := range slots {
-		slots[i], local[i] = uint64(1+i), extent.Slot(rng.Uint64N(400))
+		slots[i], local[i] = uint64(1+i), extent.Slot(rng.Uint64N(uint64(s.parts.extents.Next())))
 	}
 	must.Succeed(t, s.changeNames(ctx, func() error {
 		_, err := s.parts.known.Add(otherStore, 9, slots, local)
@@ -321,4 +323,84 @@ func TestKnown_DamagedTable(t *testing.T) {
 	if err != nil || len(findings) > 0 {
 		t.Errorf("check: %v %v", findings, err)
 	}
+}
+
+// TestKnown_Concurrent: names are added and used while what they name goes away, is moved,
+// and is stored.
+func TestKnown_Concurrent(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	d := newDisk()
+	s, err := Open(ctx, d.options(Options{DedupUnit: 4 << 10, tuning: tuning{leastNames: 256, segmentBlocks: planBlocks + 8}}))
+	must.Succeed(t, err)
+	const perBlock = BlockLength / sector
+	vals := make([]uint32, 512*perBlock)
+	for i := range vals {
+		vals[i] = uint32(i/perBlock) + 1
+	}
+	part := func(first, n int) ([]byte, []Run) {
+		own := vals[first*perBlock : (first+n)*perBlock]
+		return content(own), []Run{namedRun(first, own)}
+	}
+	var others sync.WaitGroup
+	loop := func(seed uint64, do func(rng *rand.Rand) error) {
+		others.Go(func() {
+			rng := rand.New(rand.NewPCG(seed, 1))
+			for ctx.Err() == nil {
+				if err := do(rng); err != nil && ctx.Err() == nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	mapped := atomic.Int64{}
+	for g := range uint64(2) {
+		v := createVolume(t, s, fmt.Sprint("v", g), 4<<20)
+		loop(g, func(rng *rand.Rand) error {
+			first := rng.IntN(400)
+			data, runs := part(first, 1+rng.IntN(100))
+			off := rng.Int64N(300) * BlockLength
+			if rng.IntN(3) == 0 {
+				return v.Unmap(ctx, off, int64(len(data)))
+			}
+			missing, err := v.MapKnown(ctx, otherStore, off, runs)
+			if err != nil {
+				return err
+			}
+			mapped.Add(int64(len(data)))
+			for _, m := range missing {
+				mapped.Add(-m.Length)
+				lo := int(m.Offset-off) / BlockLength
+				p, r := part(first+lo, int(m.Length/BlockLength))
+				if err := v.WriteKnown(ctx, otherStore, p, m.Offset, r); err != nil {
+					return err
+				}
+			}
+			p := make([]byte, len(data))
+			if err := v.ReadAt(ctx, p, off); err != nil {
+				return err
+			}
+			if !bytes.Equal(p, data) {
+				return errors.New("a block has another one's data")
+			}
+			return nil
+		})
+	}
+	loop(9, func(rng *rand.Rand) error {
+		return []func(context.Context) error{s.Checkpoint, s.Clean, s.pruneNames, s.Flush}[rng.IntN(4)](ctx)
+	})
+	for range 40 { // some rounds of everything
+		must.Succeed(t, s.Checkpoint(ctx))
+	}
+	cancel()
+	others.Wait()
+	if mapped.Load() == 0 {
+		t.Error("nothing was mapped")
+	}
+	findings, err := s.Check(context.Background())
+	if err != nil || len(findings) > 0 {
+		t.Errorf("check: %v %v", findings, err)
+	}
+	must.Succeed(t, s.Close())
 }

@@ -15,21 +15,21 @@ import (
 // An extent whose rows are damaged is not live. After another error the claimed slots are
 // those that are not 0.
 func (t *Table) Claim(slots []Slot, crc []uint32) error {
-	return t.eachLive(slots, crc, func(c *refs.Page, id ID) {
+	return t.eachLive(slots, crc, func(c *refs.Page, live []Slot) {
 		t.counts.Change(c)
-		c.Add(uint64(id), 1)
+		refs.AddEach(c, live, t.shift, 1)
 	})
 }
 
 // Live makes 0 the slots that do not name a block of a live extent.
 func (t *Table) Live(slots []Slot) error {
-	return t.eachLive(slots, nil, func(*refs.Page, ID) {})
+	return t.eachLive(slots, nil, func(*refs.Page, []Slot) {})
 }
 
-// eachLive calls fn, with the page of its count locked, with the extent of each slot that
-// names a block of a live extent, which has the checksum in crc unless that is nil. It
-// makes the other slots 0, all that are left if it returns an error.
-func (t *Table) eachLive(slots []Slot, crc []uint32, fn func(c *refs.Page, id ID)) error {
+// eachLive makes 0 the slots that do not name a block of a live extent which has the
+// checksum in crc, if that is not nil. It calls fn with the locked page of counts of the
+// others, for those on each page. After an error the slots that fn did not get are 0.
+func (t *Table) eachLive(slots []Slot, crc []uint32, fn func(c *refs.Page, live []Slot)) error {
 	for done := 0; done < len(slots); {
 		if slots[done] == 0 {
 			done++
@@ -44,34 +44,37 @@ func (t *Table) eachLive(slots []Slot, crc []uint32, fn func(c *refs.Page, id ID
 			slots[done] = 0
 			continue
 		}
-		n, err := t.liveOn(c, slots, done, crc, fn)
+		n := refs.Lead(c, slots[done:], t.shift)
+		var sums []uint32
+		if crc != nil {
+			sums = crc[done : done+n]
+		}
+		if err = t.liveOn(c, slots[done:done+n], sums); err == nil {
+			fn(c, slots[done:done+n])
+		}
 		c.Unlock()
 		if err != nil {
-			clear(slots[n:])
+			clear(slots[done:])
 			return err
 		}
-		done = n
+		done += n
 	}
 	return nil
 }
 
-// liveOn is eachLive from slot done on, up to the first one whose count is not on page c.
-// It returns the index of that slot.
-func (t *Table) liveOn(c *refs.Page, slots []Slot, done int, crc []uint32, fn func(c *refs.Page, id ID)) (int, error) {
+// liveOn is eachLive for slots whose counts are on page c.
+func (t *Table) liveOn(c *refs.Page, slots []Slot, crc []uint32) error {
 	var p *page
 	defer func() {
 		if p != nil {
 			p.Unlock()
 		}
 	}()
-	for ; done < len(slots); done++ {
-		if slots[done] == 0 {
+	for i, slot := range slots {
+		if slot == 0 {
 			continue
 		}
-		id, block := t.Split(slots[done])
-		if !c.Has(uint64(id)) {
-			break
-		}
+		id, block := t.Split(slot)
 		if number := uint64(id) / pageExtents; p == nil || p.ID() != number {
 			if p != nil {
 				p.Unlock()
@@ -80,17 +83,16 @@ func (t *Table) liveOn(c *refs.Page, slots []Slot, done int, crc []uint32, fn fu
 			if p, err = t.cache.Lock(number); err != nil {
 				p = nil
 				if !errors.Is(err, meta.ErrDamaged) {
-					return done, err
+					return err
 				}
-				slots[done] = 0
+				slots[i] = 0
 				continue
 			}
 		}
-		if !t.live(c, p, id) || block >= int(p.entry(id).blocks) || crc != nil && p.crc(int(uint64(id) % pageExtents))[block] != crc[done] {
-			slots[done] = 0
-			continue
+		// In this order: without an entry there are no checksums.
+		if block >= int(p.entry(id).blocks) || !t.live(c, p, id) || crc != nil && p.crc(int(uint64(id) % pageExtents))[block] != crc[i] {
+			slots[i] = 0
 		}
-		fn(c, id)
 	}
-	return done, nil
+	return nil
 }

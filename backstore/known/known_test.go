@@ -2,6 +2,7 @@ package known
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"math/rand/v2"
 	"testing"
@@ -213,4 +214,36 @@ func (k *brokenKV) Get(key []byte) ([]byte, error) {
 		return nil, meta.ErrDamaged
 	}
 	return k.Mem.Get(key)
+}
+
+// TestAudit: what no table stores is reported.
+func TestAudit(t *testing.T) {
+	audit := func(rows ...meta.Op) (found []string) {
+		kv := meta.NewMem()
+		must.Succeed(t, kv.Update(rows))
+		must.Succeed(t, Audit(t.Context(), kv, 100, func(finding string) { found = append(found, finding) }))
+		return found
+	}
+	row := func(prefix byte, id uint64, value []byte) meta.Op {
+		return meta.Op{Key: binary.BigEndian.AppendUint64([]byte{prefix}, id), Value: value}
+	}
+	p := &page{series: []uint64{1}}
+	p.put(3, 0, 99)
+	stored := row(StoresPrefix, 0, (&stores{last: 2, list: []store{{number: 2}}}).Encode())
+	if found := audit(stored, row(PagePrefix, 1<<48|7, p.Encode()), row(PagePrefix, 2<<48, p.Encode())); len(found) > 0 {
+		t.Errorf("a sound table: %v", found)
+	}
+	high := &page{series: []uint64{1}}
+	high.put(3, 0, 100)
+	for name, rows := range map[string][]meta.Op{
+		"slot":   {stored, row(PagePrefix, 2<<48, high.Encode())},
+		"number": {stored, row(PagePrefix, 3<<48, p.Encode())},
+		"page":   {stored, row(PagePrefix, 2<<48, []byte{1, 9})},
+		"stores": {row(StoresPrefix, 0, []byte{1})},
+		"key":    {stored, {Key: []byte{PagePrefix, 1}, Value: p.Encode()}},
+	} {
+		if found := audit(rows...); len(found) != 1 {
+			t.Errorf("%s: %v", name, found)
+		}
+	}
 }
