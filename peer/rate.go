@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// Bounds of what one request reads, in bytes; what it should take; and how many run at once.
+// Bounds of what one request reads, in bytes; what it may take; and how many run at once.
 const (
 	minPiece  = 64 << 10
 	maxPiece  = 1 << 20
-	pieceTime = 100 * time.Millisecond
+	pieceTime = 400 * time.Millisecond
 	readers   = 4
 )
 
@@ -18,6 +18,8 @@ const (
 type rateMeter struct {
 	mu    sync.Mutex
 	piece int64
+	// slow: even the shortest request took too long.
+	slow bool
 }
 
 // add counts a request for n bytes. One that was interrupted was too long.
@@ -26,12 +28,11 @@ func (m *rateMeter) add(n int, took time.Duration, err error) {
 	defer m.mu.Unlock()
 	now := m.size()
 	switch {
-	case err != nil:
-		m.piece = max(now/4, minPiece)
-	case took > 2*pieceTime && int64(n) >= minPiece:
+	case err != nil || took > pieceTime:
+		m.slow = now == minPiece && int64(n) <= minPiece
 		m.piece = max(now/2, minPiece)
 	case took < pieceTime/2 && int64(n) >= now:
-		m.piece = min(now*2, maxPiece)
+		m.slow, m.piece = false, min(now*2, maxPiece)
 	}
 }
 
@@ -47,8 +48,8 @@ func (m *rateMeter) size() int64 {
 func (m *rateMeter) next() (piece int64, parallel int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if piece = m.size(); piece == minPiece {
-		return piece, 1
+	if m.slow {
+		return m.size(), 1
 	}
-	return piece, readers
+	return m.size(), readers
 }
