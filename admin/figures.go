@@ -37,6 +37,14 @@ type ServerFigures struct {
 	// DiscoverySessions is how many sessions are for discovery.
 	DiscoverySessions int
 	Copies            CopyCommands
+	// Peers are the other servers, as they were when they were asked last.
+	Peers []Peer
+	Holds HoldFigures
+}
+
+// HoldFigures count what peers have asked a server to keep.
+type HoldFigures struct {
+	Now, Given, Expired, ReadBytes int64
 }
 
 // MediumFigures are the commands of a logical unit since the server began to serve it.

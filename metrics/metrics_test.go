@@ -64,6 +64,7 @@ func full() admin.Figures {
 		Volumes: 2, Tokens: tokens.Stats{Live: 5, CancelledFor: map[tokens.Cause]uint64{tokens.OutOfSpace: 1}, Refused: map[string]uint64{"unknown": 1}},
 		Server: admin.ServerFigures{
 			Targets: []admin.TargetFigures{{Target: "iqn.a", Sessions: 3, Connections: 4, Commands: 5}},
+			Peers:   []admin.Peer{{Name: "b", Up: true}},
 			Copies:  admin.CopyCommands{PopulatedBytes: 100, PopulatedMovedBytes: 30, RefusedBy: map[string]uint64{"23h/07h": 2}},
 		},
 	}

@@ -136,12 +136,14 @@ func (k *Keeper) serveHold(r *http.Request, peer string) (any, error) {
 		return nil, fmt.Errorf("%w: a hold is of a token or of a volume", blockdev.ErrInvalid)
 	case p.Volume != "":
 		h, err = k.holdVolume(r.Context(), peer, p.Volume, p.Base)
+		k.given(r.Context(), p.Volume, err)
 	case len(p.Token) != tokens.TokenLength:
 		err = tokens.ErrInvalidLength
 	case p.Hold != "":
 		h, err = k.again(peer, holdID(p.Hold), (*tokens.Token)(p.Token), p.Initiator)
 	default:
 		h, err = k.holdToken(peer, (*tokens.Token)(p.Token), p.Initiator)
+		k.given(r.Context(), "token "+(*tokens.Token)(p.Token).ID().String(), err)
 	}
 	if err != nil {
 		return nil, err
@@ -149,6 +151,13 @@ func (k *Keeper) serveHold(r *http.Request, peer string) (any, error) {
 	return v1.PeerHold{
 		Hold: string(h.id), Store: k.storeID(), Length: h.data.Length(), DedupUnit: k.store.DedupUnit(), LeaseMS: k.limits.Lease.Milliseconds(),
 	}, nil
+}
+
+// given tells what a peer has asked for.
+func (k *Keeper) given(ctx context.Context, of string, err error) {
+	if k.asked != nil {
+		k.asked(ctx, of, err)
+	}
 }
 
 func (k *Keeper) serveRenew(r *http.Request, peer string) (any, error) {

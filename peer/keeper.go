@@ -47,6 +47,8 @@ type KeeperOptions struct {
 	Limits Limits
 	// Named, if set, returns snapshots by names that no volume has; ok is false for others.
 	Named func(name string) (n *backstore.Snapshot, ok bool, err error)
+	// Given, if set, is called for each hold that a peer has asked for, with what it is of.
+	Given func(ctx context.Context, of string, err error)
 	// Pace, if set, waits until a peer may read n bytes more.
 	Pace func(ctx context.Context, peer string, n int64) error
 }
@@ -57,6 +59,7 @@ type Keeper struct {
 	tokens *tokens.Manager
 	limits Limits
 	memory *quota.Quota
+	asked  func(ctx context.Context, of string, err error)
 	pace   func(ctx context.Context, peer string, n int64) error
 	named  func(name string) (n *backstore.Snapshot, ok bool, err error)
 
@@ -98,7 +101,7 @@ type held struct {
 // NewKeeper returns the keeper of a store. Close ends it, before the store is closed.
 func NewKeeper(o KeeperOptions) *Keeper {
 	k := &Keeper{
-		store: o.Store, tokens: o.Tokens, limits: o.Limits.withDefaults(), pace: o.Pace, named: o.Named,
+		store: o.Store, tokens: o.Tokens, asked: o.Given, limits: o.Limits.withDefaults(), pace: o.Pace, named: o.Named,
 		holds: make(map[holdID]*held), count: make(map[string]int), wake: make(chan struct{}, 1),
 	}
 	k.memory = quota.New(k.limits.Memory)

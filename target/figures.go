@@ -41,6 +41,7 @@ func (s *Service) CheckProgress() {
 func (v served) Figures() admin.ServerFigures {
 	s := v.service
 	f := admin.ServerFigures{Media: []admin.MediumFigures{}, Targets: []admin.TargetFigures{}, Copies: v.CopyCommands()}
+	f.Peers, f.Holds = s.peers.list(), s.peers.figures()
 	st, counts := s.state.Load(), s.server.Counts()
 	listed := map[string]bool{}
 	for _, l := range st.luns {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"odx/admin"
+	"odx/audit"
 	"odx/conf"
 	"odx/peer"
 )
@@ -49,6 +50,9 @@ func (s *Service) openPeers(cfg *conf.Config) error {
 	memory := s.admin.Memory().Copies
 	p.keeper = peer.NewKeeper(peer.KeeperOptions{
 		Store: s.store, Tokens: s.tokens, Pace: p.wait, Named: s.replicas.Snapshot,
+		Given: func(ctx context.Context, of string, err error) {
+			s.audit.Sum(ctx, audit.Change{What: "peer hold", Subject: of, Err: err}, 0)
+		},
 		Limits: peer.Limits{Memory: max(memory/4, 2<<20)},
 	})
 	p.tokens = peer.NewTokens(&p.directory, max(memory/2, 2<<20))
@@ -174,7 +178,18 @@ func loadPair(certificate, key string) (pair tls.Certificate, warning string, er
 func (v served) Peers(ctx context.Context) admin.Peers {
 	p := &v.service.peers
 	p.directory.Ask(ctx)
-	all := admin.Peers{Peers: []admin.Peer{}, Holds: []admin.PeerHold{}}
+	all := admin.Peers{Peers: p.list(), Holds: []admin.PeerHold{}}
+	for _, h := range p.keeper.Holds() {
+		all.Holds = append(all.Holds, admin.PeerHold{
+			Peer: h.Peer, Of: h.Of, Bytes: h.Length, ReadBytes: h.Read, Since: h.Since.UTC(), LeaseMS: h.Left.Milliseconds(),
+		})
+	}
+	return all
+}
+
+// list describes the peers, as they were when they were asked last.
+func (p *peers) list() []admin.Peer {
+	list := []admin.Peer{}
 	for _, s := range p.directory.Status() {
 		x := admin.Peer{
 			Name: s.Name, Store: hex.EncodeToString(s.Store[:]), Addresses: s.Addresses, Up: s.Up, Problem: s.Problem,
@@ -183,14 +198,15 @@ func (v served) Peers(ctx context.Context) admin.Peers {
 		if !s.Heard.IsZero() {
 			x.Heard = new(s.Heard.UTC())
 		}
-		all.Peers = append(all.Peers, x)
+		list = append(list, x)
 	}
-	for _, h := range p.keeper.Holds() {
-		all.Holds = append(all.Holds, admin.PeerHold{
-			Peer: h.Peer, Of: h.Of, Bytes: h.Length, ReadBytes: h.Read, Since: h.Since.UTC(), LeaseMS: h.Left.Milliseconds(),
-		})
-	}
-	return all
+	return list
+}
+
+// figures counts what peers have of this server.
+func (p *peers) figures() admin.HoldFigures {
+	s := p.keeper.Stats()
+	return admin.HoldFigures{Now: int64(s.Holds), Given: s.Given, Expired: s.Expired, ReadBytes: s.ReadBytes}
 }
 
 // PeerTokens implements admin.Server.
