@@ -38,6 +38,8 @@ var stages = []stage{
 	{"race", goTest(append([]string{"-race", "-timeout=25m"}, raceTested...)...)},
 	{"model", model},
 	{"fuzz", fuzz},
+	// Files and owners of stores in a real Ceph cluster, with librados.
+	{"ceph", goTest("-tags=rados", "-count=1", "-p=1", "-timeout=4m", "./backstore/vfs/rados/...")},
 	// One package at a time, because each starts servers, clients and emulated guests.
 	{"e2e", goTest("-tags=e2e", "-count=1", "-p=1", "-timeout=45m", "./test/...", "./internal/...")},
 }

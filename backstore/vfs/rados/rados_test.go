@@ -7,6 +7,8 @@ import (
 	"odx/backstore/vfs"
 	"odx/backstore/vfs/vfstest"
 	"odx/internal/kit/must"
+	"odx/owner"
+	"odx/owner/ownertest"
 )
 
 // sinceStart is a clock.
@@ -25,4 +27,12 @@ func TestFS_Suite(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestDriver_Suite(t *testing.T) {
+	ownertest.Run(t, func(t *testing.T) owner.Driver {
+		f := New(NewTwin(sinceStart()).Client())
+		must.Succeed(t, f.MkdirAll("/store"))
+		return f.Owner("/store")
+	})
 }

@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -38,6 +40,8 @@ type Cluster struct {
 	fsid    string
 	port    int // the monitor's; the OSDs use those that follow
 	daemons map[string]*exec.Cmd
+	threads sync.WaitGroup
+	stopped chan struct{}
 }
 
 // Conf returns the path of ceph.conf, Keyring that of the key of User, which may use Pool.
@@ -94,7 +98,7 @@ func Start(dir string, o Options) (_ *Cluster, err error) {
 	if o.OSDs == 0 {
 		o.OSDs = 1
 	}
-	c := &Cluster{dir: dir, o: o, fsid: uuid(), daemons: make(map[string]*exec.Cmd)}
+	c := &Cluster{dir: dir, o: o, fsid: uuid(), daemons: make(map[string]*exec.Cmd), stopped: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			c.Stop()
@@ -240,7 +244,15 @@ func (c *Cluster) start(kind, id string) error {
 	cmd := exec.Command("ceph-"+kind, "-c", c.Conf(), "-i", id, "-f")
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	started := make(chan error)
+	c.threads.Go(func() {
+		// The kernel kills the daemon when the thread that started it ends.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		started <- cmd.Start()
+		<-c.stopped
+	})
+	if err := <-started; err != nil {
 		return err
 	}
 	c.daemons[name] = cmd
@@ -312,11 +324,13 @@ func (c *Cluster) makePool() error {
 	}
 }
 
-// Stop kills all daemons.
+// Stop kills all daemons. It is called once.
 func (c *Cluster) Stop() {
 	for name := range c.daemons {
 		c.Kill(name)
 	}
+	close(c.stopped)
+	c.threads.Wait()
 }
 
 // Kill kills a daemon, as "osd.0".

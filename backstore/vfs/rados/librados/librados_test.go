@@ -16,6 +16,7 @@ import (
 	"odx/internal/kit/ceph"
 	"odx/internal/kit/must"
 	"odx/owner"
+	"odx/owner/ownertest"
 )
 
 var cluster *ceph.Cluster
@@ -45,6 +46,16 @@ func TestPool_Suite(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestDriver_Suite(t *testing.T) {
+	n := 0
+	ownertest.Run(t, func(t *testing.T) owner.Driver {
+		n++
+		f := rados.New(connect(t, fmt.Sprintf("owner-%d", n)))
+		must.Succeed(t, f.MkdirAll("/store"))
+		return f.Owner("/store")
+	})
 }
 
 // The pool evaluates comparisons as the twin does.
