@@ -440,6 +440,7 @@ func BenchmarkDiff(b *testing.B) {
 		defer n.Release()
 		b.Run("1 TiB, "+mapped+", 1000 blocks", func(b *testing.B) {
 			b.ReportAllocs()
+			began := processorTime(b)
 			for b.Loop() {
 				found := int64(0)
 				if err := n.Diff(ctx, base, 0, size, func(d Difference) error {
@@ -449,6 +450,7 @@ func BenchmarkDiff(b *testing.B) {
 					b.Fatalf("%d bytes differ, %v", found, err)
 				}
 			}
+			b.ReportMetric(float64(processorTime(b)-began)/float64(b.N), "cpu-ns/op")
 		})
 	}
 	if err := s.Flush(ctx); err != nil {

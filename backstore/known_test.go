@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -403,4 +404,55 @@ func TestKnown_Concurrent(t *testing.T) {
 		t.Errorf("check: %v %v", findings, err)
 	}
 	must.Succeed(t, s.Close())
+}
+
+// TestKnown_Repair: a store that is only read lists names and maps nothing; a repair drops
+// the names of other stores and keeps the series of its own.
+func TestKnown_Repair(t *testing.T) {
+	ctx := context.Background()
+	d := newDisk()
+	s := d.open(t, 4<<10)
+	v := createVolume(t, s, "v", 4<<20)
+	vals := slices.Repeat([]uint32{1, 2, 3, 4, 5, 6, 7, 8}, 4)
+	must.Succeed(t, v.WriteKnown(ctx, otherStore, content(vals), 0, []Run{namedRun(0, vals)}))
+	names := func(s *Store) []Run {
+		v, err := s.Volume("v")
+		must.Succeed(t, err)
+		return collectRuns(t, pin(t, v), 0, 64<<10)
+	}
+	before := names(s)
+	must.Succeed(t, s.Close())
+
+	o := d.options(Options{})
+	o.ReadOnly = true
+	s, err := Open(ctx, o)
+	must.Succeed(t, err)
+	if got := names(s); !reflect.DeepEqual(got, before) {
+		t.Errorf("a store that is only read has other names: %v, want %v", got, before)
+	}
+	v, err = s.Volume("v")
+	must.Succeed(t, err)
+	if _, err := v.MapKnown(ctx, otherStore, 1<<20, []Run{namedRun(0, vals)}); !errors.Is(err, ErrStoreReadOnly) {
+		t.Errorf("mapping in a store that is only read: %v", err)
+	}
+	must.Succeed(t, s.Close())
+
+	_, err = Repair(ctx, RepairOptions{Options: d.options(Options{})})
+	must.Succeed(t, err)
+	s = d.open(t, 4<<10)
+	defer func() { must.Succeed(t, s.Close()) }()
+	if got := names(s); !reflect.DeepEqual(got, before) {
+		t.Errorf("after a repair, names are %v, want %v", got, before)
+	}
+	v, err = s.Volume("v")
+	must.Succeed(t, err)
+	missing, err := v.MapKnown(ctx, otherStore, 1<<20, []Run{namedRun(0, vals)})
+	must.Succeed(t, err)
+	if len(missing) != 1 || missing[0].Length != int64(len(vals))*sector {
+		t.Errorf("after a repair, %v is missing", missing)
+	}
+	findings, err := s.Check(ctx)
+	if err != nil || len(findings) > 0 {
+		t.Errorf("check: %v %v", findings, err)
+	}
 }
