@@ -29,6 +29,7 @@ var durable = map[string]string{
 	"migrate/record.go":              "a migration of a volume",
 	"offload/view/mirror.go":         "a mirror",
 	"replica/pair/record.go":         "a volume or file that is replicated, at both ends",
+	"replica/backupset.go":           "the manifest of a backup, which is not in the store",
 	"replica/receiverecord.go":       "a stream that is being received; where a volume or a snapshot was received from",
 	"successor/doc.go":               "what a process passes to its successor, but for the state",
 	"standby/doc.go":                 "what comes with a socket for a standby",

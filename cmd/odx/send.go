@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"filippo.io/age"
@@ -16,6 +17,7 @@ import (
 
 	"odx/admin"
 	"odx/api"
+	"odx/backstore"
 	"odx/conf"
 	"odx/replica"
 	"odx/stream"
@@ -66,7 +68,7 @@ func newSend() *cobra.Command {
 				return err
 			}
 			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
-				return runSend(ctx, cmd, &o, streamerOf(cmd, a), r, to)
+				return runSend(ctx, cmd, &o, a, r, to)
 			})
 		},
 	}
@@ -145,10 +147,11 @@ func streamerOf(cmd *cobra.Command, a admin.Administrator) replica.Streamer {
 	return replica.NewStreams(a.(*admin.Store), log)
 }
 
-func runSend(ctx context.Context, cmd *cobra.Command, o *sendOptions, s replica.Streamer, r replica.SendRequest, to []age.Recipient) error {
+func runSend(ctx context.Context, cmd *cobra.Command, o *sendOptions, a admin.Administrator, r replica.SendRequest, to []age.Recipient) error {
 	if o.to.url != "" {
-		return sendToServer(ctx, cmd, o, s, r)
+		return sendToServer(ctx, cmd, o, a, r)
 	}
+	s := streamerOf(cmd, a)
 	out, result := cmd.OutOrStdout(), cmd.ErrOrStderr()
 	if o.out != "" && o.out != stdio {
 		f, err := newWholeFile(o.out)
@@ -210,7 +213,7 @@ func (u untilDone) Write(p []byte) (int, error) {
 }
 
 // sendToServer has another server receive the stream, and goes on with what that has.
-func sendToServer(ctx context.Context, cmd *cobra.Command, o *sendOptions, s replica.Streamer, r replica.SendRequest) error {
+func sendToServer(ctx context.Context, cmd *cobra.Command, o *sendOptions, a admin.Administrator, r replica.SendRequest) error {
 	secret, warning, err := conf.ReadSecretFile(o.to.secret)
 	if err != nil {
 		return err
@@ -225,13 +228,13 @@ func sendToServer(ctx context.Context, cmd *cobra.Command, o *sendOptions, s rep
 	defer other.Close()
 	target := replica.ReceiveRequest{Name: o.to.name, Snapshot: o.to.snapshot, Force: o.to.force}
 	if target.Name == "" {
-		if target.Name, err = nameOf(ctx, s, r); err != nil {
+		if target.Name, err = nameOf(ctx, a, r.Source); err != nil {
 			return err
 		}
 	}
 	b := newStreamBar(cmd.ErrOrStderr(), "send")
 	defer b.end()
-	received, err := pass(ctx, s, r, other, target, b.show)
+	received, err := pass(ctx, streamerOf(cmd, a), r, other, target, b.show)
 	if err != nil {
 		return stopped(err)
 	}
@@ -239,29 +242,25 @@ func sendToServer(ctx context.Context, cmd *cobra.Command, o *sendOptions, s rep
 	return printReceived(cmd.OutOrStdout(), o.json, received)
 }
 
-// nameOf returns the name of the volume that is sent, of the header of its stream.
-func nameOf(ctx context.Context, s replica.Streamer, r replica.SendRequest) (string, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	in, out := io.Pipe()
-	defer in.Close()
-	go func() {
-		_, err := s.Send(ctx, r, out, nil)
-		out.CloseWithError(err)
-	}()
-	head, err := stream.NewReader(in)
+// nameOf returns the name of the volume that is sent, or that a snapshot is of.
+func nameOf(ctx context.Context, a admin.Administrator, source string) (string, error) {
+	if strings.HasPrefix(source, admin.FilePrefix) {
+		return source, nil
+	}
+	volumes, err := a.Volumes(ctx)
 	if err != nil {
 		return "", err
 	}
-	defer head.Close()
-	h := head.Header()
+	i := slices.IndexFunc(volumes, func(v admin.Volume) bool { return v.Name == source })
 	switch {
-	case h.VolumeName == "":
-		return "", usagef("the volume that %s is a snapshot of was deleted; say with --as what it is called there", h.SnapshotName)
-	case h.File:
-		return admin.FilePrefix + h.VolumeName, nil
+	case i < 0:
+		return "", fmt.Errorf("volume %s: %w", source, backstore.ErrNotFound)
+	case !volumes[i].ReadOnly:
+		return source, nil
+	case volumes[i].Origin == "":
+		return "", usagef("the volume that %s is a snapshot of was deleted; say with --as what it is called there", source)
 	}
-	return h.VolumeName, nil
+	return volumes[i].Origin, nil
 }
 
 // pass sends from one store to another. What the other one has of the same stream is not

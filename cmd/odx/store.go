@@ -25,7 +25,7 @@ func newStore() *cobra.Command {
 			"being served.",
 	}
 	cmd.AddCommand(newStoreInfo(), newStoreCheck(), newStoreScrub(), newStoreClean(),
-		newStoreUpgrade(), newStoreIdentity(), newStoreRepair(), newStoreDump())
+		newStoreUpgrade(), newStoreIdentity(), newStoreRepair(), newStoreDump(), newStoreBackup(), newStoreRestore())
 	return cmd
 }
 
