@@ -142,4 +142,3 @@ func damage(t *testing.T, rnd *rand.Rand, dir string, m *Manifest, ids []age.Ide
 		}
 	}
 }
-

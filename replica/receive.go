@@ -279,7 +279,7 @@ func (t *receiving) resume(ctx context.Context, p *storedPartial) error {
 	if err != nil {
 		return err
 	}
-	same := old != nil && h.Snapshot != stream.ID{} && old.From.Snapshot == p.From.Snapshot && old.Base == p.Base && old.Size == p.Size && old.File == p.File && old.Replaces == p.Replaces
+	same := old != nil && old.Ready && h.Snapshot != stream.ID{} && old.From.Snapshot == p.From.Snapshot && old.Base == p.Base && old.Size == p.Size && old.File == p.File && old.Replaces == p.Replaces
 	if h.Start > 0 {
 		switch {
 		case old == nil:
@@ -331,7 +331,8 @@ func (t *receiving) makeHidden(ctx context.Context, p *storedPartial) (err error
 	if err != nil {
 		return errors.Join(err, s.dropPartial(context.WithoutCancel(ctx), p))
 	}
-	return nil
+	p.Ready = true
+	return s.keep(ctx, p)
 }
 
 // fill writes the records of the stream, but those that are there.

@@ -281,7 +281,7 @@ func (s *Streams) Partials(ctx context.Context) ([]Partial, error) {
 		now := s.receiving[p.Name]
 		s.mu.Unlock()
 		out := Partial{Name: p.Name, Snapshot: p.From.SnapshotName, Base: p.BaseName, OffsetBytes: p.Offset, SizeBytes: p.Size, Began: p.Began, Receiving: now}
-		if t.snapshot != (stream.ID{}) {
+		if p.Ready && t.snapshot != (stream.ID{}) {
 			out.Token = t.String()
 		}
 		list = append(list, out)
@@ -325,7 +325,7 @@ func (s *Streams) recoverOnce(ctx context.Context) error {
 	for _, p := range all {
 		known[p.Hidden] = true
 		if !p.Complete {
-			if p.From.Snapshot != (stream.ID{}).String() {
+			if p.Ready && p.From.Snapshot != (stream.ID{}).String() {
 				continue
 			}
 			if err := s.dropPartial(ctx, p); err != nil {

@@ -64,6 +64,9 @@ type storedPartial struct {
 	Size     int64     `json:"size"`
 	Offset   int64     `json:"offset"` // all before it is there, in bytes
 	Began    time.Time `json:"began"`
+	// Ready: the hidden volume has the content of the base, or the size. What is not ready
+	// cannot be continued.
+	Ready bool `json:"ready,omitempty"`
 	// Complete: all of it is there and right, and what is left is to make it visible.
 	Complete bool `json:"complete,omitempty"`
 	// Replaces: the content replaces that of an existing volume.
