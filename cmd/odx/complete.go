@@ -56,6 +56,8 @@ func completions() map[string][]argument {
 		"odx copy":            {end, end},
 		"odx send":            {object},
 		"odx receive":         {volume},
+		"odx store backup":    {local},
+		"odx store restore":   {local},
 		"odx doctor":          {argument{from: []candidates{lunURLs}}, argument{from: []candidates{lunURLs}}},
 		"odx vhd info":        {disk},
 		"odx vhd check":       {disk},

@@ -270,4 +270,3 @@ func withIdentities(path string, text []byte, m *replica.Manifest) ([]byte, erro
 	}
 	return conf.Apply(path, text, edits...)
 }
-
