@@ -11,6 +11,7 @@ import "C"
 import (
 	"fmt"
 	"io/fs"
+	"os/signal"
 	"strconv"
 	"strings"
 	"sync"
@@ -52,8 +53,11 @@ type Pool struct {
 
 var _ rados.Pool = (*Pool)(nil)
 
-// Open connects to a pool.
+// Open connects to a pool. From then on the process ignores SIGPIPE: a thread of librados
+// that writes to a connection which the other side has closed, as after the process was
+// stopped for a while, would end it.
 func Open(o Options) (_ *Pool, err error) {
+	signal.Ignore(syscall.SIGPIPE)
 	p := &Pool{}
 	user := o.User
 	if user == "" {
