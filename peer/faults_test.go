@@ -57,7 +57,7 @@ func TestTokens_Down(t *testing.T) {
 	token := tokenOf(t, a, v, tokens.ReadOptions{}, all)
 	a.CutOff(true)
 	began := time.Now()
-	limited, cancel := context.WithTimeout(ctx, 5*time.Second)
+	limited, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	for range 20 { // many commands wait for it once
 		n, err := b.Tokens.OffloadWrite(limited, token, 0, offload.Destination{Volume: dst, BlockLength: 512}, []blockdev.Range{all}, tokens.WriteOptions{})
@@ -65,7 +65,7 @@ func TestTokens_Down(t *testing.T) {
 			t.Fatalf("%d, %v", n, err)
 		}
 	}
-	if took := time.Since(began); took > 3*time.Second {
+	if took := time.Since(began); took > 4500*time.Millisecond {
 		t.Errorf("refused after %v", took)
 	}
 	a.CutOff(false)

@@ -157,6 +157,14 @@ func (r *Remote) answered(err error) {
 		return
 	}
 	r.numbers.failures.Add(1)
+}
+
+// silent notes that the peer said nothing in the time that it has. What fails at once, as a
+// connection that is refused, is tried again each time.
+func (r *Remote) silent(err error) {
+	r.answered(err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.until = time.Now().Add(downTime)
 }
 
@@ -179,7 +187,7 @@ func (r *Remote) send(ctx context.Context, method, path, contentType string, bod
 			return r.checked(resp)
 		}
 		if ctx.Err() != nil {
-			return nil, r.interrupted(ctx, err)
+			return nil, ctx.Err() // a peer that is slow need not be down
 		}
 		errs = append(errs, err)
 		if !isDial(err) {
@@ -192,15 +200,6 @@ func (r *Remote) send(ctx context.Context, method, path, contentType string, bod
 }
 
 var errNoAddress = errors.New("it has no address")
-
-// interrupted is the error of a request that ctx ended. A peer that did not answer in the
-// time that a command has is down.
-func (r *Remote) interrupted(ctx context.Context, err error) error {
-	if ctx.Err() == context.DeadlineExceeded {
-		r.answered(err)
-	}
-	return ctx.Err()
-}
 
 // isDial reports whether a request failed before anything was sent.
 func isDial(err error) bool {
@@ -304,6 +303,9 @@ func (r *Remote) frames(ctx context.Context, method, path string, body []byte, r
 func (r *Remote) Hello(ctx context.Context) error {
 	var a v1.PeerHello
 	if err := r.Call(ctx, http.MethodGet, Path+"hello", nil, &a); err != nil {
+		if err == context.DeadlineExceeded { // not one that is known from before
+			r.silent(err)
+		}
 		return err
 	}
 	return r.checkStore(a.Store)

@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	// openTime bounds how long a peer may take to give a hold, so that a command whose peer
-	// is down says so within its own time.
-	openTime = 500 * time.Millisecond
+	// openTime bounds how long a peer may take to give a hold. A lost packet costs a second,
+	// and Windows waits four for a command.
+	openTime = 3 * time.Second
 	// idleTime is how long a hold stays open for the next command with its token.
 	idleTime = 2 * time.Second
 	// maxIdle bounds the holds that stay open so.
@@ -117,11 +117,28 @@ func (t *Tokens) Open(ctx context.Context, token *tokens.Token, who tokens.Reque
 	if err != nil {
 		return nil, err
 	}
-	limited, cancel := context.WithTimeout(ctx, openTime)
+	// The deadline of a command is for moving data; a hold that comes later is there for the
+	// command that continues.
+	opening, cancel := context.WithTimeout(context.WithoutCancel(ctx), openTime)
 	defer cancel()
-	s, err := t.share(limited, p, sharedKey{*token, who.Initiator})
+	defer context.AfterFunc(ctx, func() {
+		if ctx.Err() != context.DeadlineExceeded {
+			cancel()
+		}
+	})()
+	s, err := t.share(opening, p, sharedKey{*token, who.Initiator})
+	if r, ok := p.(*Remote); ok && err == context.DeadlineExceeded { // not one that is known from before
+		r.silent(err)
+		err = r.downError(err)
+	}
+	if ctx.Err() == context.Canceled {
+		if err == nil {
+			t.leave(s, false)
+		}
+		return nil, ctx.Err()
+	}
 	if err != nil {
-		return nil, remoteErr(ctx, err)
+		return nil, remoteErr(context.WithoutCancel(ctx), err)
 	}
 	return &snapshot{tokens: t, shared: s, client: who.Initiator}, nil
 }

@@ -73,7 +73,7 @@ func (r *report) conclude(err, cause error) {
 	switch {
 	case err != nil && cause != nil && cause != errOutOfTime:
 		r.status, r.completion, r.sense, r.token = copyTerminated, statusTaskAborted, nil, nil
-	case err != nil && r.transferCount == 0 && (cause == errOutOfTime || errors.Is(err, blockdev.ErrBusy) && r.units == unitsDestinationBlocks):
+	case err != nil && r.transferCount == 0 && (cause == errOutOfTime && !errors.Is(err, tokens.ErrRemote) || errors.Is(err, blockdev.ErrBusy) && r.units == unitsDestinationBlocks):
 		r.status, r.completion, r.sense = copyDoneWithErrors, statusBusy, nil
 	case r.sense == nil:
 		r.completion = statusGood
