@@ -20,7 +20,7 @@ import (
 	"odx/internal/kit/must"
 )
 
-var kills = flag.Int("receive-kills", 12, "how often TestReceive_Killed kills a process that receives")
+var kills = flag.Int("receive-kills", 4, "how often TestReceive_Killed kills a process that receives")
 
 // receiverEnv is the directory of the process that TestReceive_Killed kills.
 const receiverEnv = "ODX_TEST_RECEIVER"
