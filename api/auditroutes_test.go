@@ -109,6 +109,14 @@ var samples = []sample{
 	{"POST", "/v1/migrations", `{"volume": "src", "to": "elsewhere"}`},
 	{"POST", "/v1/migrations/src/abort", ""},
 	{"POST", "/v1/migrations/src/finish", `{}`},
+	{"POST", "/v1/replicas", `{"peer": "b", "source": "web", "name": "copy"}`},
+	{"GET", "/v1/replicas", ""},
+	{"GET", "/v1/replicas/copy", ""},
+	{"POST", "/v1/replicas/copy/run", `{}`},
+	{"PATCH", "/v1/replicas/copy", `{"paused": true}`},
+	{"POST", "/v1/replicas/copy/failover", `{"force": true}`},
+	{"POST", "/v1/replicas/copy/failback", `{"stay": true}`},
+	{"DELETE", "/v1/replicas/copy?local=true", ""},
 }
 
 // varying are what differs from run to run, in lines and in responses.
@@ -149,7 +157,7 @@ func newAudited(t *testing.T, a admin.Administrator, dir string) *audited {
 	})
 	s := serving(t, a)
 	live := newModelLive(t, log)
-	s.Audit, s.Live = log, live
+	s.Audit, s.Live, s.Replicas = log, live, newModelReplicas()
 	return &audited{log: log, live: live, path: path, client: serveSocket(t, dir, NewServer(s))}
 }
 

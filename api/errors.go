@@ -13,6 +13,7 @@ import (
 	"odx/blockdev"
 	"odx/conf"
 	"odx/replica"
+	"odx/replica/pair"
 	"odx/stream"
 	"odx/tokens"
 	"odx/vhd"
@@ -50,6 +51,12 @@ var kinds = []struct {
 	{"logged_in", http.StatusConflict, admin.ErrLoggedIn},
 	{"in_use", http.StatusConflict, admin.ErrInUse},
 	{"busy", http.StatusConflict, vhd.ErrBusy},
+	{"no_replica", http.StatusNotFound, pair.ErrNoPair},
+	{"no_common_snapshot", http.StatusConflict, pair.ErrNoCommon},
+	{"replica_role", http.StatusConflict, pair.ErrRole},
+	{"replica_busy", http.StatusConflict, pair.ErrBusy},
+	{"replica_paused", http.StatusConflict, pair.ErrPaused},
+	{"protected", http.StatusConflict, backstore.ErrProtected},
 	{"has_children", http.StatusConflict, vhd.ErrHasChildren},
 	{"not_a_disk", http.StatusBadRequest, disk.ErrFormat},
 	{"foreign_format", http.StatusBadRequest, vhd.ErrForeign},

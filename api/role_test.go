@@ -15,6 +15,15 @@ import (
 // needed is the role that each route needs: read looks at everything but the contents of
 // disks, operate changes what a backup or a copy changes, administer destroys.
 var needed = map[string]string{
+	"GET /v1/replicas":                  "read",
+	"GET /v1/replicas/{name}":           "read",
+	"POST /v1/replicas":                 "operate",
+	"POST /v1/replicas/{name}/run":      "operate",
+	"PATCH /v1/replicas/{name}":         "operate",
+	"POST /v1/replicas/{name}/failover": "administer",
+	"POST /v1/replicas/{name}/failback": "administer",
+	"DELETE /v1/replicas/{name}":        "administer",
+
 	"GET /v1/status":                   "read",
 	"GET /v1/store":                    "read",
 	"GET /v1/store/exclusive":          "read",

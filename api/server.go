@@ -37,6 +37,8 @@ type Server struct {
 	serving chan struct{} // closed when Serve has ended
 	refused *rate.Limiter // of lines about requests that their callers may not send
 	streams replica.Streamer
+	// replicas is nil where there are none.
+	replicas Replicas
 	// streaming is how many streams are sent and received.
 	streaming atomic.Int64
 
@@ -58,6 +60,8 @@ type Serving struct {
 	// Live is what those requests call that change the running server; nil where its
 	// configuration does not change.
 	Live admin.Live
+	// Replicas are those of the store; nil where it is only read.
+	Replicas Replicas
 	// Audit records what they change.
 	Audit *audit.Log
 	// Handlers are served in addition to /v1.
@@ -96,7 +100,7 @@ func NewGuardedServer(s Serving, g *Guard) *Server {
 
 func newServer(serving Serving, g gate) *Server {
 	s := &Server{
-		admin: serving.Administrator, live: serving.Live, audit: serving.Audit, log: serving.Log, streams: serving.Streams,
+		admin: serving.Administrator, live: serving.Live, audit: serving.Audit, log: serving.Log, streams: serving.Streams, replicas: serving.Replicas,
 		memory: quota.New(defaultMemory), serving: make(chan struct{}), refused: rate.NewLimiter(1, failureBurst),
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
@@ -171,6 +175,7 @@ type call struct {
 	ctx        context.Context
 	admin      admin.Administrator
 	live       admin.Live
+	replicas   Replicas
 	request    *http.Request
 	maxBody    int64 // of parameters, in bytes
 	parameters []byte
@@ -191,7 +196,7 @@ func (s *Server) handle(r *route, w http.ResponseWriter, req *http.Request) {
 		return // the connection is closed
 	}
 	defer s.calls.Done()
-	c := &call{ctx: req.Context(), admin: s.admin, live: s.live, streams: s.streams, request: req, maxBody: r.load.body, writer: w}
+	c := &call{ctx: req.Context(), admin: s.admin, live: s.live, streams: s.streams, replicas: s.replicas, request: req, maxBody: r.load.body, writer: w}
 	defer c.held.release()
 	result, err := s.execute(r, c)
 	s.record(r, c, result, err)

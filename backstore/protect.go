@@ -30,6 +30,9 @@ type Protection struct {
 	Frozen bool
 }
 
+// ErrProtected is what every *ProtectedError is.
+var ErrProtected = errors.New("needed by something else")
+
 // ProtectedError is the error of a change that a protection forbids. Where the volume is
 // frozen, it wraps ErrReadOnly.
 type ProtectedError struct {
@@ -44,8 +47,10 @@ func (e *ProtectedError) Error() string {
 	return fmt.Sprintf("%s is needed by %s", e.Object, e.By)
 }
 
-// Is makes a frozen volume one that cannot be written to.
-func (e *ProtectedError) Is(target error) bool { return e.Frozen && target == ErrReadOnly }
+// Is makes it ErrProtected, and for a frozen volume ErrReadOnly.
+func (e *ProtectedError) Is(target error) bool {
+	return target == ErrProtected || e.Frozen && target == ErrReadOnly
+}
 
 // protectRecord is durable.
 type protectRecord struct {

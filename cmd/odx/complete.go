@@ -40,6 +40,7 @@ func completions() map[string][]argument {
 	token := argument{from: []candidates{tokenIDs}}
 	target, lun := argument{from: []candidates{targets}}, argument{from: []candidates{lunsOfTarget}}
 	local, name := argument{local: true}, argument{}
+	pair := argument{from: []candidates{replicas}}
 	return map[string][]argument{
 		"odx volume resize":   {volume, name},
 		"odx volume snapshot": {volume, name},
@@ -88,6 +89,15 @@ func completions() map[string][]argument {
 		"odx access add":      {target},
 		"odx access remove":   {target, name},
 		"odx session end":     {argument{from: []candidates{sessions}}},
+
+		"odx replicate start":    {name, name, name},
+		"odx replicate run":      {pair},
+		"odx replicate status":   {pair},
+		"odx replicate pause":    {pair},
+		"odx replicate resume":   {pair},
+		"odx replicate failover": {pair},
+		"odx replicate failback": {pair},
+		"odx replicate forget":   {pair},
 	}
 }
 

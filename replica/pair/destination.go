@@ -365,18 +365,14 @@ func (m *Manager) giveUp(ctx context.Context, id ID) error {
 	return m.remove(ctx, v)
 }
 
-// differences that are fetched together: the part of the object whose differences are asked
-// for at once, and how long a range is that is fetched by itself.
-const (
-	diffWindow = 4 << 30
-	longRange  = 1 << 20
-	atOnce     = 8
-)
+// diffWindow is the part of the object whose differences are asked for at once, which bounds
+// how many there are.
+const diffWindow = 4 << 30
 
 // fill makes v equal to what is held, where the two may differ.
 func (m *Manager) fill(ctx context.Context, id ID, h peer.Hold, v *backstore.Volume, o RoundOptions) error {
 	p := m.of(id)
-	options := peer.FetchOptions{Pace: func(ctx context.Context, n int64) error {
+	options := peer.FetchOptions{Moved: p.fetched, Pace: func(ctx context.Context, n int64) error {
 		p.crossed(n)
 		if o.Limit == nil {
 			return nil
@@ -404,7 +400,7 @@ func (m *Manager) fill(ctx context.Context, id ID, h peer.Hold, v *backstore.Vol
 		if err := m.reached("fetch"); err != nil {
 			return err
 		}
-		if err := fetchAll(ctx, h, v, ranges, options, p.fetched); err != nil {
+		if err := fetchAll(ctx, h, v, ranges, options); err != nil {
 			return err
 		}
 	}

@@ -301,8 +301,8 @@ func (m *Manager) Troubles(ctx context.Context) (map[string]string, error) {
 		case s.Role == Replica && planned && plan.Lag > 0 && s.Behind > plan.Lag:
 			text = append(text, fmt.Sprintf("%v behind its source, more than %v", s.Behind.Round(time.Second), plan.Lag))
 		}
-		if s.Role == Replica && planned && s.Last.Err != nil && s.Counts.Failures > 0 && len(text) > 0 {
-			text = append(text, "last round: "+s.Last.Err.Error())
+		if s.Role == Replica && planned && s.Last.Problem != "" && len(text) > 0 {
+			text = append(text, "last round: "+s.Last.Problem)
 		}
 		if len(text) > 0 {
 			found[s.Name] = strings.Join(text, "; ")

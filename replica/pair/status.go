@@ -21,8 +21,8 @@ type Attempt struct {
 	Began time.Time
 	Took  time.Duration
 	Progress
-	// Err is why it failed, nil if it did not.
-	Err error
+	// Problem is why it failed, "" if it did not.
+	Problem string
 }
 
 // Counts count since the process began.
@@ -45,6 +45,8 @@ type Status struct {
 	PeerStore  [16]byte
 	PeerObject string
 	Paused     bool
+	// Planned: the configuration says when there are rounds.
+	Planned bool
 	// Untold: the other side may not know yet that this one is the source.
 	Untold bool
 	// Point is the state that both sides have; zero: there is none yet. Pinned is how many
@@ -92,6 +94,7 @@ func (m *Manager) status(r *record) Status {
 		ID: r.ID, Name: r.Name, Role: r.Role, Epoch: r.Epoch, Object: r.objectName(), Peer: r.PeerName, PeerStore: r.PeerStore, PeerObject: r.PeerObject,
 		Paused: r.Paused, Untold: r.Untold, Point: r.commonID(), Pinned: len(r.points()), Identity: r.Identity, Succeeded: r.Succeeded,
 	}
+	_, s.Planned, _ = m.plan(r.Name)
 	if r.Volume != (ID{}) {
 		if v, err := m.store.VolumeByID(r.Volume); err == nil {
 			s.Object = objectName(v.IsFile(), v.Name())
@@ -165,10 +168,11 @@ func (p *running) begin(now time.Time) {
 func (p *running) end(err error) Attempt {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.last.Took, p.last.Progress, p.last.Err = time.Since(p.last.Began), p.progress, err
+	p.last.Took, p.last.Progress, p.last.Problem = time.Since(p.last.Began), p.progress, ""
 	p.counts.Rounds++
 	if err != nil {
 		p.counts.Failures++
+		p.last.Problem = err.Error()
 	}
 	p.progress = Progress{}
 	return p.last

@@ -192,6 +192,14 @@ func (h *heldHere) Runs(ctx context.Context, off, length int64, fn func(backstor
 	}
 	return h.data.Runs(ctx, off, length, fn)
 }
+func (h *heldHere) RunsOf(ctx context.Context, ranges []blockdev.Range, fn func(backstore.Run) error) error {
+	for _, r := range ranges {
+		if err := h.Runs(ctx, r.Offset, r.Length, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 func (h *heldHere) Diff(ctx context.Context, off, length int64, fn func(backstore.Difference) error) error {
 	if err := h.gone(); err != nil {
 		return err
