@@ -40,11 +40,27 @@ type ServerFigures struct {
 	// Peers are the other servers, as they were when they were asked last.
 	Peers []Peer
 	Holds HoldFigures
+	// Replicas are those of the store, and what replicas of peers follow.
+	Replicas []ReplicaFigures
 }
 
 // HoldFigures count what peers have asked a server to keep.
 type HoldFigures struct {
 	Now, Given, Expired, ReadBytes int64
+}
+
+// ReplicaFigures are those of one side of a replica.
+type ReplicaFigures struct {
+	Name string
+	// Role is source, replica or former.
+	Role string
+	// Succeeded is when the last round ended well, Lag how long ago the source had what the
+	// replica has.
+	Succeeded time.Time
+	Lag       time.Duration
+	// Rounds to NetworkBytes count since the start.
+	Rounds, Failures           uint64
+	FetchedBytes, NetworkBytes int64
 }
 
 // MediumFigures are the commands of a logical unit since the server began to serve it.

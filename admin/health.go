@@ -22,6 +22,9 @@ type Vitals struct {
 	UsedBytes, FreeBytes, WarnBytes int64
 	// Mirrors are the mirrors among the views.
 	Mirrors []Mirror
+	// Replicas say what is wrong with replicas, and with what replicas follow: each begins
+	// with the name.
+	Replicas []string
 	// RefusedCopies counts the copy commands that were refused, other than because of a
 	// unit attention, after which initiators send them again; LastRefusal is why the last
 	// one was.
@@ -113,6 +116,12 @@ func kinds() []kind {
 		}},
 		{"lun_not_served", Critical, false, unserved},
 		{"mirror_degraded", Warning, false, degradedMirrors},
+		{"replica_behind", Warning, false, func(s *Status) string {
+			if len(s.Vitals.Replicas) == 0 {
+				return ""
+			}
+			return "replicas need attention (odx replicate list): " + strings.Join(s.Vitals.Replicas, "; ")
+		}},
 		{"store_nearly_full", Warning, false, nearlyFull},
 		{"audit_not_written", Warning, false, func(s *Status) string {
 			return after("changes are in the log only, since the audit file cannot be written: ", s.AuditProblem)

@@ -38,6 +38,7 @@ func TestStatus_Conditions(t *testing.T) {
 		{"checkpoint_failing", func(s *Status) { s.Vitals.CheckpointFailure = "input/output error" }, Critical, Degraded, "input/output error"},
 		{"lun_not_served", func(s *Status) { s.LUNs[0].Problem = "volume damaged" }, Critical, Degraded, "1 of 1 LUNs are not served, the first one is iqn.a/1: volume damaged"},
 		{"mirror_degraded", func(s *Status) { s.Vitals.Mirrors[0].InSync = 1 }, Warning, Degraded, "m (1 of 2)"},
+		{"replica_behind", func(s *Status) { s.Vitals.Replicas = []string{"web: 2h0m0s behind its source"} }, Warning, Degraded, "web: 2h0m0s behind"},
 		{"store_nearly_full", func(s *Status) { s.Vitals.UsedBytes = 80 }, Warning, Degraded, "80 B of the store are used"},
 		{"audit_not_written", func(s *Status) { s.AuditProblem = "permission denied" }, Warning, Degraded, "permission denied"},
 		{"portal_missing", func(s *Status) { s.MissingPortals = []MissingPortal{{"192.0.2.1:3260", "no such address"}} }, Warning, Degraded, "192.0.2.1:3260: no such address"},

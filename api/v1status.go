@@ -48,6 +48,7 @@ func vitalsV1(v admin.Vitals) v1.Vitals {
 		StoreFailure: v.StoreFailure, CheckpointFailure: v.CheckpointFailure, StoreFull: v.StoreFull,
 		UsedBytes: v.UsedBytes, FreeBytes: v.FreeBytes, WarnBytes: v.WarnBytes,
 		Mirrors:       each(func(m admin.Mirror) v1.Mirror { return v1.Mirror(m) })(v.Mirrors),
+		Replicas:      v.Replicas,
 		RefusedCopies: v.RefusedCopies, LastRefusal: v.LastRefusal, StalledSeconds: v.Stalled.Seconds(),
 	}
 }
@@ -57,6 +58,7 @@ func vitalsOf(v v1.Vitals) admin.Vitals {
 		StoreFailure: v.StoreFailure, CheckpointFailure: v.CheckpointFailure, StoreFull: v.StoreFull,
 		UsedBytes: v.UsedBytes, FreeBytes: v.FreeBytes, WarnBytes: v.WarnBytes,
 		Mirrors:       each(func(m v1.Mirror) admin.Mirror { return admin.Mirror(m) })(v.Mirrors),
+		Replicas:      v.Replicas,
 		RefusedCopies: v.RefusedCopies, LastRefusal: v.LastRefusal, Stalled: durationOf(v.StalledSeconds),
 	}
 }

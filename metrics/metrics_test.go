@@ -66,6 +66,10 @@ func full() admin.Figures {
 			Targets: []admin.TargetFigures{{Target: "iqn.a", Sessions: 3, Connections: 4, Commands: 5}},
 			Peers:   []admin.Peer{{Name: "b", Up: true}},
 			Copies:  admin.CopyCommands{PopulatedBytes: 100, PopulatedMovedBytes: 30, RefusedBy: map[string]uint64{"23h/07h": 2}},
+			Replicas: []admin.ReplicaFigures{
+				{Name: "web", Role: "replica", Succeeded: time.Unix(1000, 0), Lag: time.Minute, Rounds: 3, Failures: 1, FetchedBytes: 30, NetworkBytes: 20},
+				{Name: "db", Role: "former"},
+			},
 		},
 	}
 	bounds := []time.Duration{time.Millisecond, 4 * time.Millisecond}
@@ -117,6 +121,8 @@ func TestNewHandler(t *testing.T) {
 		`odx_condition{condition="lun_not_served",severity="critical"} 1`,
 		`odx_condition{condition="mirror_degraded",severity="warning"} 1`,
 		`odx_condition{condition="store_full",severity="critical"} 0`,
+		`odx_replica_role{replica="db",role="former"} 1`, `odx_replica_lag_seconds{replica="web"} 60`, `odx_replica_last_success_timestamp_seconds{replica="web"} 1000`,
+		`odx_replica_failures_total{replica="web"} 1`, `odx_replica_network_bytes_total{replica="web"} 20`,
 		`odx_lun_served{lun="0",medium="volume src",target="iqn.a"} 1`,
 		`odx_lun_served{lun="1",medium="volume dst",target="iqn.a"} 0`,
 		`odx_lun_commands_total{kind="read",medium="volume src"} 7`,

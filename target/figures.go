@@ -62,6 +62,7 @@ func (v served) Figures() admin.ServerFigures {
 		})
 	}
 	f.DiscoverySessions = counts[""].Sessions
+	f.Replicas = s.replicaFigures()
 	return f
 }
 
@@ -92,6 +93,7 @@ func (s *Service) vitals() admin.Vitals {
 	if ill.Syncing >= stalledAfter {
 		v.Stalled = ill.Syncing
 	}
+	v.Replicas = s.replicas.LastTroubles()
 	v.RefusedCopies, v.LastRefusal = refusals(s.copies.Stats())
 	st := s.state.Load()
 	for i := range st.cfg.Views {

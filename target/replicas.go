@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"odx/admin"
 	"odx/conf"
 	"odx/offload"
 	"odx/replica/pair"
@@ -132,4 +133,21 @@ func (s *Service) servedAs(l *conf.LUN) (pair.Serving, error) {
 func notServedByRole(err error) bool {
 	var e *pair.NotServedError
 	return errors.As(err, &e)
+}
+
+// replicaFigures returns those of all replicas. It can wait for the disk.
+func (s *Service) replicaFigures() []admin.ReplicaFigures {
+	all, err := s.replicas.List(context.Background())
+	if err != nil {
+		return nil // the figures of the store say what is wrong with it
+	}
+	list := make([]admin.ReplicaFigures, 0, len(all))
+	for i := range all {
+		r := &all[i]
+		list = append(list, admin.ReplicaFigures{
+			Name: r.Name, Role: string(r.Role), Succeeded: r.Succeeded, Lag: r.Behind, Rounds: r.Counts.Rounds, Failures: r.Counts.Failures,
+			FetchedBytes: r.Counts.Fetched, NetworkBytes: r.Counts.Crossed,
+		})
+	}
+	return list
 }

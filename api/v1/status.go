@@ -96,8 +96,10 @@ type Vitals struct {
 	FreeBytes         int64    `json:"free_bytes"`
 	WarnBytes         int64    `json:"warn_bytes,omitempty"`
 	Mirrors           []Mirror `json:"mirrors,omitempty"`
-	RefusedCopies     uint64   `json:"refused_copies"`
-	LastRefusal       string   `json:"last_refusal,omitempty"`
+	// Replicas say what is wrong with replicas.
+	Replicas      []string `json:"replicas,omitempty"`
+	RefusedCopies uint64   `json:"refused_copies"`
+	LastRefusal   string   `json:"last_refusal,omitempty"`
 	// StalledSeconds is for how long figures of the store have been waited for.
 	StalledSeconds float64 `json:"stalled_seconds,omitempty"`
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -47,6 +48,8 @@ type Manager struct {
 	log   *logrus.Entry
 
 	schedule schedule
+	// troubles are those of the last look.
+	troubles atomic.Pointer[[]string]
 
 	mu    sync.Mutex // guards what follows
 	pairs map[ID]*running

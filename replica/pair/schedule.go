@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -175,6 +177,7 @@ func (m *Manager) follows(ctx context.Context, name string, free chan struct{}) 
 		}
 		err := m.scheduled(ctx, plan)
 		<-free
+		m.look(ctx)
 		due = plan.Next(time.Now())
 		if err == nil || ctx.Err() != nil {
 			pause.Reset()
@@ -272,12 +275,35 @@ func (m *Manager) tellAll(ctx context.Context) {
 				m.log.WithField("replica", r.Name).WithError(err).Debug("the other side does not know yet that this one is the source")
 			}
 		}
+		m.look(ctx)
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 	}
+}
+
+// look notes what an administrator has to act upon.
+func (m *Manager) look(ctx context.Context) {
+	found, err := m.Troubles(ctx)
+	if err != nil {
+		return // the store says so itself
+	}
+	list := []string{}
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		list = append(list, name+": "+found[name])
+	}
+	m.troubles.Store(&list)
+}
+
+// LastTroubles returns, without waiting for the disk, what an administrator has to act upon,
+// as it was at most half a minute ago.
+func (m *Manager) LastTroubles() []string {
+	if list := m.troubles.Load(); list != nil {
+		return *list
+	}
+	return nil
 }
 
 // Troubles says what an administrator has to act upon, by the name of the replica.
