@@ -51,6 +51,11 @@ func (u *logicalUnit) executeExtendedCopy(ctx context.Context, t *scsi.Task, nam
 	if err := begin(op); err != nil {
 		return u.refuseStart(op, err)
 	}
+	for _, other := range op.uses { // after begin: see Manager.Using
+		if other.lu != u.lu {
+			other.lu.AwaitRelease(ctx)
+		}
+	}
 	err = u.manager.execute(ctx, op, plan{background: list.immediate, work: x.run})
 	if err == nil && list.generateSense {
 		se := sense.New(sense.KeyCompleted, ascExtendedCopyInformation)

@@ -9,6 +9,8 @@ import (
 // Using reports whether a copy is under way that accesses a logical unit and is no command of
 // it: one in the background, or of another logical unit. It would go on with the volume that
 // it has found.
+//
+// A command of another logical unit that begins later waits for the end of a hold.
 func (m *Manager) Using(lu *scsi.LogicalUnit) bool {
 	o := m.operations
 	o.mu.Lock()

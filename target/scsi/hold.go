@@ -49,8 +49,8 @@ type hold struct {
 
 	mu      sync.Mutex // guards what follows, and heldMode
 	waiting []heldTask // in the order in which they came
-	// idle is closed once no task is under way; nil without a hold.
-	idle chan struct{}
+	// idle is closed once no task is under way, released at the end; nil without a hold.
+	idle, released chan struct{}
 }
 
 // heldTask is a task that waits for the end of a hold.
@@ -148,7 +148,7 @@ func (h *hold) begin() (idle <-chan struct{}, ok bool) {
 	if h.idle != nil {
 		return nil, false
 	}
-	h.idle = make(chan struct{})
+	h.idle, h.released = make(chan struct{}), make(chan struct{})
 	h.state.Or(heldMode)
 	h.noteIdle()
 	return h.idle, true
@@ -158,7 +158,8 @@ func (h *hold) begin() (idle <-chan struct{}, ok bool) {
 func (h *hold) end() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.idle = nil
+	close(h.released)
+	h.idle, h.released = nil, nil
 	h.state.And(^heldMode)
 	for _, w := range h.waiting {
 		if w.task.gate.CompareAndSwap(gateWaiting, gateBegun) {
@@ -196,6 +197,22 @@ func (lu *LogicalUnit) Hold(ctx context.Context) (release func(), err error) {
 		return nil, err
 	}
 	return release, nil
+}
+
+// AwaitRelease waits for the end of a hold that there may be, or of ctx. It is for a command of
+// another logical unit that is about to access this one, and that those who hold can see by
+// then.
+func (lu *LogicalUnit) AwaitRelease(ctx context.Context) {
+	lu.holding.mu.Lock()
+	released := lu.holding.released
+	lu.holding.mu.Unlock()
+	if released == nil {
+		return
+	}
+	select {
+	case <-released:
+	case <-ctx.Done():
+	}
 }
 
 // SetVolume replaces the volume by one with the same bytes, between Hold and the release.

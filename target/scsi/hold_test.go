@@ -61,9 +61,22 @@ func TestHold(t *testing.T) {
 				task.Leave() // aborted
 			}
 		}
+		other := make(chan struct{})
+		go func() {
+			f.lu.AwaitRelease(t.Context())
+			close(other)
+		}()
+		synctest.Wait()
+		select {
+		case <-other:
+			t.Error("AwaitRelease does not wait")
+		default:
+		}
 		f.good([]byte{opInquiry, 0, 0, 0, 96, 0}, nil)
 		release()
 		release()
+		<-other
+		f.lu.AwaitRelease(t.Context())
 		if len(woken) != 2 || woken[0] != 0 || woken[1] != 2 {
 			t.Errorf("woken: %v, want 0 and 2", woken)
 		}
