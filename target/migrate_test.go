@@ -58,7 +58,7 @@ func migrationOf(t testing.TB, s *Service, volume string) admin.Migration {
 // awaitMigration waits until the migration of a volume has ended.
 func awaitMigration(t testing.TB, s *Service, volume string) admin.Migration {
 	t.Helper()
-	for end := time.Now().Add(5*time.Minute); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		if m := migrationOf(t, s, volume); !m.Ended.IsZero() {
 			return m
 		}
