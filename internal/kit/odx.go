@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -40,6 +41,8 @@ type Settings struct {
 	Standby bool
 	// On is the machine that it runs on; nil: this one.
 	On *Machine
+	// Ahead is how far its clock is ahead of that of this machine: see BinaryAhead.
+	Ahead time.Duration
 }
 
 // Machine is where a target runs, if not in the network of the test.
@@ -52,6 +55,9 @@ type Machine struct {
 // StartODXWith is StartODX with more in the configuration.
 func StartODXWith(ctx context.Context, dir string, luns []LUN, more Settings) (*Target, error) {
 	binary, err := Binary()
+	if more.Ahead != 0 {
+		binary, err = BinaryAhead(more.Ahead)
+	}
 	if err != nil {
 		return nil, err
 	}

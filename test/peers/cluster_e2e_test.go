@@ -39,12 +39,18 @@ func servers(t testing.TB, size int64, names ...string) *cluster.Cluster {
 // strangers is servers that know nobody.
 func strangers(t testing.TB, size int64, names ...string) *cluster.Cluster {
 	t.Helper()
+	return start(t, cluster.Options{LUNs: []kit.LUN{{Size: size}, {Size: size}}}, names...)
+}
+
+// start starts servers for one test.
+func start(t testing.TB, o cluster.Options, names ...string) *cluster.Cluster {
+	t.Helper()
 	harness.RequireODX(t)
 	if err := netns.Check(); err != nil {
 		harness.Missing(t, err.Error())
 	}
-	luns := func(string) []kit.LUN { return []kit.LUN{{Size: size}, {Size: size}} }
-	c, err := cluster.Start(context.Background(), t.TempDir(), luns, names...)
+	o.Dir = t.TempDir()
+	c, err := cluster.Start(context.Background(), o, names...)
 	harness.Must(t, err)
 	t.Cleanup(func() {
 		if err := c.Stop(); err != nil {

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"odx/internal/kit"
 	"odx/internal/kit/netns"
@@ -42,33 +43,40 @@ type Server struct {
 	file    map[string]any // of its configuration, in addition to what package kit writes
 }
 
-// Start starts servers with these names, each with the logical units that luns returns.
-// Nobody knows anybody yet: see Introduce.
-func Start(ctx context.Context, dir string, luns func(name string) []kit.LUN, names ...string) (c *Cluster, err error) {
+// Options are what servers have.
+type Options struct {
+	Dir  string // for everything; it must be there
+	LUNs []kit.LUN
+	// Ahead is how far the clocks of servers are ahead, by name.
+	Ahead map[string]time.Duration
+}
+
+// Start starts servers with these names. Nobody knows anybody yet: see Introduce.
+func Start(ctx context.Context, o Options, names ...string) (c *Cluster, err error) {
 	if err := netns.Check(); err != nil {
 		return nil, err
 	}
-	c = &Cluster{Dir: dir}
+	c = &Cluster{Dir: o.Dir}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.Stop())
 		}
 	}()
-	if c.CA, err = NewAuthority(dir); err != nil {
+	if c.CA, err = NewAuthority(o.Dir); err != nil {
 		return nil, err
 	}
 	if c.Net, err = netns.New(names...); err != nil {
 		return nil, err
 	}
 	for _, name := range names {
-		if err := c.start(ctx, name, luns(name)); err != nil {
+		if err := c.start(ctx, name, &o); err != nil {
 			return c, fmt.Errorf("server %s: %w", name, err)
 		}
 	}
 	return c, nil
 }
 
-func (c *Cluster) start(ctx context.Context, name string, luns []kit.LUN) error {
+func (c *Cluster) start(ctx context.Context, name string, o *Options) error {
 	s := &Server{Name: name, Host: c.Net.Host(name), cluster: c}
 	dir := filepath.Join(c.Dir, name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -85,8 +93,8 @@ func (c *Cluster) start(ctx context.Context, name string, luns []kit.LUN) error 
 		"listen": net.JoinHostPort("0.0.0.0", apiPort), "secret_file": secret,
 		"certificate": s.certificate(), "private_key": s.key(),
 	}}
-	s.Target, err = kit.StartODXWith(ctx, dir, luns, kit.Settings{
-		File: s.file,
+	s.Target, err = kit.StartODXWith(ctx, dir, o.LUNs, kit.Settings{
+		File: s.file, Ahead: o.Ahead[name],
 		// Two servers of one name would be one target with two stores.
 		Target: map[string]any{"name": IQN(name)},
 		On:     &kit.Machine{Address: s.Host.Control.String(), Line: s.Host.Args},
