@@ -68,6 +68,11 @@ type Policies struct {
 	closed   bool
 	limit    int // of snapshots of all policies
 	policies []*policy
+	// busy are those of policies by name: one that left the configuration and is back can
+	// have a run under way. interrupted are the policies with a run that the end of the
+	// process before interrupted, and that a program has to undo.
+	busy        map[string]chan struct{}
+	interrupted map[string]bool
 }
 
 // policy is a policy of the configuration, or one that has just left it.
@@ -92,7 +97,7 @@ func Open(ctx context.Context, cfg *conf.Config, o Options) (*Policies, error) {
 	if err != nil {
 		return nil, fmt.Errorf("records of snapshots: %w", err)
 	}
-	p := &Policies{o: o, ledger: l, slots: make(chan struct{}, maxRunning)}
+	p := &Policies{o: o, ledger: l, slots: make(chan struct{}, maxRunning), busy: map[string]chan struct{}{}, interrupted: map[string]bool{}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.after, p.kill = context.WithCancel(context.Background())
 	if err := p.sweep(ctx); err != nil {
@@ -118,7 +123,10 @@ func (p *Policies) Configure(cfg *conf.Config) {
 		c := cfg.Snapshots[i]
 		at := slices.IndexFunc(p.policies, func(old *policy) bool { return old.name == c.Name })
 		if at < 0 || !p.policies[at].set(&c) {
-			started := &policy{name: c.Name, changed: make(chan struct{}, 1), busy: make(chan struct{}, 1), conf: &c}
+			if p.busy[c.Name] == nil {
+				p.busy[c.Name] = make(chan struct{}, 1)
+			}
+			started := &policy{name: c.Name, changed: make(chan struct{}, 1), busy: p.busy[c.Name], conf: &c}
 			next = append(next, started)
 			p.work.Go(func() { p.follow(started) })
 			continue
@@ -168,7 +176,7 @@ func (p *Policies) Close(ctx context.Context) {
 
 // follow runs a policy when it is due, until it leaves the configuration or ctx ends.
 func (p *Policies) follow(l *policy) {
-	if s, _ := p.ledger.state(l.name); s.Underway != nil {
+	if p.isInterrupted(l.name) {
 		l.busy <- struct{}{}
 		if c := l.configurationNow(); c != nil {
 			p.endInterrupted(c)
@@ -248,6 +256,13 @@ func (l *policy) retryAfter(now time.Time, failures int, c *conf.SnapshotPolicy)
 // now returns the time, without the clock that does not know of time that was set.
 func (p *Policies) now() time.Time { return p.o.Now().Round(0) }
 
+// isInterrupted reports whether a run is to be undone.
+func (p *Policies) isInterrupted(policy string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.interrupted[policy]
+}
+
 // find returns a policy of the configuration.
 func (p *Policies) find(name string) (*policy, *conf.SnapshotPolicy, error) {
 	p.mu.Lock()
@@ -274,8 +289,9 @@ func (p *Policies) RunPolicy(ctx context.Context, name string) (admin.PolicyRun,
 	}
 	result := make(chan admin.PolicyRun, 1)
 	if !p.start(func() {
-		defer release()
-		result <- p.runHeld(p.ctx, l, c)
+		done := p.runHeld(p.ctx, l, c)
+		release()
+		result <- done
 	}) {
 		release()
 		return admin.PolicyRun{}, admin.ErrChanging

@@ -319,10 +319,10 @@ func (p *Policies) recordRun(done *admin.PolicyRun) {
 // endInterrupted ends a run that the end of the process interrupted: what ran before the
 // snapshots is undone by what runs after them. No other run of the policy is under way.
 func (p *Policies) endInterrupted(c *conf.SnapshotPolicy) {
-	s, ok := p.ledger.state(c.Name)
-	if !ok || s.Underway == nil {
+	if !p.isInterrupted(c.Name) {
 		return
 	}
+	s, _ := p.ledger.state(c.Name)
 	u := s.Underway
 	r := &run{policies: p, conf: c, began: u.Began, state: s}
 	if u.Before && c.After != nil {
@@ -334,9 +334,13 @@ func (p *Policies) endInterrupted(c *conf.SnapshotPolicy) {
 			p.o.Log.WithError(err).WithField("policy", c.Name).Error("what an interrupted run began is not undone")
 		}
 	}
-	if p.after.Err() == nil { // otherwise the next start does it
-		p.noteInterrupted(context.WithoutCancel(p.ctx), c.Name, s)
+	if p.after.Err() != nil {
+		return // the next start does it
 	}
+	p.noteInterrupted(context.WithoutCancel(p.ctx), c.Name, s)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.interrupted, c.Name)
 }
 
 // noteInterrupted records the end of a run that was interrupted.
@@ -360,9 +364,11 @@ func (p *Policies) endOthers(ctx context.Context) {
 		if err := p.dropPart(ctx, name); err != nil {
 			p.o.Log.WithError(err).WithField("policy", name).Warn("a part of a group of snapshots: not deleted")
 		}
-		if !s.Underway.Before {
-			p.noteInterrupted(ctx, name, s)
+		if s.Underway.Before {
+			p.interrupted[name] = true
+			continue
 		}
+		p.noteInterrupted(ctx, name, s)
 	}
 }
 
