@@ -18,6 +18,10 @@ type ledger struct {
 	store *backstore.Store
 	log   *logrus.Entry
 
+	// writing is held while a state is changed and its record put: both have one order. It is
+	// outside of mu.
+	writing sync.Mutex
+
 	mu     sync.Mutex // guards the rest
 	taken  map[identity]taken
 	states map[string]state
@@ -121,17 +125,29 @@ func (l *ledger) policies() []string {
 // setState sets what is known of a policy, and stores it durably. After an error it is known as
 // long as the process lives.
 func (l *ledger) setState(ctx context.Context, policy string, s state) error {
-	l.mu.Lock()
-	l.states[policy] = s
-	l.mu.Unlock()
-	err := l.store.PutRecords(ctx, s.record(policy))
-	if err == nil {
-		err = l.store.Flush(ctx)
+	return l.changeState(ctx, policy, func(now *state) { *now = s })
+}
+
+// changeState is setState of what change makes of what is known.
+func (l *ledger) changeState(ctx context.Context, policy string, change func(s *state)) error {
+	if err := l.putState(ctx, policy, change); err != nil {
+		return fmt.Errorf("record of the policy %s: %w", policy, err)
 	}
-	if err != nil {
+	if err := l.store.Flush(ctx); err != nil {
 		return fmt.Errorf("record of the policy %s: %w", policy, err)
 	}
 	return nil
+}
+
+func (l *ledger) putState(ctx context.Context, policy string, change func(s *state)) error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	l.mu.Lock()
+	s := l.states[policy]
+	change(&s)
+	l.states[policy] = s
+	l.mu.Unlock()
+	return l.store.PutRecords(ctx, s.record(policy))
 }
 
 // request is a snapshot that is to be taken.

@@ -214,7 +214,7 @@ func (p *Policies) untilDue(l *policy, c *conf.SnapshotPolicy) (wait time.Durati
 			p.o.Log.WithField("policy", l.name).WithField("before", s.Last).Warn("the clock was set back; the policy goes on from now on")
 		}
 		s.Last = now
-		if err := p.ledger.setState(p.ctx, l.name, s); err != nil && p.ctx.Err() == nil {
+		if err := p.ledger.changeState(p.ctx, l.name, func(s *state) { s.Last = now }); err != nil && p.ctx.Err() == nil {
 			p.o.Log.WithError(err).Warn("when a policy of snapshots ran last cannot be stored")
 		}
 	}

@@ -439,6 +439,7 @@ func TestPolicies_Interrupted(t *testing.T) {
 	s := serve(t, disk, text)
 	v := s.volume(t, "a")
 	s.volume(t, "b")
+	s.Policies.Close(ctx) // it does nothing more
 	st, _ := s.ledger.state("g")
 	st.Runs, st.Underway = 1, &underway{Run: 1, Began: time.Now(), Together: 2}
 	must.Succeed(t, s.ledger.setState(ctx, "g", st))
