@@ -31,6 +31,7 @@ var durable = map[string]string{
 	"replica/pair/record.go":         "a volume or file that is replicated, at both ends",
 	"replica/backupset.go":           "the manifest of a backup, which is not in the store",
 	"replica/receiverecord.go":       "a stream that is being received; where a volume or a snapshot was received from",
+	"snapshots/record.go":            "a snapshot of a policy; what a policy did last",
 	"successor/doc.go":               "what a process passes to its successor, but for the state",
 	"standby/doc.go":                 "what comes with a socket for a standby",
 	"target/era.go":                  "the last start, and whether the server was stopped",

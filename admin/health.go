@@ -30,6 +30,8 @@ type Vitals struct {
 	// one was.
 	RefusedCopies uint64
 	LastRefusal   string
+	// Policies are those of snapshots.
+	Policies []PolicyStatus
 	// Stalled is for how long a flush of the disk, or figures of the store, have been waited
 	// for; 0 for less than 10 seconds.
 	Stalled time.Duration
@@ -123,6 +125,7 @@ func kinds() []kind {
 			return "replicas need attention (odx replicate list): " + strings.Join(s.Vitals.Replicas, "; ")
 		}},
 		{"store_nearly_full", Warning, false, nearlyFull},
+		{"snapshots_failing", Warning, false, failingPolicies},
 		{"audit_not_written", Warning, false, func(s *Status) string {
 			return after("changes are in the log only, since the audit file cannot be written: ", s.AuditProblem)
 		}},

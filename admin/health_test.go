@@ -39,6 +39,9 @@ func TestStatus_Conditions(t *testing.T) {
 		{"lun_not_served", func(s *Status) { s.LUNs[0].Problem = "volume damaged" }, Critical, Degraded, "1 of 1 LUNs are not served, the first one is iqn.a/1: volume damaged"},
 		{"mirror_degraded", func(s *Status) { s.Vitals.Mirrors[0].InSync = 1 }, Warning, Degraded, "m (1 of 2)"},
 		{"replica_behind", func(s *Status) { s.Vitals.Replicas = []string{"web: 2h0m0s behind its source"} }, Warning, Degraded, "web: 2h0m0s behind"},
+		{"snapshots_failing", func(s *Status) {
+			s.Vitals.Policies = []PolicyStatus{{Policy: "fine", Configured: true, Failures: 1, LastError: "once"}, {Policy: "hourly", Configured: true, Failures: 2, LastError: "no space"}, {Policy: "gone", Failures: 9}}
+		}, Warning, Degraded, "has the reasons: hourly; the first one: no space"},
 		{"store_nearly_full", func(s *Status) { s.Vitals.UsedBytes = 80 }, Warning, Degraded, "80 B of the store are used"},
 		{"audit_not_written", func(s *Status) { s.AuditProblem = "permission denied" }, Warning, Degraded, "permission denied"},
 		{"portal_missing", func(s *Status) { s.MissingPortals = []MissingPortal{{"192.0.2.1:3260", "no such address"}} }, Warning, Degraded, "192.0.2.1:3260: no such address"},

@@ -151,3 +151,25 @@ func (s *Store) deleteFileObject(ctx context.Context, v *backstore.Volume) error
 func IsHidden(name string) bool {
 	return strings.HasPrefix(strings.TrimPrefix(name, FilePrefix), hiddenPrefix)
 }
+
+// failuresReported is how many runs of a policy have to fail one after the other until that is
+// a condition: the first one is tried again.
+const failuresReported = 2
+
+// failingPolicies is the condition snapshots_failing.
+func failingPolicies(s *Status) string {
+	var names []string
+	reason := ""
+	for i := range s.Vitals.Policies {
+		if p := &s.Vitals.Policies[i]; p.Configured && p.Failures >= failuresReported {
+			names = append(names, p.Policy)
+			if reason == "" {
+				reason = p.LastError
+			}
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("policies take no snapshots, or not all of them; odx snapshot policies has the reasons: %s; the first one: %s", strings.Join(names, ", "), reason)
+}

@@ -102,6 +102,13 @@ var samples = []sample{
 	{"GET", "/v1/discovery", ""},
 	{"PATCH", "/v1/discovery/users/dave", `{"secret_file": "/etc/odx/dave"}`},
 	{"DELETE", "/v1/discovery/users/dave", ""},
+	{"GET", "/v1/snapshots?volume=v", ""},
+	{"GET", "/v1/snapshot-policies", ""},
+	{"POST", "/v1/snapshot-policies/hourly/run", ""},
+	{"POST", "/v1/snapshot-policies/hourly/prune?dry_run=true", ""},
+	{"POST", "/v1/snapshot-policies/hourly/prune", ""},
+	{"POST", "/v1/snapshot-policies/hourly/pause", ""},
+	{"POST", "/v1/snapshot-policies/hourly/resume", ""},
 	{"GET", "/v1/sessions", ""},
 	{"GET", "/v1/luns", ""},
 	{"DELETE", "/v1/sessions/7", ""},
@@ -158,6 +165,7 @@ func newAudited(t *testing.T, a admin.Administrator, dir string) *audited {
 	s := serving(t, a)
 	live := newModelLive(t, log)
 	s.Audit, s.Live, s.Replicas = log, live, newModelReplicas()
+	s.Audit, s.Live, s.Snapshots = log, live, func() (admin.SnapshotPolicies, error) { return modelPolicies{}, nil }
 	return &audited{log: log, live: live, path: path, client: serveSocket(t, dir, NewServer(s))}
 }
 
@@ -197,7 +205,7 @@ func TestRoutes_Audit(t *testing.T) {
 	for _, sample := range samples {
 		sent := made.in(sample)
 		if sample.path == "/v1/reload" {
-			a.live.edited(liveFile + "log: {level: error}\n")
+			a.live.edited(liveFile + "log: {level: error}\nsnapshots: [{name: hourly, volumes: [v], every: 1h}]\n")
 		}
 		status, body := request(t, a.client, sent.method, sent.path, sent.body)
 		if status/100 != 2 {

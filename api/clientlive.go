@@ -112,6 +112,11 @@ func requestOfEdit(e conf.Edit) *editRequest {
 		return &editRequest{http.MethodPost, placePath(e.Target) + "/access", p}
 	case conf.RemoveAccess:
 		return &editRequest{http.MethodDelete, placePath(e.Target) + "/access/" + strconv.Itoa(e.Index), nil}
+	case conf.PauseSnapshots:
+		if e.Pause {
+			return &editRequest{http.MethodPost, policyPath(e.Policy) + "/pause", nil}
+		}
+		return &editRequest{http.MethodPost, policyPath(e.Policy) + "/resume", nil}
 	default:
 		return nil
 	}

@@ -48,6 +48,8 @@ var kinds = []struct {
 	{"no_migration", http.StatusNotFound, admin.ErrNoMigration},
 	{"migrated", http.StatusConflict, admin.ErrMigrated},
 	{"migrating", http.StatusConflict, admin.ErrMigrating},
+	{"no_policy", http.StatusNotFound, admin.ErrNoPolicy},
+	{"policy_busy", http.StatusConflict, admin.ErrPolicyBusy},
 	{"logged_in", http.StatusConflict, admin.ErrLoggedIn},
 	{"in_use", http.StatusConflict, admin.ErrInUse},
 	{"busy", http.StatusConflict, vhd.ErrBusy},

@@ -70,6 +70,12 @@ var needed = map[string]string{
 	"POST /v1/files/{name}/disk/check": "operate",
 	"POST /v1/disks":                   "operate",
 
+	"GET /v1/snapshots":                          "read",
+	"GET /v1/snapshot-policies":                  "read",
+	"POST /v1/snapshot-policies/{policy}/run":    "operate",
+	"POST /v1/snapshot-policies/{policy}/prune":  "administer",
+	"POST /v1/snapshot-policies/{policy}/pause":  "administer",
+	"POST /v1/snapshot-policies/{policy}/resume": "administer",
 	"GET /v1/config":                             "read",
 	"GET /v1/config/file":                        "administer",
 	"PUT /v1/config":                             "administer",

@@ -28,15 +28,17 @@ import (
 
 // Server serves the API of one open store.
 type Server struct {
-	http    http.Server
-	admin   admin.Administrator
-	live    admin.Live
-	audit   *audit.Log
-	log     *logrus.Entry
-	memory  *quota.Quota  // of requests: their bodies and answers
-	serving chan struct{} // closed when Serve has ended
-	refused *rate.Limiter // of lines about requests that their callers may not send
-	streams replica.Streamer
+	http  http.Server
+	admin admin.Administrator
+	live  admin.Live
+	// snapshots returns the policies of snapshots; nil where there are none.
+	snapshots func() (admin.SnapshotPolicies, error)
+	audit     *audit.Log
+	log       *logrus.Entry
+	memory    *quota.Quota  // of requests: their bodies and answers
+	serving   chan struct{} // closed when Serve has ended
+	refused   *rate.Limiter // of lines about requests that their callers may not send
+	streams   replica.Streamer
 	// replicas is nil where there are none.
 	replicas Replicas
 	// streaming is how many streams are sent and received.
@@ -62,6 +64,9 @@ type Serving struct {
 	Live admin.Live
 	// Replicas are those of the store; nil where it is only read.
 	Replicas Replicas
+	// Snapshots returns the policies by which snapshots are taken, or why there are none; nil
+	// where there never are.
+	Snapshots func() (admin.SnapshotPolicies, error)
 	// Audit records what they change.
 	Audit *audit.Log
 	// Handlers are served in addition to /v1.
@@ -100,7 +105,7 @@ func NewGuardedServer(s Serving, g *Guard) *Server {
 
 func newServer(serving Serving, g gate) *Server {
 	s := &Server{
-		admin: serving.Administrator, live: serving.Live, audit: serving.Audit, log: serving.Log, streams: serving.Streams, replicas: serving.Replicas,
+		admin: serving.Administrator, live: serving.Live, snapshots: serving.Snapshots, audit: serving.Audit, log: serving.Log, streams: serving.Streams, replicas: serving.Replicas,
 		memory: quota.New(defaultMemory), serving: make(chan struct{}), refused: rate.NewLimiter(1, failureBurst),
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
@@ -176,6 +181,7 @@ type call struct {
 	admin      admin.Administrator
 	live       admin.Live
 	replicas   Replicas
+	snapshots  func() (admin.SnapshotPolicies, error)
 	request    *http.Request
 	maxBody    int64 // of parameters, in bytes
 	parameters []byte
@@ -196,7 +202,7 @@ func (s *Server) handle(r *route, w http.ResponseWriter, req *http.Request) {
 		return // the connection is closed
 	}
 	defer s.calls.Done()
-	c := &call{ctx: req.Context(), admin: s.admin, live: s.live, streams: s.streams, replicas: s.replicas, request: req, maxBody: r.load.body, writer: w}
+	c := &call{ctx: req.Context(), admin: s.admin, live: s.live, snapshots: s.snapshots, streams: s.streams, replicas: s.replicas, request: req, maxBody: r.load.body, writer: w}
 	defer c.held.release()
 	result, err := s.execute(r, c)
 	s.record(r, c, result, err)

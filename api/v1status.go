@@ -49,6 +49,7 @@ func vitalsV1(v admin.Vitals) v1.Vitals {
 		UsedBytes: v.UsedBytes, FreeBytes: v.FreeBytes, WarnBytes: v.WarnBytes,
 		Mirrors:       each(func(m admin.Mirror) v1.Mirror { return v1.Mirror(m) })(v.Mirrors),
 		Replicas:      v.Replicas,
+		Policies:      each(SnapshotPolicyV1)(v.Policies),
 		RefusedCopies: v.RefusedCopies, LastRefusal: v.LastRefusal, StalledSeconds: v.Stalled.Seconds(),
 	}
 }
@@ -59,6 +60,7 @@ func vitalsOf(v v1.Vitals) admin.Vitals {
 		UsedBytes: v.UsedBytes, FreeBytes: v.FreeBytes, WarnBytes: v.WarnBytes,
 		Mirrors:       each(func(m v1.Mirror) admin.Mirror { return admin.Mirror(m) })(v.Mirrors),
 		Replicas:      v.Replicas,
+		Policies:      each(policyStatusOf)(v.Policies),
 		RefusedCopies: v.RefusedCopies, LastRefusal: v.LastRefusal, Stalled: durationOf(v.StalledSeconds),
 	}
 }

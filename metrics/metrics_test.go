@@ -54,7 +54,7 @@ func full() admin.Figures {
 			Portals: []string{"127.0.0.1:3260"}, MissingPortals: []admin.MissingPortal{{Address: "192.0.2.1:3260", Problem: "no such address"}},
 			Standbys: 1, HandoversFailed: 2, HandoverError: "timeout",
 			LUNs:   []admin.LUNStatus{{Target: "iqn.a", Number: 0, Medium: "volume src"}, {Target: "iqn.a", Number: 1, Medium: "volume dst", Problem: "damaged"}},
-			Vitals: admin.Vitals{UsedBytes: 10, FreeBytes: 1 << 30, WarnBytes: 80, Mirrors: []admin.Mirror{{View: "m", Legs: 2, InSync: 1}}},
+			Vitals: admin.Vitals{UsedBytes: 10, FreeBytes: 1 << 30, WarnBytes: 80, Mirrors: []admin.Mirror{{View: "m", Legs: 2, InSync: 1}}, Policies: []admin.PolicyStatus{{Policy: "hourly", Configured: true, LastSuccess: time.Unix(1_800_000_000, 0), Failures: 2, Snapshots: 7}}},
 		},
 		Store: backstore.Figures{
 			LiveBytes: 10, FreeBytes: 90, Journal: backstore.JournalFigures{Syncs: took.Counts(), Failures: 1},

@@ -51,7 +51,20 @@ func serverFamilies() []Family {
 					emit(float64(m.Legs-m.InSync), m.View, "missing")
 				}
 			}},
+		perPolicy("odx_snapshot_last_success_timestamp_seconds", "When the last run of a policy of snapshots began that did all that it was to; 0 for none.", func(p *admin.PolicyStatus) float64 { return seconds(p.LastSuccess) }),
+		perPolicy("odx_snapshot_failures", "Runs of a policy of snapshots that failed since then.", func(p *admin.PolicyStatus) float64 { return float64(p.Failures) }),
+		perPolicy("odx_policy_snapshots", "Snapshots that a policy has taken and that exist.", func(p *admin.PolicyStatus) float64 { return float64(p.Snapshots) }),
 	}
+}
+
+// perPolicy is a gauge of each policy of snapshots.
+func perPolicy(name, help string, value func(*admin.PolicyStatus) float64) Family {
+	return Family{Name: name, Help: help, Type: Gauge, Labels: []string{"policy"}, values: func(s *monitor.Sample, emit func(float64, ...string)) {
+		for i := range s.Figures.Status.Vitals.Policies {
+			p := &s.Figures.Status.Vitals.Policies[i]
+			emit(value(p), p.Policy)
+		}
+	}}
 }
 
 // conditions emits 0 or 1 for every condition that there can be.

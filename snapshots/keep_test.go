@@ -3,6 +3,7 @@ package snapshots
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -266,5 +267,38 @@ func TestDecide_Plainly(t *testing.T) {
 				t.Fatalf("seed %d, round %d, %+v: %v stays at first, and goes then", seed, round, k, v.Time)
 			}
 		}
+	}
+}
+
+// TestDecide_Picture draws the picture of docs/snapshots.md.
+func TestDecide_Picture(t *testing.T) {
+	monday := time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
+	list := takenAt(each(monday, 4*7*5, func(t time.Time) time.Time { return t.Add(6 * time.Hour) })...)
+	marks := map[string]string{"": ".", "last": "L", "daily": "D", "weekly": "W", "last daily weekly": "*"}
+	rows := make([]strings.Builder, 4)
+	verdicts := decide(list, &conf.Keep{Last: 3, Daily: 5, Weekly: 4}, monday.AddDate(1, 0, 0), time.UTC)
+	slices.Reverse(verdicts)
+	for i, v := range verdicts {
+		row := &rows[i%4]
+		switch day := i / 4; {
+		case day == 0:
+			fmt.Fprintf(row, "   %s ", v.Time.Format("15:04"))
+		case day%7 == 0:
+			row.WriteString("  ")
+		default:
+			row.WriteString(" ")
+		}
+		row.WriteString(marks[strings.Join(v.reasons, " ")])
+	}
+	text, err := os.ReadFile("../docs/snapshots.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var picture strings.Builder
+	for i := range rows {
+		picture.WriteString(rows[i].String() + "\n")
+	}
+	if !strings.Contains(string(text), picture.String()) {
+		t.Errorf("docs/snapshots.md has not\n%s", picture.String())
 	}
 }

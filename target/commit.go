@@ -81,6 +81,9 @@ func (t *transition) apply() {
 	s.storeDuplicates(st, t.now)
 	s.limit(st)
 	s.audit.Configure(auditOptions(st.cfg))
+	if policies := s.policies.Load(); policies != nil {
+		policies.Configure(st.cfg)
+	}
 }
 
 // movePortals serves the portals that are new and closes those that are gone.

@@ -88,7 +88,7 @@ func (s *Service) vitals() admin.Vitals {
 	v := admin.Vitals{
 		StoreFailure: words(ill.Failed), CheckpointFailure: words(ill.Checkpoint), StoreFull: ill.Full,
 		UsedBytes: s.space.occupied(), FreeBytes: s.space.left.Load(), WarnBytes: s.space.threshold.Load(),
-		Mirrors: []admin.Mirror{},
+		Mirrors: []admin.Mirror{}, Policies: s.policyStatus(),
 	}
 	if ill.Syncing >= stalledAfter {
 		v.Stalled = ill.Syncing

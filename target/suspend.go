@@ -85,6 +85,9 @@ func (s *Service) Suspend(ctx context.Context, h *Handed) error {
 
 func (s *Service) suspend(ctx context.Context, h *Handed) error {
 	s.changes.end()
+	after, end := context.WithTimeout(ctx, policiesLimit)
+	s.closePolicies(after)
+	end()
 	s.liftLimits()
 	h.failed, _ = s.handovers.get()
 	h.Sockets = s.listening.take()

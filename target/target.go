@@ -28,6 +28,7 @@ import (
 	"odx/migrate"
 	"odx/owner"
 	"odx/replica/pair"
+	"odx/snapshots"
 	"odx/standby"
 	"odx/target/copymgr"
 	"odx/target/iscsi"
@@ -67,7 +68,8 @@ type Service struct {
 
 	era        *era
 	sightings  *sightings
-	migrations *migrate.Manager // nil in a rescue
+	migrations *migrate.Manager                   // nil in a rescue
+	policies   atomic.Pointer[snapshots.Policies] // nil until they are opened, and in a rescue
 	throttled  throttles
 
 	portals portals
@@ -331,6 +333,7 @@ func (s *Service) startServing() {
 	if s.migrations != nil {
 		s.migrations.Resume()
 	}
+	s.openPolicies(s.state.Load().cfg)
 }
 
 // acceptStandbys lets other processes wait to take over. A store that is only read is not
@@ -422,6 +425,7 @@ func (s *Service) Admin() *admin.Store { return s.admin }
 func (s *Service) Stop(ctx context.Context) error {
 	s.stopOnce.Do(func() {
 		s.changes.last()
+		s.closePolicies(ctx)
 		s.stopMigrations()
 		s.liftLimits()
 		if s.store.Owned() != nil {

@@ -97,9 +97,11 @@ type Vitals struct {
 	WarnBytes         int64    `json:"warn_bytes,omitempty"`
 	Mirrors           []Mirror `json:"mirrors,omitempty"`
 	// Replicas say what is wrong with replicas.
-	Replicas      []string `json:"replicas,omitempty"`
-	RefusedCopies uint64   `json:"refused_copies"`
-	LastRefusal   string   `json:"last_refusal,omitempty"`
+	Replicas []string `json:"replicas,omitempty"`
+	// Policies are those of snapshots.
+	Policies      []SnapshotPolicy `json:"snapshot_policies,omitempty"`
+	RefusedCopies uint64           `json:"refused_copies"`
+	LastRefusal   string           `json:"last_refusal,omitempty"`
 	// StalledSeconds is for how long figures of the store have been waited for.
 	StalledSeconds float64 `json:"stalled_seconds,omitempty"`
 }

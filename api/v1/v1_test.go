@@ -43,6 +43,7 @@ var types = map[string]any{
 	"Stream": &Stream{}, "Received": &Received{}, "Partial": &Partial{},
 	"ReplicaRequest": &ReplicaRequest{}, "ReplicaAnswer": &ReplicaAnswer{}, "Replica": &Replica{}, "ReplicaProgress": &ReplicaProgress{}, "ReplicaRound": &ReplicaRound{},
 	"ReplicaStart": &ReplicaStart{}, "ReplicaRun": &ReplicaRun{}, "ReplicaFailover": &ReplicaFailover{}, "ReplicaFailback": &ReplicaFailback{}, "ReplicaPause": &ReplicaPause{},
+	"Snapshot": &Snapshot{}, "SnapshotPolicy": &SnapshotPolicy{}, "SnapshotRun": &SnapshotRun{}, "PrunedSnapshot": &PrunedSnapshot{},
 	"DumpItem": &DumpItem{}, "CopyResult": &CopyResult{}, "Finding": &Finding{},
 }
 

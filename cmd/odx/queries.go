@@ -53,7 +53,7 @@ func newQueries(service *target.Service, more []api.Mounted, log *logrus.Entry) 
 	}
 	return &queries{
 		service: service, log: log, memory: quota.New(service.Admin().Memory().Requests),
-		serving: api.Serving{Administrator: service.Admin(), Streams: streams, Live: service, Replicas: service.Replicas(), Audit: service.Audit(), Handlers: more, Page: newPage(service, log), Log: log},
+		serving: api.Serving{Administrator: service.Admin(), Streams: streams, Live: service, Snapshots: service.SnapshotPolicies, Replicas: service.Replicas(), Audit: service.Audit(), Handlers: more, Page: newPage(service, log), Log: log},
 	}
 }
 
