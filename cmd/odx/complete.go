@@ -39,6 +39,7 @@ func completions() map[string][]argument {
 	end := argument{from: []candidates{volumes, fileArguments, lunURLs}, local: true}
 	token := argument{from: []candidates{tokenIDs}}
 	target, lun := argument{from: []candidates{targets}}, argument{from: []candidates{lunsOfTarget}}
+	policy := argument{from: []candidates{policyNames}}
 	local, name := argument{local: true}, argument{}
 	pair := argument{from: []candidates{replicas}}
 	return map[string][]argument{
@@ -48,6 +49,11 @@ func completions() map[string][]argument {
 		"odx volume delete":   {volume},
 		"odx volume rename":   {volume, name},
 		"odx volume revert":   {volume},
+		"odx snapshot list":   {object},
+		"odx snapshot run":    {policy},
+		"odx snapshot prune":  {policy},
+		"odx snapshot pause":  {policy},
+		"odx snapshot resume": {policy},
 		"odx file list":       {file},
 		"odx file put":        {local, file},
 		"odx file get":        {file, local},

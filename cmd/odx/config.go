@@ -82,7 +82,7 @@ func checkConfig(cfg *conf.Config, w io.Writer) error {
 	for _, w := range warnings {
 		log.Warn(w)
 	}
-	err = errors.Join(target.Check(cfg, log), api.CheckTCP(cfg), checkFiles(cfg), hooks)
+	err = errors.Join(target.Check(cfg, log), api.CheckTCP(cfg), checkFiles(cfg), checkHooks(cfg), hooks)
 	problems, other := problemsOf(err)
 	if other || len(problems) == 0 {
 		return err

@@ -248,3 +248,39 @@ func newSnapshotResume() *cobra.Command {
 	addAdminFlags(cmd, &o)
 	return cmd
 }
+
+// checkHooks returns the programs of policies that would not be run.
+func checkHooks(cfg *conf.Config) error {
+	var problems conf.Problems
+	for i := range cfg.Snapshots {
+		p := &cfg.Snapshots[i]
+		for key, h := range map[string]*conf.Hook{"before": p.Before, "after": p.After} {
+			if h == nil {
+				continue
+			}
+			if err := conf.CheckHook(h.Command[0]); err != nil {
+				problems = append(problems, cfg.Problem(p.Key+"."+key, "policy %s: %v", p.Name, err))
+			}
+		}
+	}
+	if problems == nil {
+		return nil
+	}
+	return problems
+}
+
+// policyNames returns the policies of the server.
+func policyNames(ctx context.Context, a admin.Administrator, _ []string) ([]string, error) {
+	p, ok := a.(admin.SnapshotPolicies)
+	if !ok {
+		return nil, admin.ErrNotRunning
+	}
+	list, err := p.SnapshotPolicies(ctx)
+	var names []string
+	for i := range list {
+		if list[i].Configured {
+			names = append(names, list[i].Policy+"\t"+list[i].Schedule)
+		}
+	}
+	return names, err
+}
