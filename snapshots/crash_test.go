@@ -3,6 +3,7 @@ package snapshots
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -13,16 +14,19 @@ import (
 	"odx/internal/kit/must"
 )
 
+// sample is of how many changes of the disk one is a crash.
+var sample = flag.Int("sample", 3, "of how many changes of the disk TestPolicies_Crash makes one a crash")
+
 // crashes makes copies of a disk as a power cut, or the end of the process, would leave it,
-// before each operation that changes it, until the returned function is called.
-func crashes(disk *vfs.Mem, rng *rand.Rand, most int) (stop func() []*vfs.Mem) {
+// before operations that change it, until the returned function is called.
+func crashes(disk *vfs.Mem, rng *rand.Rand) (stop func() []*vfs.Mem) {
 	var mu sync.Mutex
 	var cuts []*vfs.Mem
 	rng = rand.New(rand.NewPCG(rng.Uint64(), rng.Uint64()))
 	disk.SetHook(func(kind vfs.OpKind, _ string) error {
 		mu.Lock()
 		defer mu.Unlock()
-		if kind.Changes() && len(cuts) < most {
+		if kind.Changes() && rng.IntN(*sample) == 0 {
 			if rng.IntN(2) == 0 {
 				cuts = append(cuts, disk.CrashClone(rng))
 			} else {
@@ -39,13 +43,14 @@ func crashes(disk *vfs.Mem, rng *rand.Rand, most int) (stop func() []*vfs.Mem) {
 	}
 }
 
-// TestPolicies_Crash ends the process, or cuts the power, before each change of the disk
-// while a policy takes snapshots and deletes others. After each, the next process finds: no
+// TestPolicies_Crash ends the process, or cuts the power, before changes of the disk (each
+// with -sample=1) while a policy takes snapshots and deletes others. After each, the next process finds: no
 // snapshot that is not known as the policy's, whole groups alone, the latest group that was
 // reported, a user's snapshot, and a sound store; it runs again.
 func TestPolicies_Crash(t *testing.T) {
 	ctx := context.Background()
 	const text = `snapshots: [{name: g, volumes: [a, b, c], every: 24h, names: "%v-%n", together: true, keep: {last: 2}}]`
+	made := 0
 	for seed := range uint64(2) {
 		rng := rand.New(rand.NewPCG(seed, 5))
 		disk := vfs.NewMem()
@@ -57,16 +62,14 @@ func TestPolicies_Crash(t *testing.T) {
 		_, err := s.store.SnapshotVolume(ctx, "a", "a-77") // a user's
 		must.Succeed(t, err)
 		for round := range 4 {
-			stop := crashes(disk, rng, 20)
+			stop := crashes(disk, rng)
 			done, err := s.RunPolicy(ctx, "g")
 			must.Succeed(t, err)
 			if done.Problem != "" {
 				t.Fatal(done.Problem)
 			}
 			cuts := stop()
-			if len(cuts) == 0 {
-				t.Fatal("nothing was cut")
-			}
+			made += len(cuts)
 			// What is reported is durable.
 			cuts = append(cuts, disk.CrashClone(rng))
 			for i, cut := range cuts {
@@ -79,6 +82,10 @@ func TestPolicies_Crash(t *testing.T) {
 		}
 		s.stop(t)
 	}
+	if made == 0 {
+		t.Error("there was no crash")
+	}
+	t.Logf("%d crashes", made)
 }
 
 // checkCrashed opens a disk after a crash; reported is the number of the last run that was
