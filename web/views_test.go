@@ -25,6 +25,7 @@ type hostileAdmin struct{ admin.Administrator }
 
 func (h hostileAdmin) Status(ctx context.Context) (admin.Status, error) {
 	s, err := h.Administrator.Status(ctx)
+	s.Vitals.Policies = []admin.PolicyStatus{{Policy: hostile, Configured: true, LastError: hostile}}
 	s.MissingPortals = []admin.MissingPortal{{Address: hostile, Problem: hostile}}
 	s.LUNs = append(s.LUNs, admin.LUNStatus{Target: hostile, Medium: hostile, Problem: hostile})
 	return s, err
