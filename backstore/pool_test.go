@@ -2,7 +2,6 @@ package backstore
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -149,6 +148,6 @@ func TestPool_TakeOver(t *testing.T) {
 		h.reopen()
 		h.verify()
 		must.Succeed(t, h.store.Close())
-		t.Log(fmt.Sprintf("metadata in %v, %d late changes refused", p.o.Engine.Kind(), p.twin.Refused()))
+		t.Logf("metadata in %v, %d late changes refused", p.o.Engine.Kind(), p.twin.Refused())
 	})
 }

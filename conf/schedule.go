@@ -36,7 +36,7 @@ const (
 
 // cronParser reads five fields: minute, hour, day of the month, month, day of the week. As
 // with cron, one of the two days is enough if both are given.
-var cronParser = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor | cron.DowOrDom)
+var cronParser = cron.MustNewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor | cron.DowOrDom)
 
 // ParseSchedule returns the schedule of an interval, or of times in a zone.
 func ParseSchedule(every time.Duration, at []string, zone string) (Schedule, error) {

@@ -4,7 +4,7 @@ import "sync/atomic"
 
 // counters count what a Keeper gives.
 type counters struct {
-	given, expired, readBytes, runsBytes atomic.Int64
+	given, expired, readBytes atomic.Int64
 }
 
 // KeeperStats counts what was given since the start.

@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"odx/admin"
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/stream"
@@ -253,12 +252,4 @@ func writeChunk(w *stream.Writer, c chunk) error {
 		return w.Hole(c.off, c.length)
 	}
 	return w.Data(c.off, c.data)
-}
-
-// sourceName returns the name by which an administrator knows an object.
-func sourceName(v *backstore.Volume) string {
-	if v.IsFile() {
-		return admin.FilePrefix + v.Name()
-	}
-	return v.Name()
 }

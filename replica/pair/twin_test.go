@@ -42,7 +42,6 @@ type server struct {
 	dead  bool
 	off   bool // cut off from the others
 	id    [16]byte
-	full  error // of writes; nil for none
 }
 
 func newWorld(t testing.TB, seed uint64, names ...string) *world {

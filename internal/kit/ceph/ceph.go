@@ -44,11 +44,17 @@ type Cluster struct {
 	stopped chan struct{}
 }
 
-// Conf returns the path of ceph.conf, Keyring that of the key of User, which may use Pool.
-func (c *Cluster) Conf() string    { return filepath.Join(c.dir, "ceph.conf") }
+// Conf returns the path of ceph.conf.
+func (c *Cluster) Conf() string { return filepath.Join(c.dir, "ceph.conf") }
+
+// Keyring returns the path of the key of User.
 func (c *Cluster) Keyring() string { return filepath.Join(c.dir, userName+".keyring") }
-func (c *Cluster) User() string    { return userName }
-func (c *Cluster) Pool() string    { return poolName }
+
+// User returns the name of the client that may use Pool.
+func (c *Cluster) User() string { return userName }
+
+// Pool returns the name of the pool.
+func (c *Cluster) Pool() string { return poolName }
 
 // programs are what has to be installed.
 var programs = []string{"ceph-mon", "ceph-osd", "ceph", "ceph-authtool", "monmaptool"}
@@ -319,7 +325,7 @@ func (c *Cluster) makePool() error {
 		return nil
 	case <-time.After(patience):
 		_ = probe.Process.Kill()
-		<-done
+		_ = <-done
 		return errors.New("the pool takes no writes")
 	}
 }
