@@ -27,7 +27,7 @@ type stage struct {
 }
 
 // raceTested are the packages that share memory between goroutines.
-var raceTested = []string{"./admin/...", "./alerts/...", "./api/...", "./audit/...", "./backstore/...", "./chap/...", "./cmd/...", "./initiator/...", "./metrics/...", "./migrate/...", "./monitor/...", "./offload/...", "./owner/...", "./peer/...", "./replica/...", "./standby/...", "./stream/...", "./successor/...", "./target/...", "./tokens/...", "./vhd/...", "./web/..."}
+var raceTested = []string{"./admin/...", "./alerts/...", "./api/...", "./audit/...", "./backstore/...", "./chap/...", "./cmd/...", "./initiator/...", "./metrics/...", "./migrate/...", "./monitor/...", "./offload/...", "./owner/...", "./peer/...", "./replica/...", "./snapshots/...", "./standby/...", "./stream/...", "./successor/...", "./target/...", "./tokens/...", "./vhd/...", "./web/..."}
 
 var stages = []stage{
 	{"format", gofmt},
