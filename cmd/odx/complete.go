@@ -49,6 +49,7 @@ func completions() map[string][]argument {
 		"odx volume delete":   {volume},
 		"odx volume rename":   {volume, name},
 		"odx volume revert":   {volume},
+		"odx volume diff":     {volume, volume},
 		"odx snapshot list":   {object},
 		"odx snapshot run":    {policy},
 		"odx snapshot prune":  {policy},
@@ -59,6 +60,7 @@ func completions() map[string][]argument {
 		"odx file get":        {file, local},
 		"odx file cp":         {file, file},
 		"odx file mv":         {file, file},
+		"odx file token":      {file},
 		"odx file rm":         {argument{from: file.from, repeated: true}},
 		"odx copy":            {end, end},
 		"odx send":            {object},
@@ -95,6 +97,10 @@ func completions() map[string][]argument {
 		"odx access add":      {target},
 		"odx access remove":   {target, name},
 		"odx session end":     {argument{from: []candidates{sessions}}},
+
+		"odx volume migrate start":  {volume, name},
+		"odx volume migrate abort":  {volume},
+		"odx volume migrate finish": {volume},
 
 		"odx replicate start":    {name, name, name},
 		"odx replicate run":      {pair},
