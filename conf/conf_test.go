@@ -82,7 +82,8 @@ func TestWriteDefault(t *testing.T) {
 		Tokens: Tokens{
 			WhenFull: "evict", UnderPressure: "give_up", Deletion: "mandatory", RunningCopy: "finish", Unmapped: "allow", Access: "anyone",
 		},
-		Log: Log{Level: "info", Format: "text", SlowCommand: 5 * time.Second},
+		Limits: Limits{Snapshots: 10000},
+		Log:    Log{Level: "info", Format: "text", SlowCommand: 5 * time.Second},
 	}
 	if text, err := os.ReadFile(path); err != nil || string(cfg.Text()) != string(text) {
 		t.Errorf("the text is %q (%v)", cfg.Text(), err)

@@ -371,8 +371,22 @@ func others(f field, v reflect.Value) []string {
 		out = []string{"http://other.example.com/", "https://other.example.com"}
 	case "peer":
 		out = []string{"c"}
-	case "replicated", "object":
+	case "replicated", "object", "word":
 		out = []string{"other"}
+	case "snapshotted":
+		out = []string{"other", "other|another"}
+	case "period":
+		out = []string{"1h0m0s", "2h0m0s"}
+	case "cron":
+		out = []string{"15 4 * * *"}
+	case "zone":
+		out = []string{"America/Lima"}
+	case "kept":
+		out = []string{"3", "5"}
+	case "span":
+		out = []string{"3d"}
+	case "snapshotname":
+		out = []string{"%v.%p.%Y%m%d-%H%M%S"}
 	case "storeid":
 		out = []string{"ffeeddccbbaa99887766554433221100"}
 	case "right":
