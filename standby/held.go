@@ -95,10 +95,10 @@ func (h *Held) attach(ctx context.Context, dir string, log *logrus.Entry) (attac
 		}
 		if l == nil {
 			if withdrawn := h.take(*n); withdrawn != nil {
-				log.WithField("address", n.address).Info("standby gives up a listening socket that the server has closed")
 				if err := withdrawn.Close(); err != nil {
 					return attached, err
 				}
+				log.WithField("address", n.address).Info("standby has given up a listening socket that the server has closed")
 			}
 			continue
 		}

@@ -112,7 +112,7 @@ func TestServe_ReloadStandby(t *testing.T) {
 	one := strings.Replace(config, "log:", "      - {lun: 2, volume: third, size: 1MiB}\nlog:", 1)
 	must.Succeed(t, os.WriteFile(path, []byte(one), 0o644))
 	must.Succeed(t, s.cmd.Process.Signal(syscall.SIGHUP))
-	awaitOutput(t, waiting.stderr, "gives up a listening socket")
+	awaitOutput(t, waiting.stderr, "has given up a listening socket")
 	awaitOutput(t, s.stderr, `"luns_came":1`)
 	if conn, err := net.Dial("tcp", second); err == nil {
 		conn.Close()
