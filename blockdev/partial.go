@@ -12,6 +12,7 @@ const Grace = 100 * time.Millisecond
 
 type (
 	stopKey   struct{}
+	taskKey   struct{}
 	copiedKey struct{}
 )
 
@@ -44,6 +45,21 @@ func BeforeLate(ctx context.Context) (context.Context, context.CancelFunc) {
 		return context.WithDeadline(ctx, end.Add(-Grace))
 	}
 	return ctx, func() {}
+}
+
+// WithTime returns a context that ends after d, with a cause: the time that an operation has
+// to move data.
+func WithTime(ctx context.Context, d time.Duration, cause error) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(context.WithValue(ctx, taskKey{}, ctx), d, cause)
+}
+
+// Task returns the context that WithTime was called with, which ends only when the operation is
+// aborted: for steps that may take longer than moving data. Without WithTime it is ctx itself.
+func Task(ctx context.Context) context.Context {
+	if task, ok := ctx.Value(taskKey{}).(context.Context); ok {
+		return task
+	}
+	return ctx
 }
 
 // WithCopied returns a context under which n counts the bytes that a copy reads and

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,6 +40,7 @@ var kinds = []struct {
 	{"invalid", http.StatusBadRequest, ErrProtocol},
 	{"closed", http.StatusServiceUnavailable, blockdev.ErrClosed},
 	{"busy", http.StatusServiceUnavailable, blockdev.ErrBusy},
+	{"timeout", http.StatusServiceUnavailable, context.DeadlineExceeded}, // that of an answer
 	{"corrupt", http.StatusInternalServerError, blockdev.ErrCorrupt},
 }
 

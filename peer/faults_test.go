@@ -61,7 +61,7 @@ func TestTokens_Down(t *testing.T) {
 	defer cancel()
 	for range 20 { // many commands wait for it once
 		n, err := b.Tokens.OffloadWrite(limited, token, 0, offload.Destination{Volume: dst, BlockLength: 512}, []blockdev.Range{all}, tokens.WriteOptions{})
-		if n != 0 || !errors.Is(err, tokens.ErrRemote) {
+		if n != 0 || !errors.Is(err, tokens.ErrRemote) || !strings.Contains(err.Error(), ": a: ") {
 			t.Fatalf("%d, %v", n, err)
 		}
 	}

@@ -256,7 +256,7 @@ func (k *Keeper) serveRead(w http.ResponseWriter, r *http.Request, h *held) erro
 	ctx := r.Context()
 	if k.pace != nil {
 		if err := k.pace(ctx, h.peer, total); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", blockdev.ErrBusy, err) // it may read on later
 		}
 	}
 	if err := k.memory.Take(ctx, h.peer, maxContent); err != nil {

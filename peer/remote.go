@@ -34,8 +34,8 @@ const (
 	answerTime = 30 * time.Second
 	// headerTime bounds how long a peer may take to begin an answer.
 	headerTime = 10 * time.Second
-	// downTime is how long a peer that did not answer is not asked again, so that not each of
-	// many commands waits for it.
+	// downTime is how long a peer that was silent for openTime is not asked again, so that not
+	// each of many commands waits for it.
 	downTime = time.Second
 	// idleConnections are kept for each address.
 	idleConnections = 16
@@ -159,13 +159,22 @@ func (r *Remote) answered(err error) {
 	r.numbers.failures.Add(1)
 }
 
-// silent notes that the peer said nothing in the time that it has. What fails at once, as a
-// connection that is refused, is tried again each time.
-func (r *Remote) silent(err error) {
+// heardSince reports whether the peer has answered anything since a time. If so, a request that
+// did not end in the time of its caller was slow: others may have filled the link.
+func (r *Remote) heardSince(t time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.heard.After(t)
+}
+
+// silent notes that nothing came from the peer in all the time that it has to answer. What
+// fails at once, as a connection that is refused, is tried again each time.
+func (r *Remote) silent(err error) error {
 	r.answered(err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.until = time.Now().Add(downTime)
+	return r.downError(err)
 }
 
 // send sends a request to the first address that answers, and returns the response if its
@@ -187,7 +196,7 @@ func (r *Remote) send(ctx context.Context, method, path, contentType string, bod
 			return r.checked(resp)
 		}
 		if ctx.Err() != nil {
-			return nil, ctx.Err() // a peer that is slow need not be down
+			return nil, r.interrupted(ctx) // a peer that is slow need not be down
 		}
 		errs = append(errs, err)
 		if !isDial(err) {
@@ -197,6 +206,11 @@ func (r *Remote) send(ctx context.Context, method, path, contentType string, bod
 	err := cmp.Or(errors.Join(errs...), errNoAddress)
 	r.answered(err)
 	return nil, r.downError(err)
+}
+
+// interrupted is the error of a request that ctx has ended.
+func (r *Remote) interrupted(ctx context.Context) error {
+	return fmt.Errorf("peer %s: %w", r.name, ctx.Err())
 }
 
 var errNoAddress = errors.New("it has no address")
@@ -218,11 +232,21 @@ func (r *Remote) attempt(ctx context.Context, to, method, contentType string, bo
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
+	if replays(method, to) {
+		// So that a connection that the peer has closed meanwhile is replaced; not sent.
+		req.Header["Idempotency-Key"] = nil
+	}
 	resp, err := r.http.Do(req)
 	if plain := (*url.Error)(nil); errors.As(err, &plain) {
 		err = plain.Err
 	}
 	return resp, err
+}
+
+// replays reports whether a request may be executed twice. A hold that nobody knows of ends
+// with its lease.
+func replays(method, to string) bool {
+	return method != http.MethodPost || !strings.HasSuffix(to, "/delete")
 }
 
 // checked returns the response of a success, or the error of a failure.
@@ -261,17 +285,14 @@ func (r *Remote) Call(ctx context.Context, method, path string, in, out any) err
 		_, _ = io.CopyN(io.Discard, resp.Body, maxRequest) // so that the connection is used again
 		return nil
 	}
-	return r.decode(ctx, resp.Body, out)
+	return r.decode(ctx, &answer{Reader: resp.Body}, out)
 }
 
 // decode reads an answer of JSON.
-func (r *Remote) decode(ctx context.Context, body io.Reader, out any) error {
+func (r *Remote) decode(ctx context.Context, body *answer, out any) error {
 	limited := io.LimitReader(body, maxAnswer)
 	if err := json.NewDecoder(limited).Decode(out); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return fmt.Errorf("%w: %s: %w", ErrProtocol, r.name, err)
+		return r.broken(ctx, body, fmt.Errorf("%w: %s: %w", ErrProtocol, r.name, err))
 	}
 	_, _ = io.Copy(io.Discard, limited)
 	return nil
@@ -290,21 +311,48 @@ func (r *Remote) frames(ctx context.Context, method, path string, body []byte, r
 		return err
 	}
 	defer resp.Body.Close()
-	if err := read(resp.Body); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return fmt.Errorf("peer %s: %w", r.name, err)
+	came := &answer{Reader: resp.Body}
+	if err := read(came); err != nil {
+		return r.broken(ctx, came, fmt.Errorf("peer %s: %w", r.name, err))
 	}
 	return nil
+}
+
+// answer is the body of a response. It keeps the error of its connection.
+type answer struct {
+	io.Reader
+	err error
+}
+
+// Read implements io.Reader.
+func (a *answer) Read(p []byte) (int, error) {
+	n, err := a.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		a.err = err
+	}
+	return n, err
+}
+
+// broken is the error of an answer of which not all was read: that its reader found, unless ctx
+// or the connection ended.
+func (r *Remote) broken(ctx context.Context, body *answer, found error) error {
+	switch {
+	case ctx.Err() != nil:
+		return r.interrupted(ctx)
+	case body.err != nil:
+		r.answered(body.err)
+		return r.downError(body.err)
+	}
+	return found
 }
 
 // Hello asks whether the peer answers, and is the one that it should be.
 func (r *Remote) Hello(ctx context.Context) error {
 	var a v1.PeerHello
+	began := time.Now()
 	if err := r.Call(ctx, http.MethodGet, Path+"hello", nil, &a); err != nil {
-		if err == context.DeadlineExceeded { // not one that is known from before
-			r.silent(err)
+		if errors.Is(err, context.DeadlineExceeded) && !r.heardSince(began) {
+			r.answered(context.DeadlineExceeded) // for Status; others may have more time
 		}
 		return err
 	}

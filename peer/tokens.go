@@ -34,7 +34,11 @@ type Tokens struct {
 	resolver Resolver
 	memory   *quota.Quota
 
+	// openTime and patience are the constants; tests may change them before tokens are used.
+	openTime, patience time.Duration
+
 	ending sync.WaitGroup // releases of holds
+	served served         // has a lock of its own
 	stop   chan struct{}
 
 	mu   sync.Mutex // guards what follows, and the fields of shared that say so
@@ -64,7 +68,10 @@ type shared struct {
 // NewTokens returns the Remote of a server. The buffers of all copies together take at most
 // memory bytes.
 func NewTokens(r Resolver, memory int64) *Tokens {
-	return &Tokens{resolver: r, memory: quota.New(memory), stop: make(chan struct{}), open: make(map[sharedKey]*shared)}
+	return &Tokens{
+		resolver: r, memory: quota.New(memory), openTime: openTime, patience: patience,
+		stop: make(chan struct{}), open: make(map[sharedKey]*shared),
+	}
 }
 
 // Close gives the holds that are idle back. No use may be open.
@@ -97,50 +104,22 @@ func (t *Tokens) find(token *tokens.Token) (Peer, error) {
 	return p, nil
 }
 
-// remoteErr makes an error of a peer one that a user of a token gets: that which the peer
-// decided, or ErrRemote if it did not decide.
-func remoteErr(ctx context.Context, err error) error {
-	switch {
-	case err == nil || ctx.Err() != nil:
-		return err
-	case errors.Is(err, ErrDown), errors.Is(err, ErrProtocol), errors.Is(err, ErrStore), errors.Is(err, ErrGone), errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%w: %w", tokens.ErrRemote, err)
-	case errors.Is(err, ErrLimit), errors.Is(err, blockdev.ErrClosed):
-		return fmt.Errorf("%w: %w", blockdev.ErrBusy, err)
-	}
-	return err
-}
-
 // Open implements tokens.Remote.
 func (t *Tokens) Open(ctx context.Context, token *tokens.Token, who tokens.Requester) (offload.Foreign, error) {
 	p, err := t.find(token)
 	if err != nil {
 		return nil, err
 	}
-	// The deadline of a command is for moving data; a hold that comes later is there for the
-	// command that continues.
-	opening, cancel := context.WithTimeout(context.WithoutCancel(ctx), openTime)
-	defer cancel()
-	defer context.AfterFunc(ctx, func() {
-		if ctx.Err() != context.DeadlineExceeded {
-			cancel()
-		}
-	})()
-	s, err := t.share(opening, p, sharedKey{*token, who.Initiator})
-	if r, ok := p.(*Remote); ok && err == context.DeadlineExceeded { // not one that is known from before
-		r.silent(err)
-		err = r.downError(err)
-	}
-	if ctx.Err() == context.Canceled {
-		if err == nil {
-			t.leave(s, false)
-		}
-		return nil, ctx.Err()
-	}
+	key := sharedKey{*token, who.Initiator}
+	var got *shared
+	err = t.ask(ctx, p, token, func(ctx context.Context) (err error) {
+		got, err = t.share(ctx, p, key)
+		return err
+	})
 	if err != nil {
-		return nil, remoteErr(context.WithoutCancel(ctx), err)
+		return nil, err
 	}
-	return &snapshot{tokens: t, shared: s, client: who.Initiator}, nil
+	return &snapshot{tokens: t, shared: got, client: who.Initiator}, nil
 }
 
 // share returns the hold of earlier commands, which the peer has confirmed for this one, or a
@@ -161,6 +140,7 @@ func (t *Tokens) share(ctx context.Context, p Peer, key sharedKey) (*shared, err
 		return nil, err
 	}
 	s := &shared{key: key, peer: p, hold: h, users: 1}
+	t.served.note(&key.token, time.Now())
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.open[key] == nil {
@@ -246,12 +226,15 @@ func (t *Tokens) Show(ctx context.Context, token *tokens.Token) (tokens.Info, er
 		return tokens.Info{}, err
 	}
 	var a v1.PeerToken
-	if err := p.Call(ctx, http.MethodPost, Path+"tokens/show", requestFor(p, token, ""), &a); err != nil {
-		return tokens.Info{}, remoteErr(ctx, err)
+	err = t.ask(ctx, p, token, func(ctx context.Context) error {
+		return p.Call(ctx, http.MethodPost, Path+"tokens/show", requestFor(p, token, ""), &a)
+	})
+	if err != nil {
+		return tokens.Info{}, err
 	}
 	info, err := infoOf(a)
 	if err != nil {
-		return tokens.Info{}, remoteErr(ctx, err)
+		return tokens.Info{}, refusal(err)
 	}
 	info.Server = p.Name()
 	copy(info.Management[:], token[:])
@@ -269,7 +252,15 @@ func (t *Tokens) Delete(ctx context.Context, token *tokens.Token, who tokens.Req
 	if err != nil {
 		return err
 	}
-	return remoteErr(ctx, p.Call(ctx, http.MethodPost, Path+"tokens/delete", requestFor(p, token, who.Initiator), nil))
+	first := true
+	return t.ask(ctx, p, token, func(ctx context.Context) error {
+		err := p.Call(ctx, http.MethodPost, Path+"tokens/delete", requestFor(p, token, who.Initiator), nil)
+		if !first && errors.Is(err, tokens.ErrDeleted) {
+			return nil // by the request before, whose answer was lost
+		}
+		first = false
+		return err
+	})
 }
 
 // snapshot is the bytes of a token of another server, for one use.
@@ -297,7 +288,7 @@ func (s *snapshot) Length() int64 { return s.hold().Length() }
 
 // ReadAt implements offload.Snapshot.
 func (s *snapshot) ReadAt(ctx context.Context, p []byte, off int64) error {
-	return s.try(ctx, func(h Hold) error { return h.ReadAt(ctx, p, off) })
+	return s.try(ctx, func(h Hold) (int64, error) { return 0, h.ReadAt(ctx, p, off) })
 }
 
 // Digest implements offload.Snapshot: the key of a digest is that of another store.
@@ -307,27 +298,52 @@ func (s *snapshot) Digest(context.Context, int64, int64) ([32]byte, error) {
 
 // MapTo implements offload.Foreign.
 func (s *snapshot) MapTo(ctx context.Context, dst *backstore.Volume, off, src, length int64) (n int64, err error) {
-	err = s.try(ctx, func(h Hold) error {
+	err = s.try(ctx, func(h Hold) (int64, error) {
 		m, err := Fetch(ctx, h, src+n, dst, []blockdev.Range{{Offset: off + n, Length: length - n}}, FetchOptions{
 			Memory: s.tokens.memory, Client: s.client,
 		})
 		n += m
-		return err
+		return m, err
 	})
 	return n, err
 }
 
-// try calls fn with the hold, and once more with another one if the peer has lost it.
-func (s *snapshot) try(ctx context.Context, fn func(Hold) error) error {
-	h := s.hold()
-	err := fn(h)
-	if !errors.Is(err, ErrGone) {
-		return remoteErr(ctx, err)
+// try calls fn, which returns how many bytes it has moved, with the hold: with another one if the
+// peer has lost it, and again if the peer fails for a moment.
+func (s *snapshot) try(ctx context.Context, fn func(Hold) (int64, error)) error {
+	token, p := s.source()
+	gone := false // also another hold
+	once := func(h Hold) error {
+		n, err := fn(h)
+		if n > 0 || err == nil {
+			s.tokens.served.note(token, time.Now())
+			gone = false
+		}
+		return err
 	}
-	if err := s.renew(ctx, h); err != nil {
-		return remoteErr(ctx, err)
+	err := s.tokens.insist(ctx, ctx, token, func() error {
+		h := s.hold()
+		err := once(h)
+		if gone || !errors.Is(err, ErrGone) {
+			return err
+		}
+		if err := s.renew(ctx, h); err != nil {
+			return err
+		}
+		gone = true
+		return once(s.hold())
+	})
+	if ctx.Err() != nil {
+		return err // the command says how far it came
 	}
-	return remoteErr(ctx, fn(s.hold()))
+	return s.tokens.verdict(p, token, err)
+}
+
+// source returns the token, and its server.
+func (s *snapshot) source() (*tokens.Token, Peer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &s.shared.key.token, s.shared.peer
 }
 
 // renew replaces a hold that is gone: the peer was restarted, or the network was away for
@@ -343,13 +359,14 @@ func (s *snapshot) renew(ctx context.Context, lost Hold) error {
 	if !old.key.token.Type().Pinned() {
 		return fmt.Errorf("%w: and the data of its token may have changed", ErrGone)
 	}
-	limited, cancel := context.WithTimeout(ctx, openTime)
+	limited, cancel := context.WithTimeout(blockdev.Task(ctx), s.tokens.openTime)
 	defer cancel()
 	h, err := old.peer.HoldToken(limited, &old.key.token, tokens.Requester{Initiator: old.key.initiator})
 	if err != nil {
 		s.failed = true
 		return err
 	}
+	s.failed = false
 	s.shared = &shared{key: old.key, peer: old.peer, hold: h, users: 1}
 	s.tokens.leave(old, false)
 	s.tokens.adopt(s.shared)

@@ -50,6 +50,8 @@ type Server struct {
 
 	mu      sync.Mutex // guards the fields below
 	off     bool       // cut off: connections stall
+	link    Link
+	free    time.Time // when the link has carried what it has taken
 	clients map[net.Conn]bool
 }
 
@@ -186,11 +188,53 @@ func (s *Server) CutOff(off bool) {
 	}
 }
 
+// Link is what connections to a server share, other than one within the process.
+type Link struct {
+	// Rate is how many bytes a second it carries from the server; 0: as many as it can.
+	Rate int64
+	// Dial and Read, if set, fail the steps for which they return an error.
+	Dial, Read func() error
+}
+
+// Through has new connections to the server go through a link.
+func (s *Server) Through(l Link) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.link, s.free = l, time.Time{}
+}
+
+// carry waits until the link has carried n bytes more.
+func (s *Server) carry(n int) error {
+	s.mu.Lock()
+	l, now := s.link, time.Now()
+	if l.Rate > 0 {
+		if s.free.Before(now) {
+			s.free = now
+		}
+		s.free = s.free.Add(time.Duration(n) * time.Second / time.Duration(l.Rate))
+	}
+	free := s.free
+	s.mu.Unlock()
+	time.Sleep(free.Sub(now)) // the link itself
+	if l.Read != nil {
+		return l.Read()
+	}
+	return nil
+}
+
 // dial connects to the server.
 func (s *Server) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if s.isOff() {
 		<-ctx.Done() // as a SYN that is dropped
 		return nil, &net.OpError{Op: "dial", Net: network, Err: ctx.Err()}
+	}
+	s.mu.Lock()
+	fail := s.link.Dial
+	s.mu.Unlock()
+	if fail != nil {
+		if err := fail(); err != nil {
+			return nil, &net.OpError{Op: "dial", Net: network, Err: err}
+		}
 	}
 	c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, network, address)
 	if err != nil {
@@ -218,9 +262,17 @@ type wire struct {
 func (w *wire) Read(p []byte) (int, error) {
 	for {
 		n, err := w.Conn.Read(p)
-		if err != nil || !w.to.isOff() {
+		if err != nil {
 			return n, err
 		}
+		if w.to.isOff() {
+			continue
+		}
+		if err := w.to.carry(n); err != nil {
+			_ = w.Conn.Close()
+			return 0, &net.OpError{Op: "read", Net: "tcp", Err: err}
+		}
+		return n, nil
 	}
 }
 

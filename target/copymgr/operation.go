@@ -196,7 +196,7 @@ func (op *operation) Run(ctx context.Context) {
 	moving := offload.WithClient(blockdev.WithCopied(ctx, &op.copied), op.origin.nexus.InitiatorName)
 	if !op.background && op.isTokenCommand() {
 		var end context.CancelFunc
-		moving, end = context.WithTimeoutCause(moving, m.foregroundTime, errOutOfTime)
+		moving, end = blockdev.WithTime(moving, m.foregroundTime, errOutOfTime)
 		defer end()
 	}
 	r, err := op.work(&copyContext{moving, command}, op)
