@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	v1 "odx/api/v1"
@@ -40,8 +41,8 @@ func (c *Client) Send(ctx context.Context, r replica.SendRequest, w io.Writer, p
 	m := &meter{report: progress}
 	from := &remembering{r: resp.Body}
 	if _, err := io.Copy(io.MultiWriter(w, m), from); err != nil {
-		if from.err != nil {
-			err = transportError(ctx, from.err)
+		if ended := from.failure(); ended != nil {
+			err = transportError(ctx, ended)
 		}
 		return replica.Sent{}, err
 	}
@@ -83,16 +84,28 @@ func (m *meter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// remembering keeps the error of a reader, io.EOF apart.
+// remembering keeps the error of a reader, io.EOF apart. A request may still read its body
+// when its response is there.
 type remembering struct {
 	r   io.Reader
-	err error
+	err atomic.Value // of error, in a readError
+}
+
+// readError makes errors of all kinds values of one type.
+type readError struct{ error }
+
+// failure returns the error that the reader ended with so far, or nil.
+func (r *remembering) failure() error {
+	if e, ok := r.err.Load().(readError); ok {
+		return e.error
+	}
+	return nil
 }
 
 func (r *remembering) Read(p []byte) (int, error) {
 	n, err := r.r.Read(p)
 	if err != nil && err != io.EOF {
-		r.err = err
+		r.err.Store(readError{err})
 	}
 	return n, err
 }
@@ -113,8 +126,8 @@ func (c *Client) Receive(ctx context.Context, r replica.ReceiveRequest, from io.
 	body := &remembering{r: from}
 	resp, err := c.sendBody(ctx, http.MethodPost, "/v1/receive?"+q.Encode(), io.TeeReader(body, &meter{report: progress}))
 	if err != nil {
-		if body.err != nil && ctx.Err() == nil {
-			return replica.Received{}, body.err // what was to be sent ended, and the request with it
+		if ended := body.failure(); ended != nil && ctx.Err() == nil {
+			return replica.Received{}, ended // what was to be sent ended, and the request with it
 		}
 		return replica.Received{}, err
 	}

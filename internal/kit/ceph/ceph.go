@@ -325,7 +325,9 @@ func (c *Cluster) makePool() error {
 		return nil
 	case <-time.After(patience):
 		_ = probe.Process.Kill()
-		_ = <-done
+		if err := <-done; err != nil {
+			return fmt.Errorf("the pool takes no writes: %w", err)
+		}
 		return errors.New("the pool takes no writes")
 	}
 }
