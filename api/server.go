@@ -22,6 +22,7 @@ import (
 	"odx/audit"
 	"odx/blockdev"
 	"odx/conf"
+	"odx/internal/httpstop"
 	"odx/quota"
 	"odx/replica"
 )
@@ -43,6 +44,8 @@ type Server struct {
 	replicas Replicas
 	// streaming is how many streams are sent and received.
 	streaming atomic.Int64
+
+	connections httpstop.Connections
 
 	// stopping ends long requests; stop ends it.
 	stopping context.Context
@@ -120,6 +123,7 @@ func newServer(serving Serving, g gate) *Server {
 	s.http = http.Server{
 		Handler:           behind(g, s.asWritten(mux)),
 		ConnContext:       withConnection,
+		ConnState:         s.connections.Track,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       time.Minute,
@@ -152,7 +156,7 @@ func (s *Server) Serve(l net.Listener) {
 // ctx ends, and waits for all of them and for Serve.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stop()
-	err := s.http.Shutdown(ctx)
+	err := s.connections.Shutdown(ctx, &s.http)
 	if err != nil {
 		err = errors.Join(err, s.http.Close())
 	}

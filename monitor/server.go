@@ -9,6 +9,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/net/netutil"
+
+	"odx/internal/httpstop"
 )
 
 const (
@@ -20,17 +22,20 @@ const (
 
 // Server serves handlers to every client that connects, within bounds.
 type Server struct {
-	http    http.Server
-	log     *logrus.Entry
-	serving chan struct{} // closed when Serve has ended
+	http        http.Server
+	connections httpstop.Connections
+	log         *logrus.Entry
+	serving     chan struct{} // closed when Serve has ended
 }
 
 // NewServer returns a server of a handler.
 func NewServer(h http.Handler, log *logrus.Entry) *Server {
-	return &Server{log: log, serving: make(chan struct{}), http: http.Server{
-		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: answerLimit,
+	s := &Server{log: log, serving: make(chan struct{})}
+	s.http = http.Server{
+		ConnState: s.connections.Track, Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: answerLimit,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
-	}}
+	}
+	return s
 }
 
 // Serve serves l until Shutdown. It is called once.
@@ -43,7 +48,7 @@ func (s *Server) Serve(l net.Listener) {
 
 // Shutdown closes the listener, lets requests finish until ctx ends, and waits for Serve.
 func (s *Server) Shutdown(ctx context.Context) error {
-	err := s.http.Shutdown(ctx)
+	err := s.connections.Shutdown(ctx, &s.http)
 	if err != nil {
 		err = errors.Join(err, s.http.Close())
 	}

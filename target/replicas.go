@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"odx/admin"
 	"odx/conf"
@@ -45,6 +46,17 @@ func (s *Service) openReplicas(ctx context.Context, cfg *conf.Config) (err error
 		return Prepared{Undo: func() {}, Commit: func() { s.replicas.SetPlans(plans(next)) }}, nil
 	})
 	return nil
+}
+
+// inquireLimit is how long a start may take longer because a peer does not answer.
+const inquireLimit = time.Second
+
+// inquireReplicas asks peers whether they have taken over what this server is about to serve.
+// One that does not answer in time says so itself when it does.
+func (s *Service) inquireReplicas(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, inquireLimit)
+	defer cancel()
+	s.replicas.Inquire(ctx)
 }
 
 // plans returns the replicas of a configuration.

@@ -173,7 +173,7 @@ func (s *Service) start(ctx context.Context, cfg *conf.Config, o admin.Options, 
 		return err
 	}
 	s.audit = audit.New(s.log, auditOptions(cfg))
-	st, err := s.openAll(ctx, cfg, secrets, o)
+	st, err := s.openAll(ctx, cfg, secrets, o, in)
 	if err != nil {
 		return err
 	}
@@ -194,7 +194,7 @@ func (s *Service) start(ctx context.Context, cfg *conf.Config, o admin.Options, 
 }
 
 // openAll opens the store, binds the portals, and makes everything that is served.
-func (s *Service) openAll(ctx context.Context, cfg *conf.Config, all secrets, o admin.Options) (st *state, err error) {
+func (s *Service) openAll(ctx context.Context, cfg *conf.Config, all secrets, o admin.Options, in Inheritance) (st *state, err error) {
 	// An existing store is opened first, because an error about another process that
 	// has it open says more than one about the portals. A new store is created only
 	// after the portals are bound.
@@ -206,6 +206,9 @@ func (s *Service) openAll(ctx context.Context, cfg *conf.Config, all secrets, o 
 	}
 	if err := s.openStore(ctx, cfg, o); err != nil {
 		return nil, storeProblem(cfg, err)
+	}
+	if in.Sessions == nil && !s.rescue { // else the process before this one was told
+		s.inquireReplicas(ctx)
 	}
 	if st, err = s.newState(ctx, cfg, all, nil); err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
 
 	"odx/admin"
 	"odx/backstore"
@@ -141,11 +142,60 @@ func (m *Manager) tell(ctx context.Context, id ID) error {
 		p.changing.Lock()
 		defer p.changing.Unlock()
 		if r, err = m.load(id); err == nil && r.Role == Source && r.Epoch < a.Epoch {
-			err = m.retire(ctx, r, a.Epoch)
+			err = m.takenOver(ctx, r, a.Epoch)
 		}
 		return err
 	}
 	return m.told(ctx, id, r.Epoch)
+}
+
+// Inquire has the sources ask whether the other side has taken over meanwhile, and waits for
+// answers until ctx ends. What has been taken over is not to be served.
+func (m *Manager) Inquire(ctx context.Context) {
+	all, err := m.records()
+	if err != nil {
+		return // whoever serves reads them too
+	}
+	var asking sync.WaitGroup
+	for _, r := range all {
+		if r.Role != Source {
+			continue
+		}
+		asking.Go(func() {
+			if err := m.inquire(ctx, r); err != nil {
+				m.log.WithField("replica", r.Name).WithField("peer", r.PeerName).WithError(err).Info("whether the peer has taken over is not known")
+			}
+		})
+	}
+	asking.Wait()
+}
+
+func (m *Manager) inquire(ctx context.Context, r *record) error {
+	link, err := m.link(r)
+	if err != nil {
+		return err
+	}
+	a, err := m.ask(ctx, link, r, opState, nil)
+	if err != nil || a.Role != Source {
+		return err
+	}
+	p := m.of(r.ID)
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	r, err = m.load(r.ID)
+	if err != nil || r.Role != Source || r.Epoch >= a.Epoch {
+		return err
+	}
+	return m.takenOver(context.WithoutCancel(ctx), r, a.Epoch)
+}
+
+// takenOver makes a source a former one, since the other side has become the source.
+func (m *Manager) takenOver(ctx context.Context, r *record, epoch uint64) error {
+	if err := m.retire(ctx, r, epoch); err != nil {
+		return err
+	}
+	m.log.WithField("replica", r.Name).WithField("peer", r.PeerName).Error("the peer has taken over: this side is frozen, and not served; `odx replicate failback` makes it follow the peer")
+	return nil
 }
 
 // told notes that the other side knows of an epoch.

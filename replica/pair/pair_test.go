@@ -198,6 +198,35 @@ func TestManager_Failover_Unplanned(t *testing.T) {
 	must.Succeed(t, a.write("web"))
 }
 
+// TestManager_Inquire: a source that starts again asks before it is served, and is not served
+// if the other side has taken over. One that gets no answer is.
+func TestManager_Inquire(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t, 5, "a", "b")
+	a, b := w.servers[0], w.servers[1]
+	_, err := a.store.CreateVolume(ctx, "web", 1<<20)
+	must.Succeed(t, err)
+	must.Succeed(t, a.write("web"), b.m.Start(ctx, StartRequest{Peer: "a", Source: "web", Name: "copy"}))
+	_, err = b.m.Round(ctx, "copy", RoundOptions{})
+	must.Succeed(t, err)
+	a.m.Inquire(ctx)
+	if r := a.only(); r.Role != Source {
+		t.Errorf("with a replica at the other side: %s", r.Role)
+	}
+	a.off = true
+	must.Succeed(t, b.m.Failover(ctx, "copy", true, RoundOptions{}))
+	a.m.Inquire(ctx)
+	if r := a.only(); r.Role != Source {
+		t.Errorf("without an answer: %s", r.Role)
+	}
+	a.off = false
+	a.m.Inquire(ctx)
+	if s, err := a.m.Serving("web"); err != nil || s.Out == nil || a.only().Epoch != b.only().Epoch {
+		t.Errorf("a source that has heard of another one is served: %+v, %v, epoch %d", s, err, a.only().Epoch)
+	}
+	must.Succeed(t, b.m.tell(ctx, b.only().ID), a.m.Failback(ctx, "copy", FailbackOptions{}))
+}
+
 // only returns the only record of a server.
 func (s *server) only() *record {
 	s.w.t.Helper()

@@ -37,7 +37,7 @@ type Plan struct {
 const (
 	firstPause = 5 * time.Second
 	lastPause  = 10 * time.Minute
-	tellEvery  = 30 * time.Second
+	tellEvery  = 5 * time.Second
 )
 
 // idleWait is how long a replica without a plan, or a paused one, waits for another plan.
@@ -298,7 +298,7 @@ func (m *Manager) look(ctx context.Context) {
 }
 
 // LastTroubles returns, without waiting for the disk, what an administrator has to act upon,
-// as it was at most half a minute ago.
+// as it was some seconds ago.
 func (m *Manager) LastTroubles() []string {
 	if list := m.troubles.Load(); list != nil {
 		return *list

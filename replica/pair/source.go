@@ -224,10 +224,9 @@ func (m *Manager) follow(ctx context.Context, r *record, q Request) (Answer, err
 		// Nothing was written here since, so nothing can be lost.
 		return m.rejoin(ctx, r, q.Epoch, common)
 	case r.Role == Source:
-		if err := m.retire(ctx, r, q.Epoch); err != nil {
+		if err := m.takenOver(ctx, r, q.Epoch); err != nil {
 			return Answer{}, err
 		}
-		m.log.WithField("replica", r.Name).WithField("peer", r.PeerName).Error("the peer has taken over: this side is frozen, and not served; `odx replicate failback` makes it follow the peer")
 	case q.Epoch > r.Epoch:
 		r.Epoch = q.Epoch
 		if err := m.put(ctx, r); err != nil {

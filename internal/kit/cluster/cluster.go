@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
 	"odx/internal/kit"
 	"odx/internal/kit/netns"
 )
@@ -41,6 +43,7 @@ type Server struct {
 
 	cluster *Cluster
 	file    map[string]any // of its configuration, in addition to what package kit writes
+	target  map[string]any // of its target, likewise
 }
 
 // Options are what servers have.
@@ -93,11 +96,11 @@ func (c *Cluster) start(ctx context.Context, name string, o *Options) error {
 		"listen": net.JoinHostPort("0.0.0.0", apiPort), "secret_file": secret,
 		"certificate": s.certificate(), "private_key": s.key(),
 	}}
+	// Two servers of one name would be one target with two stores.
+	s.target = map[string]any{"name": IQN(name)}
 	s.Target, err = kit.StartODXWith(ctx, dir, o.LUNs, kit.Settings{
-		File: s.file, Ahead: o.Ahead[name],
-		// Two servers of one name would be one target with two stores.
-		Target: map[string]any{"name": IQN(name)},
-		On:     &kit.Machine{Address: s.Host.Control.String(), Line: s.Host.Args},
+		File: s.file, Target: s.target, Ahead: o.Ahead[name],
+		On: &kit.Machine{Address: s.Host.Control.String(), Line: s.Host.Args},
 	})
 	if err != nil {
 		return err
@@ -170,6 +173,25 @@ func (s *Server) Change(ctx context.Context, change func(file map[string]any)) e
 			config[key] = value
 		}
 	})
+}
+
+// Keep has the next starts of the server have the LUNs that its configuration has now,
+// instead of those that it was started with.
+func (s *Server) Keep() error {
+	text, err := os.ReadFile(s.ConfigFile())
+	if err != nil {
+		return err
+	}
+	var config struct {
+		Targets []struct {
+			LUNs []any `yaml:"luns"`
+		} `yaml:"targets"`
+	}
+	if err := yaml.Unmarshal(text, &config); err != nil {
+		return err
+	}
+	s.target["luns"] = config.Targets[0].LUNs
+	return nil
 }
 
 // API is the URL of the server's API for the test.
