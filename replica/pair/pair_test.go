@@ -123,6 +123,11 @@ func TestManager_Failover(t *testing.T) {
 			t.Errorf("the replica %s has the identity of the source", object)
 		}
 	}
+	a.alone = true
+	if err := b.m.Failover(ctx, "copy", false, RoundOptions{}); !errors.Is(err, backstore.ErrNotFound) || a.only().Role != Source || b.only().Role != Replica {
+		t.Errorf("failover from a source that could not follow: %v, %s, %s", err, a.only().Role, b.only().Role)
+	}
+	a.alone = false
 	must.Succeed(t, b.m.Failover(ctx, "copy", false, RoundOptions{}))
 	serves(b, "copy", Serving{Identity: identity}, false)
 	serves(a, "web", Serving{ReadOnly: true}, false) // nothing was lost, so it follows by itself

@@ -185,6 +185,9 @@ func (m *Manager) yield(ctx context.Context, r *record, q Request) (Answer, erro
 		return Answer{}, fmt.Errorf("%w: this side is %s in epoch %d, the caller in %d", ErrRole, r.Role, r.Epoch, q.Epoch)
 	}
 	if r.Role == Source {
+		if _, err := m.link(r); err != nil {
+			return Answer{}, fmt.Errorf("the source could not follow this side afterwards, since it cannot ask it; make this server a peer there, too: %w", err)
+		}
 		if err := m.retire(ctx, r, r.Epoch); err != nil {
 			return Answer{}, err
 		}

@@ -41,6 +41,7 @@ type server struct {
 	m     *Manager
 	dead  bool
 	off   bool // cut off from the others
+	alone bool // its configuration names no peer
 	id    [16]byte
 }
 
@@ -121,7 +122,7 @@ func (s *server) named(name string) (Link, bool) {
 
 func (s *server) resolve(store [16]byte) (Link, bool) {
 	for _, o := range s.w.servers {
-		if o.id == store && o != s {
+		if o.id == store && o != s && !s.alone {
 			return &twin{s, o}, true
 		}
 	}
