@@ -101,7 +101,7 @@ func (t *Tokens) insist(ctx, asking context.Context, token *tokens.Token, fn fun
 	defer retry.Stop()
 	for {
 		err := fn()
-		if err == nil || !lost(err) || !t.served.since(token, time.Now().Add(-t.patience)) || blockdev.Late(ctx) {
+		if err == nil || !lost(err) || !t.served.since(token, time.Now().Add(-t.patience)) || ending(ctx) {
 			return err
 		}
 		retry.Reset(retryTime)
@@ -113,6 +113,13 @@ func (t *Tokens) insist(ctx, asking context.Context, token *tokens.Token, fn fun
 		case <-retry.C:
 		}
 	}
+}
+
+// ending reports whether the time of a command is nearly over. That of a step
+// (blockdev.StopAfter) does not count: the operation goes on with the next one.
+func ending(ctx context.Context) bool {
+	end, ok := ctx.Deadline()
+	return ok && time.Until(end) < blockdev.Grace
 }
 
 // verdict makes an error of a peer one for the user of a token. That the server does not answer

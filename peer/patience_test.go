@@ -42,16 +42,16 @@ func every(n int64, err error) func() error {
 // whose time ends in the middle of requests, is never refused: not where a connection cannot be
 // made in time, nor where one is reset, which happens all along.
 func TestTokens_SlowLink(t *testing.T) {
-	const size = 256 << 20
+	const size = slowBytes
 	a, b := pair(t, peertest.Options{})
 	data := peertest.Random(1, size)
 	src, dst := a.Volume("src", size, data), b.Volume("dst", size, nil)
 	token := tokenOf(t, a, src, tokens.ReadOptions{}, blockdev.Range{Length: size})
 	// 1 Gbit/s: the time of a command is short of that of its requests, as on a busy machine.
-	a.Through(peertest.Link{Rate: 125e6, Dial: every(3, os.ErrDeadlineExceeded), Read: every(500, syscall.ECONNRESET)})
+	a.Through(peertest.Link{Rate: 125e6, Dial: every(3, os.ErrDeadlineExceeded), Read: every(400, syscall.ECONNRESET)})
 	commands, none := 0, 0
 	for done := int64(0); done < size; commands++ {
-		n, err := command(ctx, b, token, dst, done, min(size-done, 64<<20), 150*time.Millisecond)
+		n, err := command(ctx, b, token, dst, done, min(size-done, 64<<20), 250*time.Millisecond)
 		switch {
 		case errors.Is(err, tokens.ErrRemote), err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, errOutOfTime) && !errors.Is(err, blockdev.ErrBusy):
 			t.Fatalf("command %d, at byte %d: %d bytes done, %v", commands, done, n, err)

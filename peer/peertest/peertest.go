@@ -215,7 +215,9 @@ func (s *Server) carry(n int) error {
 	}
 	free := s.free
 	s.mu.Unlock()
-	time.Sleep(free.Sub(now)) // the link itself
+	if wait := free.Sub(now); wait > 5*time.Millisecond {
+		time.Sleep(wait) // the link itself
+	}
 	if l.Read != nil {
 		return l.Read()
 	}

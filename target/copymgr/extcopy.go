@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"odx/blockdev"
 	"odx/target/scsi"
 	"odx/target/scsi/sense"
 )
@@ -32,9 +33,13 @@ func (u *logicalUnit) executeExtendedCopy(ctx context.Context, t *scsi.Task, nam
 		listID: list.listID, identified: list.identified, units: unitsBytes,
 	}
 	x := &extendedCopy{unit: u, nexus: t.Nexus, list: list}
-	x.resolve()
+	x.resolve(ctx)
 	for _, r := range x.resolved {
 		if r.refused != nil {
+			if errors.Is(r.refused, blockdev.ErrBusy) { // of another server, which is slow
+				u.manager.refuseStatus(op.origin, statusBusy, r.refused)
+				return r.refused
+			}
 			se := senseOf(u.lu, writeUsingSense, r.refused)
 			u.manager.refuse(op.origin, se, r.refused)
 			return se

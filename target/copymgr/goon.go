@@ -180,7 +180,7 @@ func (w *waiting) extendedCopy() work {
 	x := &extendedCopy{unit: w.unit, nexus: w.op.owner.nexus, list: list, carry: w.from.Residual, carriedSource: int(w.from.ResidualSource)}
 	x.held.bytes, x.held.discarded = w.from.Held, w.from.HeldDiscarded
 	x.from.segment, x.from.bytes, x.from.transferred = int(w.from.Segment), w.from.SegmentBytes, w.from.TransferCount
-	x.resolve()
+	x.resolve(x.unit.manager.base)
 	x.failRefused()
 	o := w.unit.manager.operations
 	o.mu.Lock()

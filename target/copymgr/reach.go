@@ -35,22 +35,22 @@ var (
 )
 
 // resolve finds the logical units of all segments.
-func (x *extendedCopy) resolve() {
+func (x *extendedCopy) resolve(ctx context.Context) {
 	x.resolved = make(map[uint16]resolution)
 	for i := range x.list.segments {
 		s := &x.list.segments[i]
 		for _, id := range [...]uint16{s.source, s.destination} {
 			if _, ok := x.resolved[id]; !ok {
-				x.resolved[id] = x.resolution(id)
+				x.resolved[id] = x.resolution(ctx, id)
 			}
 		}
 	}
 }
 
 // resolution resolves a CSCD id.
-func (x *extendedCopy) resolution(id uint16) resolution {
+func (x *extendedCopy) resolution(ctx context.Context, id uint16) resolution {
 	if i := int(id) - x.list.firstCSCD; i >= 0 && i < len(x.list.cscds) && x.list.cscds[i].rod != nil {
-		return x.resolveROD(id, &x.list.cscds[i])
+		return x.resolveROD(ctx, id, &x.list.cscds[i])
 	}
 	r, failed := x.search(id)
 	if r != nil {
@@ -59,8 +59,8 @@ func (x *extendedCopy) resolution(id uint16) resolution {
 	return resolution{reached: r, failed: failed}
 }
 
-func (x *extendedCopy) resolveROD(id uint16, c *cscd) resolution {
-	r, err := x.newROD(c)
+func (x *extendedCopy) resolveROD(ctx context.Context, id uint16, c *cscd) resolution {
+	r, err := x.newROD(ctx, c)
 	if err != nil {
 		return resolution{refused: err}
 	}

@@ -93,7 +93,7 @@ type rod struct {
 
 // newROD looks up the token of a descriptor. The error is a refusal of the token,
 // before anything is copied.
-func (x *extendedCopy) newROD(c *cscd) (*rod, error) {
+func (x *extendedCopy) newROD(ctx context.Context, c *cscd) (*rod, error) {
 	if c.rod.remote {
 		return nil, errRODProducer
 	}
@@ -101,10 +101,7 @@ func (x *extendedCopy) newROD(c *cscd) (*rod, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A token of another server has its length there.
-	ctx, cancel := context.WithTimeout(x.unit.manager.base, foregroundTime)
-	defer cancel()
-	info, err := h.Describe(ctx)
+	info, err := h.Describe(ctx) // a token of another server has its length there
 	if err != nil {
 		return nil, err
 	}
