@@ -34,8 +34,8 @@ var stages = []stage{
 	{"vet", commands("go vet ./...", "go vet -tags e2e ./...", "env GOOS=linux GOARCH=arm64 go build ./...", "env GOOS=linux GOARCH=s390x go build ./backstore/vfs")},
 	{"staticcheck", commands("go tool staticcheck ./...", "go tool staticcheck -tags e2e ./test/... ./internal/...")},
 	{"lint", lint},
-	{"unit", goTest("-timeout=10m", "./...")},
-	{"race", goTest(append([]string{"-race", "-timeout=25m"}, raceTested...)...)},
+	{"unit", goTest("-timeout=15m", "./...")},
+	{"race", goTest(append([]string{"-race", "-timeout=40m"}, raceTested...)...)},
 	{"model", model},
 	{"fuzz", fuzz},
 	// Files and owners of stores in a real Ceph cluster, with librados.
