@@ -19,8 +19,9 @@ var (
 	// ErrCorrupt: stored bytes do not match their checksum. A read that knows which
 	// returns a CorruptError.
 	ErrCorrupt = errors.New("stored data is corrupt")
-	// ErrBusy: an aborted write to the range is still in flight. Retry later.
-	ErrBusy = errors.New("an aborted write to these blocks is in flight")
+	// ErrBusy: something that will pass is in the way: an aborted write to the range that is
+	// still in flight, memory that others use, a peer that is slow. Retry later.
+	ErrBusy = errors.New("busy")
 	// ErrClosed: the device was closed, or is closing.
 	ErrClosed = errors.New("store is closed")
 )

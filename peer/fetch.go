@@ -303,7 +303,7 @@ func (f *fetch) take(ctx context.Context) error {
 	patient, cancel := blockdev.BeforeLate(ctx)
 	defer cancel()
 	if err := f.o.Memory.Take(patient, f.o.Client, maxPiece); err != nil {
-		return cmp.Or(ctx.Err(), blockdev.ErrBusy)
+		return cmp.Or(ctx.Err(), fmt.Errorf("%w: copies use all of the memory", blockdev.ErrBusy))
 	}
 	return nil
 }

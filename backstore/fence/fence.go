@@ -92,7 +92,7 @@ func (w *Writes) check(offset, length int64) error {
 	for i := range w.slots {
 		s := &w.slots[i]
 		if s.ctx != nil && length > 0 && s.offset < offset+length && offset < s.end && s.ctx.Err() != nil {
-			return fmt.Errorf("%d bytes at %d: %w", length, offset, blockdev.ErrBusy)
+			return fmt.Errorf("%w: an aborted write to some of %d bytes at %d is in flight", blockdev.ErrBusy, length, offset)
 		}
 	}
 	return nil
