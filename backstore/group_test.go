@@ -182,7 +182,7 @@ func TestStore_SnapshotAll_Together(t *testing.T) {
 // first ones of a group are found, and all of it after SnapshotAll has returned.
 func TestStore_SnapshotAll_PowerCut(t *testing.T) {
 	ctx := context.Background()
-	for seed := range uint64(6) {
+	for seed := range uint64(3) {
 		rng := mathrand.New(mathrand.NewPCG(seed, 91))
 		o := drawOptions(rng)
 		o.CapacityBytes = 0

@@ -64,7 +64,7 @@ type history struct {
 	cuts    []powerCut
 }
 
-// cut records the current state of the disk.
+// cut records the current state of the disk. The caller holds mu, which guards the rng too.
 func (h *history) cut(d disk, rng *rand.Rand) {
 	h.cuts = append(h.cuts, powerCut{disk{d.fs.CrashClone(rng)}, h.flushed, slices.Clone(h.touched)})
 }
@@ -124,7 +124,9 @@ func TestStack_PowerCut(t *testing.T) {
 			}
 		}
 		b.disk.fs.SetHook(nil)
+		h.mu.Lock() // a change that began before may still be in the hook
 		h.cut(b.disk, rng)
+		h.mu.Unlock()
 		b.close(t)
 		for _, cut := range h.cuts {
 			cut.check(t, size, first)
