@@ -175,8 +175,10 @@ func TestService_Reload_Sessions(t *testing.T) {
 	slices.Sort(took)
 	slices.Sort(locked)
 	t.Logf("median %v, longest %v; locks: median %v, longest %v", took[rounds], took[2*rounds-1], locked[rounds], locked[2*rounds-1])
-	if took[rounds] > time.Second || locked[rounds] > time.Millisecond {
-		t.Errorf("a reload takes %v, and holds a lock for %v", took[rounds], locked[rounds])
+	// The shortest, which other work on the machine does not change: what is bounded is how
+	// much a reload does, not how often it is interrupted.
+	if !raceDetector && (took[0] > time.Second || locked[0] > time.Millisecond) {
+		t.Errorf("a reload takes %v, and holds a lock for %v", took[0], locked[0])
 	}
 }
 
