@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"odx/internal/kit/harness"
 	"odx/internal/kit/must"
 )
 
@@ -16,11 +17,8 @@ import (
 // comes to the same content, and refuses what has changed.
 func TestPython(t *testing.T) {
 	const python = "/usr/bin/python3" // Debian's
-	for _, program := range []string{python, "zstd"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skipf("%s is not installed; make setup installs it", program)
-		}
-	}
+	harness.Program(t, python, "python3")
+	harness.Program(t, "zstd", "zstd")
 	rnd := rand.New(rand.NewPCG(8, 8))
 	dir := t.TempDir()
 	run := func(name string, b, content []byte) ([]byte, []byte, error) {

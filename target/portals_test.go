@@ -15,6 +15,7 @@ import (
 	"odx/admin"
 	"odx/conf"
 	remote "odx/initiator"
+	"odx/internal/kit/harness"
 	"odx/internal/kit/logs"
 	"odx/internal/kit/must"
 )
@@ -179,10 +180,7 @@ func TestRedirect_ToItself(t *testing.T) {
 
 // TestLUN_above255: the URLs that are printed of LUNs above 255 open with libiscsi.
 func TestLUN_above255(t *testing.T) {
-	program, err := exec.LookPath("iscsi-inq")
-	if err != nil {
-		t.Skip("iscsi-inq of libiscsi-bin is not installed")
-	}
+	program := harness.Program(t, "iscsi-inq", "libiscsi-bin")
 	s := start(t, parse(t, t.TempDir(), `data_dir: data
 portals: ["127.0.0.1:0"]
 targets:

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"odx/internal/kit/harness"
 )
 
 // completed returns what a shell gets for the last of args, without descriptions.
@@ -87,11 +89,7 @@ func TestCompletion_Scripts(t *testing.T) {
 			if status != 0 || !strings.Contains(stdout, "__complete") {
 				t.Fatalf("exit status %d, %q", status, stdout)
 			}
-			program, err := exec.LookPath(shell)
-			if err != nil {
-				t.Skipf("NOT TESTED: %s is not installed", shell)
-			}
-			cmd := exec.Command(program, "-n")
+			cmd := exec.Command(harness.Program(t, shell, shell), "-n")
 			cmd.Stdin = strings.NewReader(stdout)
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("%v: %s", err, out)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"odx/internal/kit/harness"
 )
 
 // portals serves more portals until the test ends, and returns their addresses.
@@ -134,10 +136,7 @@ func TestLogin_Redirect(t *testing.T) {
 
 // libiscsi follows the redirect, over IPv4 and IPv6.
 func TestLogin_RedirectLibiscsi(t *testing.T) {
-	program, err := exec.LookPath("iscsi-inq")
-	if err != nil {
-		t.Skip("iscsi-inq of libiscsi-bin is not installed")
-	}
+	program := harness.Program(t, "iscsi-inq", "libiscsi-bin")
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
 		there := newBench(t, nil, nil)
 		at := there.portals(map[uint16]string{7: address})[7]

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"odx/internal/kit/harness"
 )
 
 var ctx = context.Background()
@@ -38,9 +40,7 @@ func partitioned(t testing.TB, script string) image {
 	if d := disks[script]; d != nil {
 		return slices.Clone(d)
 	}
-	if _, err := exec.LookPath("sfdisk"); err != nil {
-		t.Skip("sfdisk (package fdisk) is not installed")
-	}
+	sfdisk := harness.Program(t, "sfdisk", "fdisk")
 	path := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -48,7 +48,7 @@ func partitioned(t testing.TB, script string) image {
 	if err := os.Truncate(path, 64<<20); err != nil {
 		t.Fatal(err)
 	}
-	c := exec.Command("sfdisk", "--quiet", path)
+	c := exec.Command(sfdisk, "--quiet", path)
 	c.Stdin = strings.NewReader(script)
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("sfdisk: %v\n%s", err, out)
