@@ -127,8 +127,12 @@ func (w *backupWriter) write(ctx context.Context) (err error) {
 	if err := w.config(); err != nil {
 		return err
 	}
+	text, err := w.manifest.encode()
+	if err != nil {
+		return err
+	}
 	_, err = writeBackupFile(w.Dir, w.manifest.Name+".json", func(out io.Writer) error {
-		_, err := out.Write(w.manifest.encode())
+		_, err := out.Write(text)
 		return err
 	})
 	return err

@@ -94,19 +94,25 @@ func (m *Manifest) files() (all []BackupFile) {
 	return all
 }
 
-func (m *Manifest) encode() []byte {
+// encode sets the digest, and returns the manifest as it is written. What has a time after the
+// year 9999 has no JSON.
+func (m *Manifest) encode() ([]byte, error) {
 	m.Digest = ""
-	sum := sha256.Sum256(m.text())
+	text, err := m.text()
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(text)
 	m.Digest = hex.EncodeToString(sum[:])
 	return m.text()
 }
 
-func (m *Manifest) text() []byte {
+func (m *Manifest) text() ([]byte, error) {
 	b, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
-		panic(err) // plain data cannot fail
+		return nil, fmt.Errorf("manifest of a backup: %w", err)
 	}
-	return append(b, '\n')
+	return append(b, '\n'), nil
 }
 
 // maxManifest bounds a manifest, in bytes.
@@ -144,7 +150,7 @@ func ReadManifest(dir, name string) (*Manifest, error) {
 	if m.Version != backupVersion {
 		return nil, fmt.Errorf("%s: backup of version %d, this program knows %d", path, m.Version, backupVersion)
 	}
-	if !bytes.Equal(m.encode(), text) {
+	if again, err := m.encode(); err != nil || !bytes.Equal(again, text) {
 		return nil, fmt.Errorf("%w: %s is not as it was written", ErrBackup, path)
 	}
 	for _, file := range m.files() {

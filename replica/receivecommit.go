@@ -33,7 +33,7 @@ func (t *receiving) commit(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		// Whoever has written to it in the meantime would lose that.
+		// Writes to it since then would be lost.
 		if err := t.checkUnchanged(ctx, v); err != nil {
 			return errors.Join(err, t.abandon(ctx, err))
 		}
@@ -242,7 +242,10 @@ func (s *Streams) checkMade(ctx context.Context, p *storedPartial, made, hidden 
 
 // end replaces the record of the stream by those of where the content is from, durably.
 func (s *Streams) end(ctx context.Context, p *storedPartial, v, made *backstore.Volume) error {
-	value := encodeRecord(p.From)
+	value, err := encodeRecord(p.From)
+	if err != nil {
+		return err
+	}
 	records := []backstore.Record{{Key: partialKey(p.Name)}, {Key: originKey(v), Value: value}}
 	if made != nil {
 		records = append(records, backstore.Record{Key: originKey(made), Value: value})

@@ -109,12 +109,12 @@ func decodeVersioned(value []byte, into any, version *int) error {
 	return nil
 }
 
-func encodeRecord(v any) []byte {
+func encodeRecord(v any) ([]byte, error) {
 	b, err := json.Marshal(v)
 	if err != nil {
-		panic(err) // plain data cannot fail
+		return nil, fmt.Errorf("record of a received stream: %w", err)
 	}
-	return b
+	return b, nil
 }
 
 func storeOrigin(h *stream.Header, received time.Time) storedOrigin {
@@ -185,7 +185,11 @@ func (s *Streams) partials() (all []*storedPartial, err error) {
 
 // keep stores the record, durably once what is written before it is.
 func (s *Streams) keep(ctx context.Context, p *storedPartial) error {
-	return s.store.PutRecords(ctx, backstore.Record{Key: partialKey(p.Name), Value: encodeRecord(p)})
+	value, err := encodeRecord(p)
+	if err != nil {
+		return err
+	}
+	return s.store.PutRecords(ctx, backstore.Record{Key: partialKey(p.Name), Value: value})
 }
 
 // hidden returns the volume or file that becomes what p says.

@@ -54,6 +54,9 @@ const (
 	fixedLength = 16  // of the beginning, up to the length of the rest
 	leastHeader = 106 // of the rest, with empty names
 	mostHeader  = leastHeader + 3*MaxName
+
+	// maxYear is the last one that RFC 3339 can write: what has a later time has no JSON.
+	maxYear = 9999
 )
 
 // Incremental reports whether the stream has only what differs from a base.
@@ -81,6 +84,8 @@ func (h *Header) check() string {
 		}
 	}
 	switch {
+	case h.Created.UTC().Year() < 1 || h.Created.UTC().Year() > maxYear:
+		return fmt.Sprintf("made %d seconds after 1970, not in the years 1 to %d", h.Created.Unix(), maxYear)
 	case h.Size < 0 || h.Size > MaxSize || h.BaseSize < 0 || h.BaseSize > MaxSize:
 		return fmt.Sprintf("size %d, base size %d", h.Size, h.BaseSize)
 	case h.Start < 0 || h.Start > h.Size || h.Start%BlockLength != 0 && h.Start != h.Size:

@@ -285,6 +285,8 @@ func TestReader_Contradictions(t *testing.T) {
 	for name, change := range map[string]func(b []byte){
 		"size below zero":      size(1 << 63),
 		"size beyond bounds":   size(MaxSize + 1),
+		"made after 9999":      func(b []byte) { binary.BigEndian.PutUint64(b[fixedLength+80:], 253402300800) },
+		"made before year 1":   func(b []byte) { binary.BigEndian.PutUint64(b[fixedLength+80:], 1<<63) },
 		"start beyond size":    func(b []byte) { binary.BigEndian.PutUint64(b[fixedLength+88:], 21*BlockLength) },
 		"not incremental":      func(b []byte) { b[11] = 0 },
 		"base is snapshot":     func(b []byte) { copy(b[fixedLength+48:], b[fixedLength+32:fixedLength+48]) },

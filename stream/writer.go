@@ -90,9 +90,6 @@ func NewWriter(w io.Writer, h Header, level Level) (*Writer, error) {
 	return s, s.write(b)
 }
 
-// Next returns where the next record may begin, in bytes.
-func (s *Writer) Next() int64 { return s.next }
-
 // write writes bytes before the last frame.
 func (s *Writer) write(b []byte) error {
 	s.digest.Write(b)

@@ -94,9 +94,13 @@ func runReceive(cmd *cobra.Command, o *receiveOptions) error {
 		return err
 	}
 	return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
+		s, err := streamerOf(cmd, a)
+		if err != nil {
+			return err
+		}
 		b := newStreamBar(cmd.ErrOrStderr(), "receive")
 		defer b.end()
-		received, err := streamerOf(cmd, a).Receive(ctx, o.request, untilDoneReader{ctx, plain}, b.show)
+		received, err := s.Receive(ctx, o.request, untilDoneReader{ctx, plain}, b.show)
 		if err != nil {
 			return hintReceive(stopped(err))
 		}
@@ -178,7 +182,11 @@ func printReceived(w io.Writer, asJSON bool, r replica.Received) error {
 func listPartials(cmd *cobra.Command, o *receiveOptions) error {
 	o.looks = true
 	return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
-		list, err := streamerOf(cmd, a).Partials(ctx)
+		s, err := streamerOf(cmd, a)
+		if err != nil {
+			return err
+		}
+		list, err := s.Partials(ctx)
 		if err != nil {
 			return err
 		}
@@ -208,13 +216,17 @@ func dashed(text string) string {
 
 func dropPartial(cmd *cobra.Command, o *receiveOptions) error {
 	return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
-		if err := streamerOf(cmd, a).DropPartial(ctx, o.request.Name); err != nil {
+		s, err := streamerOf(cmd, a)
+		if err != nil {
+			return err
+		}
+		if err := s.DropPartial(ctx, o.request.Name); err != nil {
 			return err
 		}
 		if o.json {
 			return printJSON(cmd.OutOrStdout(), map[string]string{"dropped": o.request.Name})
 		}
-		_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: dropped\n", o.request.Name)
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: dropped\n", o.request.Name)
 		return err
 	})
 }

@@ -136,22 +136,28 @@ func recipientsOf(texts, files []string) (to []age.Recipient, err error) {
 }
 
 // streamerOf returns what sends and receives for a command: the server, or the store itself.
-func streamerOf(cmd *cobra.Command, a admin.Administrator) replica.Streamer {
-	if c, ok := a.(*api.Client); ok {
-		return c
+func streamerOf(cmd *cobra.Command, a admin.Administrator) (replica.Streamer, error) {
+	switch a := a.(type) {
+	case *api.Client:
+		return a, nil
+	case *admin.Store:
+		log, err := newLog(conf.Log{Level: "warn"}, cmd.ErrOrStderr())
+		if err != nil {
+			return nil, err
+		}
+		return replica.NewStreams(a, log), nil
 	}
-	log, err := newLog(conf.Log{Level: "warn"}, cmd.ErrOrStderr())
-	if err != nil {
-		panic(err) // the level is right
-	}
-	return replica.NewStreams(a.(*admin.Store), log)
+	return nil, fmt.Errorf("%T neither sends nor receives streams", a)
 }
 
 func runSend(ctx context.Context, cmd *cobra.Command, o *sendOptions, a admin.Administrator, r replica.SendRequest, to []age.Recipient) error {
 	if o.to.url != "" {
 		return sendToServer(ctx, cmd, o, a, r)
 	}
-	s := streamerOf(cmd, a)
+	s, err := streamerOf(cmd, a)
+	if err != nil {
+		return err
+	}
 	out, result := cmd.OutOrStdout(), cmd.ErrOrStderr()
 	if o.out != "" && o.out != stdio {
 		f, err := newWholeFile(o.out)
@@ -232,9 +238,13 @@ func sendToServer(ctx context.Context, cmd *cobra.Command, o *sendOptions, a adm
 			return err
 		}
 	}
+	s, err := streamerOf(cmd, a)
+	if err != nil {
+		return err
+	}
 	b := newStreamBar(cmd.ErrOrStderr(), "send")
 	defer b.end()
-	received, err := pass(ctx, streamerOf(cmd, a), r, other, target, b.show)
+	received, err := pass(ctx, s, r, other, target, b.show)
 	if err != nil {
 		return stopped(err)
 	}

@@ -39,7 +39,7 @@ func newStoreBackup() *cobra.Command {
 		Short: "Back up volumes, snapshots, files and the configuration to a directory",
 		Long: "Back up a store to a directory: every volume as it is now, every snapshot, every file, and the\n" +
 			"configuration. A backup has a manifest, DIR/TIME.json; streams of snapshots that an earlier one in DIR\n" +
-			"has are used again, and others have what differs from them. --full writes everything anew.\n\n" +
+			"has are used again, and others have what differs from them. --full writes everything again.\n\n" +
 			"Of each volume the command makes a snapshot NAME.backup-TIME, and deletes that of the backup before.\n\n" +
 			"With --encrypt-to or --recipients-file, streams and configuration are encrypted; names and sizes in\n" +
 			"the manifest are not. Without, secrets in the configuration file are masked. Files with secrets are\n" +
@@ -81,7 +81,10 @@ func makeBackup(cmd *cobra.Command, o *backupOptions, dir string) error {
 		if err != nil {
 			return err
 		}
-		b, end := backupOf(cmd, a, dir)
+		b, end, err := backupOf(cmd, a, dir)
+		if err != nil {
+			return err
+		}
 		defer end()
 		m, err := b.Make(ctx, replica.BackupOptions{Full: o.full, Level: level, Recipients: to, Config: text, Now: time.Now()})
 		if err != nil {
@@ -106,12 +109,16 @@ func configForBackup(cfg *conf.Config, encrypted bool) ([]byte, error) {
 }
 
 // backupOf returns a backup in a directory, and what ends its progress bar.
-func backupOf(cmd *cobra.Command, a admin.Administrator, dir string) (*replica.Backup, func()) {
+func backupOf(cmd *cobra.Command, a admin.Administrator, dir string) (*replica.Backup, func(), error) {
+	s, err := streamerOf(cmd, a)
+	if err != nil {
+		return nil, nil, err
+	}
 	bar := newStreamBar(cmd.ErrOrStderr(), "")
-	return &replica.Backup{Admin: a, Streams: streamerOf(cmd, a), Dir: dir, Progress: func(what string, p replica.Progress) {
+	return &replica.Backup{Admin: a, Streams: s, Dir: dir, Progress: func(what string, p replica.Progress) {
 		bar.describe(what)
 		bar.show(p)
-	}}, bar.end
+	}}, bar.end, nil
 }
 
 func printBackup(w io.Writer, o *backupOptions, m *replica.Manifest, what string) error {
@@ -168,7 +175,10 @@ func newStoreRestore() *cobra.Command {
 				return writeBackupConfig(cmd, &o, args[0], m, ids)
 			}
 			return administerNew(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
-				b, end := backupOf(cmd, a, args[0])
+				b, end, err := backupOf(cmd, a, args[0])
+				if err != nil {
+					return err
+				}
 				defer end()
 				if err := b.Restore(ctx, m, ids); err != nil {
 					return stopped(err)
