@@ -1,7 +1,6 @@
 package conf
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -37,26 +36,6 @@ const (
 // cronParser reads five fields: minute, hour, day of the month, month, day of the week. As
 // with cron, one of the two days is enough if both are given.
 var cronParser = cron.MustNewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor | cron.DowOrDom)
-
-// ParseSchedule returns the schedule of an interval, or of times in a zone.
-func ParseSchedule(every time.Duration, at []string, zone string) (Schedule, error) {
-	s := Schedule{Every: every, At: at, Zone: zone}
-	var err error
-	if s.location, err = parseZone(zone); err != nil {
-		return s, err
-	}
-	for _, text := range at {
-		t, err := parseTime(text)
-		if err != nil {
-			return s, err
-		}
-		s.times = append(s.times, t)
-	}
-	if (every > 0) == (len(at) > 0) {
-		return s, errors.New("give one of every and at")
-	}
-	return s, nil
-}
 
 // parseZone returns a time zone by its name in the IANA database.
 func parseZone(name string) (*time.Location, error) {

@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"errors"
 	"reflect"
 	"slices"
 	"strings"
@@ -99,6 +100,26 @@ func TestPauseSnapshots(t *testing.T) {
 	}
 }
 
+// parseSchedule returns the schedule of an interval, or of times in a zone.
+func parseSchedule(every time.Duration, at []string, zone string) (Schedule, error) {
+	s := Schedule{Every: every, At: at, Zone: zone}
+	var err error
+	if s.location, err = parseZone(zone); err != nil {
+		return s, err
+	}
+	for _, text := range at {
+		t, err := parseTime(text)
+		if err != nil {
+			return s, err
+		}
+		s.times = append(s.times, t)
+	}
+	if (every > 0) == (len(at) > 0) {
+		return s, errors.New("give one of every and at")
+	}
+	return s, nil
+}
+
 func TestSchedule_Next(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -131,7 +152,7 @@ func TestSchedule_Next(t *testing.T) {
 			if c.at != "" {
 				at = strings.Split(c.at, "|")
 			}
-			s, err := ParseSchedule(c.every, at, c.zone)
+			s, err := parseSchedule(c.every, at, c.zone)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -153,7 +174,7 @@ func TestSchedule_Next(t *testing.T) {
 func TestSchedule_Next_Increases(t *testing.T) {
 	for _, zone := range []string{"Europe/Berlin", "America/Sao_Paulo", "Australia/Lord_Howe", "Pacific/Apia", "UTC"} {
 		for _, at := range []string{"*/7 * * * *", "0 0 * * *", "30 1-3 * * *", "59 23 31 12 *", "0 2 * * 0"} {
-			s, err := ParseSchedule(0, []string{at}, zone)
+			s, err := parseSchedule(0, []string{at}, zone)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -175,7 +196,7 @@ func FuzzParseSchedule(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		s, err := ParseSchedule(0, []string{text}, "Europe/Berlin")
+		s, err := parseSchedule(0, []string{text}, "Europe/Berlin")
 		if err != nil {
 			return
 		}
