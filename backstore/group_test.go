@@ -63,16 +63,9 @@ func TestStore_SnapshotAll(t *testing.T) {
 				t.Errorf("record %d: %q, %v", i, value, err)
 			}
 		}
-		findings, err := s.Check(ctx)
-		if err != nil || len(findings) > 0 {
-			t.Errorf("check: %v %v", findings, err)
-		}
+		requireSound(t, s)
 	}
-	check(s)
-	must.Succeed(t, s.Close())
-	s = d.open(t, 4<<10)
-	defer s.Close()
-	check(s)
+	overRestart(t, d, s, check)
 }
 
 // TestStore_SnapshotAll_Refused: all of a group is made, or nothing of it.
@@ -124,9 +117,7 @@ func TestStore_SnapshotAll_Refused(t *testing.T) {
 			t.Errorf("%s: a record was put: %v", c.name, err)
 		}
 	}
-	if findings, err := s.Check(ctx); err != nil || len(findings) > 0 {
-		t.Errorf("check: %v %v", findings, err)
-	}
+	requireSound(t, s)
 }
 
 // TestStore_SnapshotAll_Together: a writer numbers its writes to volumes in turn. What a

@@ -216,10 +216,7 @@ func TestKnown_Histories(t *testing.T) {
 			}
 		}
 		for _, s := range []*Store{a, b} {
-			findings, err := s.Check(ctx)
-			if err != nil || len(findings) > 0 {
-				t.Errorf("check: %v %v", findings, err)
-			}
+			requireSound(t, s)
 		}
 		t.Logf("%d of %d bytes sent, %d names", sent, fetched, len(contents))
 	})
@@ -320,10 +317,7 @@ func TestKnown_DamagedTable(t *testing.T) {
 	if !bytes.Equal(p, content(vals)) {
 		t.Error("a block was mapped to another one's data")
 	}
-	findings, err := s.Check(ctx)
-	if err != nil || len(findings) > 0 {
-		t.Errorf("check: %v %v", findings, err)
-	}
+	requireSound(t, s)
 }
 
 // TestKnown_Concurrent: names are added and used while what they name goes away, is moved,
@@ -451,8 +445,5 @@ func TestKnown_Repair(t *testing.T) {
 	if len(missing) != 1 || missing[0].Length != int64(len(vals))*sector {
 		t.Errorf("after a repair, %v is missing", missing)
 	}
-	findings, err := s.Check(ctx)
-	if err != nil || len(findings) > 0 {
-		t.Errorf("check: %v %v", findings, err)
-	}
+	requireSound(t, s)
 }

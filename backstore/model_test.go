@@ -13,6 +13,7 @@ import (
 
 	"odx/backstore/vfs"
 	"odx/internal/kit/logs"
+	"odx/internal/kit/must"
 )
 
 // sector is the unit of the model: what initiators write.
@@ -29,6 +30,25 @@ func newDisk() *disk { return &disk{fs: vfs.NewMem()} }
 
 // crash returns a disk that a power cut at this instant may leave.
 func (d *disk) crash(rng *rand.Rand) *disk { return &disk{fs: d.fs.CrashClone(rng)} }
+
+// requireSound requires that every reference of a store is right.
+func requireSound(t testing.TB, s *Store) {
+	t.Helper()
+	if findings, err := s.Check(context.Background()); err != nil || len(findings) > 0 {
+		t.Errorf("check: %v %v", findings, err)
+	}
+}
+
+// overRestart calls check with a store of d, and after it is closed with the same one again,
+// which it closes.
+func overRestart(t testing.TB, d *disk, s *Store, check func(s *Store)) {
+	t.Helper()
+	check(s)
+	must.Succeed(t, s.Close())
+	s = d.open(t, 4<<10)
+	check(s)
+	must.Succeed(t, s.Close())
+}
 
 func (d *disk) open(tb testing.TB, unit int) *Store {
 	tb.Helper()

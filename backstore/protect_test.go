@@ -175,9 +175,6 @@ func TestVolume_Replace(t *testing.T) {
 	}
 	close(done)
 	readers.Wait()
-	findings, err := s.Check(ctx)
-	if err != nil || len(findings) > 0 {
-		t.Errorf("check: %v %v", findings, err)
-	}
+	requireSound(t, s)
 	must.Succeed(t, s.Close())
 }

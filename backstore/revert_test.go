@@ -71,16 +71,9 @@ func TestVolume_Revert(t *testing.T) {
 				if n := len(snapshotIDs(s)); n != 0 {
 					t.Errorf("%d snapshots are left", n)
 				}
-				findings, err := s.Check(ctx)
-				if err != nil || len(findings) > 0 {
-					t.Errorf("check: %v %v", findings, err)
-				}
+				requireSound(t, s)
 			}
-			check(s)
-			must.Succeed(t, s.Close())
-			s = d.open(t, 4<<10)
-			defer s.Close()
-			check(s)
+			overRestart(t, d, s, check)
 		})
 	}
 }
