@@ -172,7 +172,7 @@ func TestStreams_Bound(t *testing.T) {
 		t.Errorf("a third stream: %v", err)
 	}
 	if _, err := c.Volumes(t.Context()); err != nil {
-		t.Errorf("another request meanwhile: %v", err)
+		t.Errorf("another request at the same time: %v", err)
 	}
 	close(blocked.leave)
 	for range 2 {

@@ -267,7 +267,7 @@ func TestRemote_Drip(t *testing.T) {
 	}
 }
 
-// TestKeeper_Requests: requests that make no sense are refused, whoever sends them.
+// TestKeeper_Requests: requests that make no sense are refused, from any peer.
 func TestKeeper_Requests(t *testing.T) {
 	a := peertest.New(t, "a", peertest.Options{})
 	id := a.Store.ID()

@@ -89,7 +89,7 @@ func (m *model) step() {
 	to := (token.by + 1 + m.rng.IntN(2)) % len(m.servers)
 	dst := m.servers[to].Volume("d"+time.Now().Format("150405.000000000"), modelBytes, nil)
 	must.Succeed(m.t, m.servers[to].Store.Flush(ctx))
-	victim := m.rng.IntN(len(m.servers))
+	killed := m.rng.IntN(len(m.servers))
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var n int64
@@ -100,13 +100,13 @@ func (m *model) step() {
 			[]blockdev.Range{{Length: modelBytes}}, tokens.WriteOptions{Requester: tokens.Requester{Initiator: "i"}})
 	})
 	time.Sleep(time.Duration(m.rng.Int64N(int64(8 * time.Millisecond)))) // any step of the write
-	if victim == to {
+	if killed == to {
 		cancel()
 		writing.Wait()
 	}
-	if victim != to {
-		m.servers[victim].Kill(m.rng)
-		m.servers[victim].Start()
+	if killed != to {
+		m.servers[killed].Kill(m.rng)
+		m.servers[killed].Start()
 		writing.Wait()
 		m.compare(dst, token, n, err)
 		return

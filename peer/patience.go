@@ -89,13 +89,13 @@ func (t *Tokens) ask(ctx context.Context, p Peer, token *tokens.Token, fn func(c
 	defer cancel()
 	err := t.insist(ctx, asking, token, func() error { return fn(asking) })
 	if blockdev.Task(ctx).Err() != nil {
-		return err // nobody waits for it
+		return err // no caller waits for it
 	}
 	return t.verdict(p, token, err)
 }
 
 // insist calls fn, which asks the server of a token within asking, again while the server is lost
-// that has served the token moments ago, and ctx has time left.
+// that has served the token just now, and ctx has time left.
 func (t *Tokens) insist(ctx, asking context.Context, token *tokens.Token, fn func() error) error {
 	retry := time.NewTimer(0)
 	defer retry.Stop()

@@ -72,7 +72,7 @@ func TestRunHook(t *testing.T) {
 }
 
 // TestRunHook_TimeLimit: the program and its children are killed, at the time limit and when
-// the server stops; a child that has left nothing but its output behind holds nobody up.
+// the server stops; a child that has left nothing but its output behind delays nothing.
 func TestRunHook_TimeLimit(t *testing.T) {
 	dir := t.TempDir()
 	pids := filepath.Join(dir, "pids")

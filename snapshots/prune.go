@@ -123,7 +123,7 @@ func (p *Policies) delete(ctx context.Context, v *backstore.Volume) error {
 	return err
 }
 
-// sweep deletes the records of snapshots that do not exist: that somebody deleted, or that the
+// sweep deletes the records of snapshots that do not exist: that were deleted by hand, or that the
 // end of the process prevented. No run of the same snapshots may be under way: theirs are
 // there before they are.
 func (p *Policies) sweep(ctx context.Context) error {

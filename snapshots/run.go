@@ -229,7 +229,7 @@ func (r *run) take(ctx context.Context, sources []*backstore.Volume, missing err
 // maxTries bounds the names that are tried for a snapshot, because others have the first ones.
 const maxTries = 999
 
-// takeGroup takes snapshots at one point. Names that are taken meanwhile are not used.
+// takeGroup takes snapshots at one point. Names that another caller takes in the meantime are not used.
 func (r *run) takeGroup(ctx context.Context, sources []*backstore.Volume) error {
 	for first := 1; ; first++ {
 		all, err := r.requests(sources, first)
@@ -288,7 +288,7 @@ func (r *run) requests(sources []*backstore.Volume, first int) ([]request, error
 func (r *run) prune(ctx context.Context, l *policy) {
 	c := l.configurationNow()
 	if c == nil {
-		return // it has left the configuration meanwhile
+		return // it has left the configuration in the meantime
 	}
 	pruned, err := r.policies.prune(ctx, c, false)
 	r.result.Deleted = append(r.result.Deleted, deleted(pruned)...)
@@ -304,7 +304,7 @@ func (l *policy) configurationNow() *conf.SnapshotPolicy {
 	return l.conf
 }
 
-// recordRun records a run that nobody asked for.
+// recordRun records a run that no administrator asked for.
 func (p *Policies) recordRun(done *admin.PolicyRun) {
 	if p.o.Record == nil || len(done.Taken)+len(done.Deleted) == 0 && done.Problem == "" {
 		return

@@ -25,7 +25,7 @@ type proposal struct {
 	replaces []byte
 	// move is what the proposal is made for; nil for an administrator's.
 	move *move
-	// again is a medium whose logical unit is made anew, "" for none.
+	// again is a medium whose logical unit is recreated, "" for none.
 	again string
 }
 

@@ -207,7 +207,7 @@ func (s *Service) openAll(ctx context.Context, cfg *conf.Config, all secrets, o 
 	if err := s.openStore(ctx, cfg, o); err != nil {
 		return nil, storeProblem(cfg, err)
 	}
-	if in.Sessions == nil && !s.rescue { // else the process before this one was told
+	if in.Sessions == nil && !s.rescue { // else the process before this one has asked
 		s.inquireReplicas(ctx)
 	}
 	if st, err = s.newState(ctx, cfg, all, nil); err != nil {

@@ -149,7 +149,7 @@ func TestTable_Random(t *testing.T) {
 	}
 }
 
-// TestTable_DamagedRow: a page that cannot be read is unknown, and begins anew; without
+// TestTable_DamagedRow: a page that cannot be read is unknown, and begins empty; without
 // the row of the stores, nothing on the pages is known any more, and new names do not mix
 // with old ones.
 func TestTable_DamagedRow(t *testing.T) {
@@ -188,7 +188,7 @@ func TestTable_DamagedRow(t *testing.T) {
 	}
 	add(a, 2, 21)
 	if find(a, 1) != 0 || find(a, 2) != 21 {
-		t.Error("the page did not begin anew")
+		t.Error("the page did not begin empty")
 	}
 	table, kv.broken = open(), string(append([]byte{StoresPrefix}, make([]byte, 8)...))
 	if find(a, 1000) != 0 {

@@ -17,7 +17,7 @@ const (
 	// store gets there in 2000 years.
 	slotBits = 64 - numberBits + pageShift
 	// maxSeries is how many series a page has names of. A series begins where the other
-	// store is opened, so more than two are rare: with one more the page begins anew.
+	// store is opened, so more than two are rare: with one more the page begins empty.
 	maxSeries = 8
 	pageBytes = pageSlots*9 + 192
 	rowFormat = 1

@@ -6,10 +6,10 @@
 // copy of the store. For a name the table has the slot of this store that got the block's
 // data.
 //
-// What the table says is a hint. Whoever uses it claims the local block
+// What the table says is a hint. A caller that uses it claims the local block
 // (extent.Table.Claim), which proves that it is still there and that its checksum is the
 // one that the other store gives for the name. So the table can forget: names that were
-// added after the last checkpoint end with a crash, a damaged page begins anew, and pages
+// added after the last checkpoint end with a crash, a damaged page begins empty, and pages
 // beyond the bound are dropped. It costs sending the block again.
 package known
 

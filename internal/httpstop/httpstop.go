@@ -1,7 +1,7 @@
 // Package httpstop ends HTTP servers soon. http.Server.Shutdown waits up to five seconds for
 // a connection on which no request has come yet, since one may be on its way. Browsers and
 // HTTP clients open such connections ahead, and never use some of them, so that a server
-// could not end in less. Here they are closed a moment after the listener.
+// could not end in less. Here they are closed half a second after the listener.
 package httpstop
 
 import (

@@ -91,7 +91,7 @@ func (m *Manager) promote(ctx context.Context, id ID) error {
 	}
 	// A former source that is down hears of it later.
 	if err := m.tell(ctx, id); err != nil {
-		m.log.WithField("replica", r.Name).WithError(err).Warn("the former source does not know yet that it is one; it is told as soon as it answers")
+		m.log.WithField("replica", r.Name).WithError(err).Warn("the former source does not know yet that it is one; it is notified once it answers")
 	}
 	return nil
 }
@@ -149,12 +149,12 @@ func (m *Manager) tell(ctx context.Context, id ID) error {
 	return m.told(ctx, id, r.Epoch)
 }
 
-// Inquire has the sources ask whether the other side has taken over meanwhile, and waits for
+// Inquire has the sources ask whether the other side has taken over in the meantime, and waits for
 // answers until ctx ends. What has been taken over is not to be served.
 func (m *Manager) Inquire(ctx context.Context) {
 	all, err := m.records()
 	if err != nil {
-		return // whoever serves reads them too
+		return // the caller reads them, too, before it serves
 	}
 	var asking sync.WaitGroup
 	for _, r := range all {

@@ -30,7 +30,7 @@ type Options struct {
 	// Named returns the peer of that name, Resolve the one that has a store.
 	Named   func(name string) (Link, bool)
 	Resolve func(store [16]byte) (Link, bool)
-	// Content, if set, is told that a volume, or file:NAME, has other content, and Roles that
+	// Content, if set, is called when a volume, or file:NAME, has other content, and Roles that
 	// it is to be served in another way (Serving). They are called without a lock.
 	Content func(object string)
 	Roles   func(ctx context.Context, object string) error
@@ -94,7 +94,7 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 	return m, m.sweep(ctx)
 }
 
-// SetCallbacks sets what is told of changes. It belongs to the set-up.
+// SetCallbacks sets what is called for changes. It belongs to the set-up.
 func (m *Manager) SetCallbacks(content func(object string), roles func(ctx context.Context, object string) error) {
 	m.o.Content, m.o.Roles = content, roles
 }

@@ -12,7 +12,7 @@ import (
 	"odx/internal/kit/harness"
 )
 
-// clock returns what a server's clock showed a moment ago.
+// clock returns what a server's clock showed just now.
 func clock(t *testing.T, s *cluster.Server) time.Time {
 	t.Helper()
 	log := s.Log()

@@ -31,13 +31,13 @@ const (
 // servers starts servers that know each other, each with two LUNs of so many bytes.
 func servers(t testing.TB, size int64, names ...string) *cluster.Cluster {
 	t.Helper()
-	c := strangers(t, size, names...)
+	c := unacquainted(t, size, names...)
 	harness.Must(t, c.Introduce(t.Context()))
 	return c
 }
 
-// strangers is servers that know nobody.
-func strangers(t testing.TB, size int64, names ...string) *cluster.Cluster {
+// unacquainted is servers that are no peers of each other.
+func unacquainted(t testing.TB, size int64, names ...string) *cluster.Cluster {
 	t.Helper()
 	return start(t, cluster.Options{LUNs: []kit.LUN{{Size: size}, {Size: size}}}, names...)
 }

@@ -161,7 +161,7 @@ func copyURL(s *cluster.Server) string {
 // crosses the wire, and qemu-img finds no difference.
 func TestSend(t *testing.T) {
 	rng := rand.New(rand.NewPCG(19, 2))
-	c := strangers(t, streamMiB*mib, "a", "b")
+	c := unacquainted(t, streamMiB*mib, "a", "b")
 	first, second := c.Servers[0], c.Servers[1]
 	a := newDisk(t, first, 0)
 	a.fill(1, 0, streamMiB/2)
@@ -193,7 +193,7 @@ func TestSend(t *testing.T) {
 // seen, and is continued.
 func TestSend_Faults(t *testing.T) {
 	rng := rand.New(rand.NewPCG(19, 3))
-	c := strangers(t, streamMiB*mib, "a", "b")
+	c := unacquainted(t, streamMiB*mib, "a", "b")
 	first, second := c.Servers[0], c.Servers[1]
 	a := newDisk(t, first, 0)
 	for i := range *faults {

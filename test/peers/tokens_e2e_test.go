@@ -104,10 +104,10 @@ func TestToken_Refused(t *testing.T) {
 	unpinned(t, c.Servers[0], 10*time.Second)
 }
 
-// TestToken_Stranger: a token of a store that is no peer is refused at once, and nobody is
+// TestToken_UnknownStore: a token of a store that is no peer is refused at once, and nobody is
 // asked about it.
-func TestToken_Stranger(t *testing.T) {
-	c := strangers(t, 8*mib, "a", "b")
+func TestToken_UnknownStore(t *testing.T) {
+	c := unacquainted(t, 8*mib, "a", "b")
 	a, b := newDisk(t, c.Servers[0], 0), newDisk(t, c.Servers[1], 0)
 	a.fill(1, 0, 8)
 	token := a.token(0, 8)
@@ -115,7 +115,7 @@ func TestToken_Stranger(t *testing.T) {
 	n := crossed(t, c.Servers[0], func() {
 		var err error
 		answer, err = b.write(token, perMiB)
-		refused(t, "a token of a stranger", answer, err, 0x02)
+		refused(t, "a token of an unknown store", answer, err, 0x02)
 	})
 	if n > 4096 { // neighbour discovery
 		t.Errorf("%d bytes crossed the wire", n)

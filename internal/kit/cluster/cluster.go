@@ -54,7 +54,7 @@ type Options struct {
 	Ahead map[string]time.Duration
 }
 
-// Start starts servers with these names. Nobody knows anybody yet: see Introduce.
+// Start starts servers with these names. They are no peers of each other yet: see Introduce.
 func Start(ctx context.Context, o Options, names ...string) (c *Cluster, err error) {
 	if err := netns.Check(); err != nil {
 		return nil, err

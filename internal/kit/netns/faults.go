@@ -36,7 +36,7 @@ func (h *Host) port() string {
 }
 
 // Drop has everything that the host sends to the others, and gets from them, vanish without
-// an answer: neither side is told.
+// an answer: neither side gets an error.
 func (h *Host) Drop() error {
 	rules := fmt.Sprintf("add table inet drops\n"+
 		"add chain inet drops in { type filter hook input priority 0; policy accept; }\n"+

@@ -134,7 +134,7 @@ func (h *Host) join(i int) error {
 // readyLimit is how long a link may take until it carries packets.
 const readyLimit = 5 * time.Second
 
-// ready waits until a link carries packets: the kernel begins that a moment after it is up,
+// ready waits until a link carries packets: the kernel begins that shortly after it is up,
 // and drops the first ones without.
 func ready(program string, args ...string) error {
 	end := time.Now().Add(readyLimit)
