@@ -114,9 +114,40 @@ func withServing(cmd *cobra.Command, o *adminOptions, do liveAction) error {
 	})
 }
 
+// withClient is withServing for what only a server knows, as its client returns it.
+func withClient(cmd *cobra.Command, o *adminOptions, do func(ctx context.Context, c *api.Client) error) error {
+	return withServing(cmd, o, func(ctx context.Context, _ *conf.Config, live admin.Live) error {
+		return do(ctx, live.(*api.Client))
+	})
+}
+
+// queryServer is query for what only a server knows.
+func queryServer[T, V any](cmd *cobra.Command, o *adminOptions, get func(ctx context.Context, c *api.Client) (T, error),
+	toJSON func(T) V, print func(w io.Writer, t T) error,
+) error {
+	return withClient(cmd, o, func(ctx context.Context, c *api.Client) error {
+		t, err := get(ctx, c)
+		switch {
+		case err != nil:
+			return err
+		case o.json:
+			return printJSON(cmd.OutOrStdout(), toJSON(t))
+		}
+		return print(cmd.OutOrStdout(), t)
+	})
+}
+
+// asIs is the JSON of what is a type of the API already.
+func asIs[T any](t T) T { return t }
+
 // readConfig calls do with the configuration that the server has, or the file if there is
 // no server.
 func readConfig(cmd *cobra.Command, o *adminOptions, do func(w io.Writer, cfg *conf.Config) error) error {
+	return withConfig(cmd, o, func(_ context.Context, cfg *conf.Config, _ admin.Live) error { return do(cmd.OutOrStdout(), cfg) })
+}
+
+// withConfig is withLive, with the configuration that the server has.
+func withConfig(cmd *cobra.Command, o *adminOptions, do liveAction) error {
 	return withLive(cmd, o, func(ctx context.Context, cfg *conf.Config, live admin.Live) error {
 		if live != nil {
 			text, err := live.Config(ctx)
@@ -127,7 +158,7 @@ func readConfig(cmd *cobra.Command, o *adminOptions, do func(w io.Writer, cfg *c
 				return err
 			}
 		}
-		return do(cmd.OutOrStdout(), cfg)
+		return do(ctx, cfg, live)
 	})
 }
 

@@ -67,6 +67,12 @@ func TestEdit_Server(t *testing.T) {
 	if got := run(1, "lun", "add", disksTarget, "src", "--lun", "3"); !strings.Contains(got, "LUN 3: volume src already is LUN 0 of this target") {
 		t.Errorf("a LUN that cannot be: %s", got)
 	}
+	run(0, "volume", "snapshot", "src", "monday")
+	run(0, "lun", "add", disksTarget, "monday", "--lun", "4")
+	if got := run(0, "lun", "list"); !regexp.MustCompile(`4 +volume monday .*read-only`).MatchString(got) || !regexp.MustCompile(`0 +volume src .*read-write`).MatchString(got) {
+		t.Errorf("how LUNs are served:\n%s", got)
+	}
+	run(0, "lun", "remove", disksTarget, "4")
 	run(0, "target", "create", disksTarget+"2", "new", "--size", "64MiB")
 	run(0, "target", "delete", disksTarget+"2")
 	use()

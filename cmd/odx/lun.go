@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"odx/admin"
 	"odx/api"
 	v1 "odx/api/v1"
 	"odx/conf"
@@ -30,9 +32,15 @@ func newLUNList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [TARGET]",
 		Short: "List the LUNs of the configuration",
-		Args:  cobra.MaximumNArgs(1),
+		Long: "List the LUNs of the configuration. ACCESS is read-only for those on snapshots and, while there is a\n" +
+			"server, on replicas, too.",
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return readConfig(cmd, &o, func(w io.Writer, cfg *conf.Config) error {
+			return withConfig(cmd, &o, func(ctx context.Context, cfg *conf.Config, live admin.Live) error {
+				w := cmd.OutOrStdout()
+				if err := showAccess(ctx, cfg, live); err != nil {
+					return err
+				}
 				if len(args) > 0 {
 					t, err := targetOf(cfg, args[0])
 					if err != nil {
@@ -49,6 +57,29 @@ func newLUNList() *cobra.Command {
 	}
 	addAdminFlags(cmd, &o)
 	return cmd
+}
+
+// showAccess sets in a configuration whether LUNs are served read-only: those on snapshots and
+// on replicas are, too. live may be nil.
+func showAccess(ctx context.Context, cfg *conf.Config, live admin.Live) error {
+	if live == nil {
+		return nil
+	}
+	status, err := live.(*api.Client).Status(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range cfg.Targets {
+		for k := range cfg.Targets[i].LUNs {
+			l := &cfg.Targets[i].LUNs[k]
+			for _, served := range status.LUNs {
+				if served.Target == cfg.Targets[i].Name && served.Number == l.Number {
+					l.ReadOnly = served.ReadOnly
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // lunsV1 returns the LUNs by target.

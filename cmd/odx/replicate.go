@@ -13,7 +13,6 @@ import (
 	"odx/admin"
 	"odx/api"
 	v1 "odx/api/v1"
-	"odx/conf"
 )
 
 func newReplicate() *cobra.Command {
@@ -29,26 +28,12 @@ func newReplicate() *cobra.Command {
 	return cmd
 }
 
-// replicaAction is what a command does to the replicas of a server.
-type replicaAction func(ctx context.Context, c *api.Client) error
-
 // errNoReplicas: what a command talks to is no server.
 var errNoReplicas = errors.New("replicas need a server")
 
-// withReplicas calls do with the server.
-func withReplicas(cmd *cobra.Command, o *adminOptions, do replicaAction) error {
-	return withServing(cmd, o, func(ctx context.Context, _ *conf.Config, live admin.Live) error {
-		c, ok := live.(*api.Client)
-		if !ok {
-			return errNoReplicas
-		}
-		return do(ctx, c)
-	})
-}
-
 // changeReplica is a command that changes one replica, and prints what it is then.
 func changeReplica(cmd *cobra.Command, o *adminOptions, did string, do func(ctx context.Context, c *api.Client) (v1.Replica, error)) error {
-	return withReplicas(cmd, o, func(ctx context.Context, c *api.Client) error {
+	return withClient(cmd, o, func(ctx context.Context, c *api.Client) error {
 		r, err := do(ctx, c)
 		if err != nil {
 			return err
@@ -109,16 +94,7 @@ func newReplicateList() *cobra.Command {
 			"had what the replica has.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withReplicas(cmd, &o, func(ctx context.Context, c *api.Client) error {
-				list, err := c.Replicas(ctx)
-				if err != nil {
-					return err
-				}
-				if o.json {
-					return printJSON(cmd.OutOrStdout(), list)
-				}
-				return printReplicas(cmd.OutOrStdout(), list)
-			})
+			return queryServer(cmd, &o, func(ctx context.Context, c *api.Client) ([]v1.Replica, error) { return c.Replicas(ctx) }, asIs, printReplicas)
 		},
 	}
 	addAdminFlags(cmd, &o)
@@ -185,30 +161,21 @@ func newReplicateStatus() *cobra.Command {
 		Short: "Show all that is known of a replica",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withReplicas(cmd, &o, func(ctx context.Context, c *api.Client) error {
-				r, err := c.Replica(ctx, args[0])
-				if err != nil {
-					return err
-				}
-				if o.json {
-					return printJSON(cmd.OutOrStdout(), r)
-				}
-				return printReplica(cmd.OutOrStdout(), &r)
-			})
+			return queryServer(cmd, &o, func(ctx context.Context, c *api.Client) (v1.Replica, error) { return c.Replica(ctx, args[0]) }, asIs, printReplica)
 		},
 	}
 	addAdminFlags(cmd, &o)
 	return cmd
 }
 
-func printReplica(w io.Writer, r *v1.Replica) error {
+func printReplica(w io.Writer, r v1.Replica) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	lines := [][2]string{
-		{"replica", r.Name}, {"role", r.Role}, {"object", r.Object}, {"peer", r.Peer}, {"peer's", r.PeerObject}, {"state", replicaState(r)},
+		{"replica", r.Name}, {"role", r.Role}, {"object", r.Object}, {"peer", r.Peer}, {"peer's", r.PeerObject}, {"state", replicaState(&r)},
 		{"epoch", fmt.Sprint(r.Epoch)}, {"common snapshot", orDash(r.Point)}, {"snapshots kept for it", fmt.Sprint(r.Pinned)}, {"identity of the source's LUN", orDash(r.Identity)},
 	}
 	if r.Role == "replica" && r.Point != "" {
-		lines = append(lines, [2]string{"lag", lagText(r)})
+		lines = append(lines, [2]string{"lag", lagText(&r)})
 	}
 	if !r.Succeeded.IsZero() {
 		lines = append(lines, [2]string{"last success", r.Succeeded.Local().Format(time.DateTime)})

@@ -85,7 +85,7 @@ func newReplicateForget() *cobra.Command {
 			"the server of the source, only the source forgets it: for a replica that does not come back.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withReplicas(cmd, &o, func(ctx context.Context, c *api.Client) error {
+			return withClient(cmd, &o, func(ctx context.Context, c *api.Client) error {
 				if err := c.ForgetReplica(ctx, args[0], local); err != nil {
 					return err
 				}

@@ -40,18 +40,11 @@ func newSessionList() *cobra.Command {
 			"portal, LUNs, negotiated keys with digests, and latencies.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withServing(cmd, &o, func(ctx context.Context, _ *conf.Config, live admin.Live) error {
-				list, err := live.Sessions(ctx)
-				switch {
-				case err != nil:
-					return err
-				case o.json:
-					return printJSON(cmd.OutOrStdout(), each(list, api.SessionV1))
-				case long:
-					return printSessionsLong(cmd.OutOrStdout(), list)
-				}
-				return printSessions(cmd.OutOrStdout(), list)
-			})
+			print := printSessions
+			if long {
+				print = printSessionsLong
+			}
+			return queryServer(cmd, &o, func(ctx context.Context, c *api.Client) ([]admin.Session, error) { return c.Sessions(ctx) }, api.SessionsV1, print)
 		},
 	}
 	addAdminFlags(cmd, &o)

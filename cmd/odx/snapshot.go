@@ -28,13 +28,6 @@ func newSnapshot() *cobra.Command {
 	return cmd
 }
 
-// withPolicies calls do with the policies of a server.
-func withPolicies(cmd *cobra.Command, o *adminOptions, do func(ctx context.Context, p admin.SnapshotPolicies) error) error {
-	return withServing(cmd, o, func(ctx context.Context, _ *conf.Config, live admin.Live) error {
-		return do(ctx, live.(*api.Client))
-	})
-}
-
 func newSnapshotList() *cobra.Command {
 	var o adminOptions
 	cmd := &cobra.Command{
@@ -45,16 +38,9 @@ func newSnapshotList() *cobra.Command {
 			"deletes them.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withPolicies(cmd, &o, func(ctx context.Context, p admin.SnapshotPolicies) error {
-				list, err := p.Snapshots(ctx, strings.Join(args, ""))
-				switch {
-				case err != nil:
-					return err
-				case o.json:
-					return printJSON(cmd.OutOrStdout(), api.SnapshotsV1(list))
-				}
-				return printSnapshots(cmd.OutOrStdout(), list)
-			})
+			return queryServer(cmd, &o, func(ctx context.Context, c *api.Client) ([]admin.Snapshot, error) {
+				return c.Snapshots(ctx, strings.Join(args, ""))
+			}, api.SnapshotsV1, printSnapshots)
 		},
 	}
 	addAdminFlags(cmd, &o)
@@ -92,16 +78,7 @@ func newSnapshotPolicies() *cobra.Command {
 			"its snapshots stay.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withPolicies(cmd, &o, func(ctx context.Context, p admin.SnapshotPolicies) error {
-				list, err := p.SnapshotPolicies(ctx)
-				switch {
-				case err != nil:
-					return err
-				case o.json:
-					return printJSON(cmd.OutOrStdout(), api.SnapshotPoliciesV1(list))
-				}
-				return printPolicies(cmd.OutOrStdout(), list)
-			})
+			return queryServer(cmd, &o, func(ctx context.Context, c *api.Client) ([]admin.PolicyStatus, error) { return c.SnapshotPolicies(ctx) }, api.SnapshotPoliciesV1, printPolicies)
 		},
 	}
 	addAdminFlags(cmd, &o)
@@ -137,8 +114,8 @@ func newSnapshotRun() *cobra.Command {
 			"them, and delete those that it does not keep. The run goes on if this command is interrupted.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withPolicies(cmd, &o, func(ctx context.Context, p admin.SnapshotPolicies) error {
-				done, err := p.RunPolicy(ctx, args[0])
+			return withClient(cmd, &o, func(ctx context.Context, c *api.Client) error {
+				done, err := c.RunPolicy(ctx, args[0])
 				if err != nil {
 					return err
 				}
@@ -181,16 +158,9 @@ func newSnapshotPrune() *cobra.Command {
 			"keys of keep. Snapshots that something else needs stay, too. With --dry-run nothing is deleted.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withPolicies(cmd, &o, func(ctx context.Context, p admin.SnapshotPolicies) error {
-				list, err := p.PrunePolicy(ctx, args[0], dryRun)
-				switch {
-				case err != nil:
-					return err
-				case o.json:
-					return printJSON(cmd.OutOrStdout(), api.PrunedSnapshotsV1(list))
-				}
-				return printPruned(cmd.OutOrStdout(), list)
-			})
+			return queryServer(cmd, &o, func(ctx context.Context, c *api.Client) ([]admin.PrunedSnapshot, error) {
+				return c.PrunePolicy(ctx, args[0], dryRun)
+			}, api.PrunedSnapshotsV1, printPruned)
 		},
 	}
 	addAdminFlags(cmd, &o)
@@ -238,7 +208,7 @@ func newSnapshotResume() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "resume POLICY",
 		Short: "Have a policy that was paused take snapshots again",
-		Long: "Have a policy that was paused take snapshots again. What it has missed meanwhile is made up for by\n" +
+		Long: "Have a policy that was paused take snapshots again. What it has missed since is made up for by\n" +
 			"one run, at once.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
