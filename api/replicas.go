@@ -132,7 +132,7 @@ func runReplica(c *call, m Replicas) (any, error) {
 func ReplicaV1(s pair.Status) v1.Replica {
 	r := v1.Replica{
 		ID: s.ID.String(), Name: s.Name, Role: string(s.Role), Epoch: s.Epoch, Object: s.Object, Peer: s.Peer, PeerStore: fmt.Sprintf("%x", s.PeerStore),
-		PeerObject: s.PeerObject, Paused: s.Paused, Untold: s.Untold, Scheduled: s.Planned, Pinned: s.Pinned, Succeeded: s.Succeeded.UTC(),
+		PeerObject: s.PeerObject, Paused: s.Paused, Untold: s.Untold, Orphan: s.Orphan, Scheduled: s.Planned, Pinned: s.Pinned, Succeeded: s.Succeeded.UTC(),
 		LagSeconds: s.Behind.Seconds(), Running: s.Running, Now: progressV1(s.Now), Rounds: s.Counts.Rounds, Failures: s.Counts.Failures,
 		Fetched: s.Counts.Fetched, Crossed: s.Counts.Crossed,
 	}

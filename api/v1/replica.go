@@ -45,6 +45,7 @@ type Replica struct {
 	PeerObject string `json:"peer_object"`
 	Paused     bool   `json:"paused"`
 	Untold     bool   `json:"untold"`
+	Orphan     bool   `json:"orphan"`
 	Scheduled  bool   `json:"scheduled"`
 	Point      string `json:"point,omitempty"`
 	Pinned     int    `json:"pinned_snapshots"`

@@ -126,6 +126,8 @@ func replicaState(r *v1.Replica) string {
 		return fmt.Sprintf("running: %s of %s compared, %s of %s fetched", bytesText(r.Now.ComparedBytes), bytesText(r.Now.ObjectBytes), bytesText(r.Now.FetchedBytes), bytesText(r.Now.DifferBytes))
 	case r.Running:
 		return "running"
+	case r.Orphan:
+		return "orphaned: the peer has forgotten it; odx replicate forget " + r.Name
 	case r.Role == "former":
 		return "not served: the peer has taken over"
 	case r.Role == "source" && r.Untold && r.Epoch > 1:

@@ -81,8 +81,9 @@ func newReplicateForget() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "forget NAME",
 		Short: "End a replica; its volume stays",
-		Long: "End a replica. Its volume or file stays, and can be written to. On its server, the source is told; on\n" +
-			"the server of the source, only the source forgets it: for a replica that does not come back.",
+		Long: "End a replica. Its volume or file stays, and can be written to. On its server, the source forgets it,\n" +
+			"too. On the server of the source, for a replica that does not come back, the replica stays as it is: it\n" +
+			"is listed as orphaned if its server answers, and otherwise from its next round on.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withClient(cmd, &o, func(ctx context.Context, c *api.Client) error {
@@ -98,6 +99,6 @@ func newReplicateForget() *cobra.Command {
 		},
 	}
 	addAdminFlags(cmd, &o)
-	cmd.Flags().BoolVar(&local, "local", false, "even if the source cannot be told")
+	cmd.Flags().BoolVar(&local, "local", false, "even if the other side does not answer")
 	return cmd
 }

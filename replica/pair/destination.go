@@ -197,6 +197,9 @@ func (m *Manager) taken(ctx context.Context, link Link, r *record, o RoundOption
 		}
 	})
 	if errors.Is(err, ErrNoPair) {
+		if noted := m.change(ctx, r.ID, func(r *record) { r.Orphan = true }); noted != nil {
+			return a, errors.Join(err, noted)
+		}
 		return a, fmt.Errorf("the source has forgotten this replica; forget it here too, and start another one: %w", err)
 	}
 	if errors.Is(err, ErrNoCommon) {
@@ -205,8 +208,8 @@ func (m *Manager) taken(ctx context.Context, link Link, r *record, o RoundOption
 	if err != nil {
 		return a, err
 	}
-	if a.Epoch != r.Epoch {
-		err = m.change(ctx, r.ID, func(r *record) { r.Epoch = max(r.Epoch, a.Epoch) })
+	if a.Epoch != r.Epoch || r.Orphan {
+		err = m.change(ctx, r.ID, func(r *record) { r.Epoch, r.Orphan = max(r.Epoch, a.Epoch), false })
 	}
 	return a, err
 }

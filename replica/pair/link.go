@@ -40,6 +40,8 @@ const (
 	opState Op = "state"
 	// opForget says that the caller has given up the pair.
 	opForget Op = "forget"
+	// opOrphan says that the caller, the source, has given up the pair.
+	opOrphan Op = "orphan"
 )
 
 // Request is what one side asks of the other.

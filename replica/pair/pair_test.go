@@ -3,6 +3,7 @@ package pair
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"odx/backstore"
@@ -95,6 +96,43 @@ func TestManager_Rounds(t *testing.T) {
 		if have, _ := s.pins(); have != 0 || s.hidden() != 0 {
 			t.Errorf("%s has %d snapshots and %d hidden objects after the replica was forgotten", s.name, have, s.hidden())
 		}
+	}
+}
+
+// TestManager_Forget_Source: a source that forgets a replica lets go of all that it keeps for it,
+// and the replica says that it is an orphan, at once or after its next round.
+func TestManager_Forget_Source(t *testing.T) {
+	ctx := context.Background()
+	for _, c := range []struct {
+		name string
+		off  bool // the replica's server does not answer
+	}{{"reachable", false}, {"away", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, 5, "a", "b")
+			a, b := w.servers[0], w.servers[1]
+			_, err := a.store.CreateVolume(ctx, "web", 1<<20)
+			must.Succeed(t, err, a.write("web"), b.m.Start(ctx, StartRequest{Peer: "a", Source: "web", Name: "copy"}))
+			_, err = b.m.Round(ctx, "copy", RoundOptions{})
+			must.Succeed(t, err)
+			b.off = c.off
+			must.Succeed(t, a.m.Forget(ctx, "copy", false))
+			b.off = false
+			if have, _ := a.pins(); have != 0 {
+				t.Errorf("the source keeps %d snapshots", have)
+			}
+			if b.only().Orphan == c.off {
+				t.Errorf("the replica says orphan %t", !c.off)
+			}
+			if _, err := b.m.Round(ctx, "copy", RoundOptions{}); !errors.Is(err, ErrNoPair) {
+				t.Errorf("a round of an orphan: %v", err)
+			}
+			found, err := b.m.Troubles(ctx)
+			must.Succeed(t, err)
+			if !b.only().Orphan || !strings.Contains(found["copy"], "odx replicate forget copy") {
+				t.Errorf("%+v, troubles %q", b.only(), found)
+			}
+			must.Succeed(t, b.m.Forget(ctx, "copy", false), b.write("copy"))
+		})
 	}
 }
 

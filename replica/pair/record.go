@@ -95,6 +95,8 @@ type record struct {
 	Paused bool `json:"paused,omitempty"`
 	// Untold: the other side may not know of the epoch yet.
 	Untold bool `json:"untold,omitempty"`
+	// Orphan: the source has given up the pair, so that there are no more rounds.
+	Orphan bool `json:"orphan,omitempty"`
 	// Succeeded is when the last round ended, by the clock of this server.
 	Succeeded time.Time `json:"succeeded,omitzero"`
 }
@@ -113,7 +115,9 @@ func (r *record) stored() backstore.Record {
 	c.Version = recordVersion
 	value, err := json.Marshal(&c)
 	if err != nil {
-		panic(err) // no field can fail
+		// Texts of any bytes, numbers, and times within 292 years of this machine's clock, which
+		// ends in 2262: all of that has a JSON.
+		panic(err)
 	}
 	return backstore.Record{Key: r.key(), Value: value}
 }

@@ -32,7 +32,7 @@ type Plan struct {
 	Paused bool
 }
 
-// The pauses between attempts after a failure, and how often former sources are told that
+// The pauses between attempts after a failure, and how often former sources are notified that
 // they are.
 const (
 	firstPause = 5 * time.Second
@@ -202,7 +202,7 @@ func (m *Manager) scheduled(ctx context.Context, p Plan) error {
 		m.failed(p.Name, err)
 		return err
 	}
-	if r.Role != Replica || r.Paused {
+	if r.Role != Replica || r.Paused || r.Orphan {
 		return nil
 	}
 	if err := r.matches(p); err != nil {
@@ -322,6 +322,8 @@ func (m *Manager) Troubles(ctx context.Context) (map[string]string, error) {
 		switch {
 		case s.Role == Former:
 			text = append(text, "peer "+s.Peer+" has taken over; this side is frozen and not served")
+		case s.Orphan:
+			text = append(text, "peer "+s.Peer+" has forgotten it; `odx replicate forget "+s.Name+"` makes it a volume of its own")
 		case s.Role == Source && s.Untold && s.Epoch > 1:
 			text = append(text, "peer "+s.Peer+" does not know yet that this side has taken over")
 		case s.Role == Replica && planned && plan.Lag > 0 && s.Behind > plan.Lag:

@@ -44,6 +44,8 @@ func (m *Manager) Serve(ctx context.Context, from string, q Request) (Answer, er
 		return m.follow(ctx, r, q)
 	case opForget:
 		return Answer{}, m.forgotten(ctx, r)
+	case opOrphan:
+		return Answer{}, m.orphaned(ctx, r)
 	}
 	return Answer{}, fmt.Errorf("%w: request %.20q", backstore.ErrInvalid, string(q.Op))
 }
@@ -265,6 +267,25 @@ func (m *Manager) forgotten(ctx context.Context, r *record) error {
 		return fmt.Errorf("%w: this side is %s, not a source; run `odx replicate forget %s` here if that is meant", ErrRole, r.Role, r.Name)
 	}
 	return m.end(ctx, r)
+}
+
+// orphaned notes that the source has given up the pair. What is here stays as it is.
+func (m *Manager) orphaned(ctx context.Context, r *record) error {
+	if r.Role == Source {
+		return fmt.Errorf("%w: this side is the source", ErrRole)
+	}
+	if r.Orphan {
+		return nil
+	}
+	r.Orphan = true
+	if err := m.reached("note that the source has forgotten the pair"); err != nil {
+		return err
+	}
+	if err := m.put(ctx, r); err != nil {
+		return err
+	}
+	m.log.WithField("replica", r.Name).WithField("peer", r.PeerName).Warn("the peer has forgotten this replica, which is not brought up to date any more; `odx replicate forget` makes it a volume of its own")
+	return nil
 }
 
 // end deletes all that a side has of a pair, the record last. The object stays, and can be

@@ -59,6 +59,8 @@ type Status struct {
 	// source had the state that the replica has, 0 if that is not known.
 	Succeeded time.Time
 	Behind    time.Duration
+	// Orphan: the source has given up the pair.
+	Orphan bool
 	// Running: a round is under way.
 	Running bool
 	// Now is how far it is, Last the last one that ended in this process.
@@ -92,7 +94,7 @@ func (m *Manager) Status(_ context.Context, name string) (Status, error) {
 func (m *Manager) status(r *record) Status {
 	s := Status{
 		ID: r.ID, Name: r.Name, Role: r.Role, Epoch: r.Epoch, Object: r.objectName(), Peer: r.PeerName, PeerStore: r.PeerStore, PeerObject: r.PeerObject,
-		Paused: r.Paused, Untold: r.Untold, Point: r.commonID(), Pinned: len(r.points()), Identity: r.Identity, Succeeded: r.Succeeded,
+		Paused: r.Paused, Untold: r.Untold, Point: r.commonID(), Pinned: len(r.points()), Identity: r.Identity, Orphan: r.Orphan, Succeeded: r.Succeeded,
 	}
 	_, s.Planned, _ = m.plan(r.Name)
 	if r.Volume != (ID{}) {
@@ -124,7 +126,8 @@ func (m *Manager) Pause(ctx context.Context, name string, paused bool) error {
 }
 
 // Forget ends a pair. What the replica has stays as a volume or file, which can be written
-// to. The other side is told, unless only this one is to forget it.
+// to. A replica's source has to hear of it, unless only this side is to forget the pair; a
+// source notifies the other side if that answers.
 func (m *Manager) Forget(ctx context.Context, name string, onlyHere bool) error {
 	r, err := m.named(name)
 	if err != nil {
@@ -135,7 +138,7 @@ func (m *Manager) Forget(ctx context.Context, name string, onlyHere bool) error 
 		return fmt.Errorf("%v: %w", r, err)
 	}
 	defer done()
-	if r.Role == Replica && !onlyHere {
+	if r.Role == Replica && !r.Orphan && !onlyHere {
 		link, err := m.link(r)
 		if err == nil {
 			_, err = m.ask(ctx, link, r, opForget, nil)
@@ -144,16 +147,43 @@ func (m *Manager) Forget(ctx context.Context, name string, onlyHere bool) error 
 			return fmt.Errorf("%v: the source still keeps a snapshot for it; forget it there too, and here with --local: %w", r, err)
 		}
 	}
-	p := m.of(r.ID)
+	r, err = m.forget(ctx, r.ID)
+	if err == nil && r.Role == Source && !onlyHere {
+		m.disown(ctx, r)
+	}
+	return err
+}
+
+// forget ends a pair on this side, and returns what it was.
+func (m *Manager) forget(ctx context.Context, id ID) (*record, error) {
+	p := m.of(id)
 	p.changing.Lock()
 	defer p.changing.Unlock()
-	if r, err = m.load(r.ID); err != nil {
-		return err
+	r, err := m.load(id)
+	if err != nil {
+		return nil, err
 	}
 	if r.Role == Replica && r.Next != nil {
-		return fmt.Errorf("%v: %w: what it has received is being made visible; run a round first", r, ErrBusy)
+		return nil, fmt.Errorf("%v: %w: what it has received is being made visible; run a round first", r, ErrBusy)
 	}
-	return m.end(ctx, r)
+	return r, m.end(ctx, r)
+}
+
+// disownTime bounds how long a source that has forgotten a pair waits for the other side.
+const disownTime = 3 * time.Second
+
+// disown notifies the replica that its source has forgotten it. One that does not get it learns
+// so from its next round.
+func (m *Manager) disown(ctx context.Context, r *record) {
+	ctx, cancel := context.WithTimeout(ctx, disownTime)
+	defer cancel()
+	link, err := m.link(r)
+	if err == nil {
+		_, err = m.ask(ctx, link, r, opOrphan, nil)
+	}
+	if err != nil && !errors.Is(err, ErrNoPair) {
+		m.log.WithField("replica", r.Name).WithField("peer", r.PeerName).WithError(err).Info("the replica does not know yet that its source has forgotten it")
+	}
 }
 
 // begin notes that a round begins.
