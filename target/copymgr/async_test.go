@@ -3,6 +3,7 @@ package copymgr
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -432,15 +433,45 @@ func TestRefusalLog_Bound(t *testing.T) {
 	}
 	var l refusalLog
 	now := time.Now()
-	for range refusalsAtOnce {
-		l.take(now)
+	named := func(i int) refusalKey { return refusalKey{reason: fmt.Sprint(i)} }
+	for i := range refusalsAtOnce {
+		l.take(named(i), now)
 	}
-	for range 5 {
-		if _, ok := l.take(now); ok {
+	for i := range 5 {
+		if _, ok := l.take(named(100+i), now); ok {
 			t.Error("a line too many")
 		}
 	}
-	if missing, ok := l.take(now.Add(refusalInterval)); !ok || missing != 5 {
+	if missing, ok := l.take(named(200), now.Add(refusalInterval)); !ok || missing != 5 {
 		t.Errorf("%v, %d suppressed", ok, missing)
+	}
+}
+
+// TestRefusalLog_Repeats: what an initiator tries again is logged once in an interval, of
+// BUSY whatever the reason, and the log remembers a bounded number.
+func TestRefusalLog_Repeats(t *testing.T) {
+	var l refusalLog
+	now := time.Now()
+	busy := func(reason string) refusalKey {
+		return keyOf(&Refusal{Initiator: "i", Command: nameWriteUsingToken, Volume: "v", Sense: busyWords, Reason: reason})
+	}
+	for i, want := range []bool{true, false, false, true} {
+		at := now
+		if i == 3 {
+			at = now.Add(repeatInterval)
+		}
+		if _, ok := l.take(busy(fmt.Sprint("read from port ", i)), at); ok != want {
+			t.Errorf("try %d: logged %t, want %t", i, ok, want)
+		}
+	}
+	other := refusalKey{initiator: "another", command: nameWriteUsingToken, volume: "v", sense: busyWords}
+	if missing, ok := l.take(other, now.Add(repeatInterval)); !ok || missing != 0 {
+		t.Errorf("another initiator: %t, %d suppressed", ok, missing)
+	}
+	for i := range 3 * maxRepeats {
+		l.take(refusalKey{reason: fmt.Sprint(i)}, now.Add(time.Duration(i)*refusalInterval))
+	}
+	if len(l.logged) > maxRepeats {
+		t.Errorf("%d refusals are remembered", len(l.logged))
 	}
 }

@@ -84,11 +84,13 @@ func (m *Manager) refuseStatus(o origin, status byte, cause error) {
 	m.countRefusal(o, words, Refusal{Sense: words, Reason: cause.Error()})
 }
 
+const busyWords = "BUSY"
+
 // statusWords returns the name of a status in SAM-5 5.3.1.
 func statusWords(status byte) string {
 	switch status {
 	case scsi.StatusBusy:
-		return "BUSY"
+		return busyWords
 	case scsi.StatusReservationConflict:
 		return "RESERVATION CONFLICT"
 	case scsi.StatusTaskSetFull:
@@ -111,7 +113,7 @@ func (m *Manager) countRefusal(o origin, by string, r Refusal) {
 		m.next = (m.next + 1) % maxRecent
 	}
 	m.mu.Unlock()
-	m.refusals.log(m.log.WithFields(o.fields()).WithField("sense", r.Sense).WithField("error", r.Reason))
+	m.refusals.log(keyOf(&r), m.log.WithFields(o.fields()).WithField("sense", r.Sense).WithField("error", r.Reason))
 }
 
 // copyCounts are the counts of one command in Stats; whole is nil for a part of it.
