@@ -38,6 +38,7 @@ demo: setup build
 bench: setup build
 	@go run ./bench
 	@go run ./bench/virtualdisks -size 2GiB
+	@go run ./bench/peers
 
 packages:
 	@scripts/package

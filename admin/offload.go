@@ -50,6 +50,8 @@ type Offloader interface {
 
 // TokenRequest are the arguments of CreateToken.
 type TokenRequest struct {
+	// Peer is the server whose volume it is, and that makes the token; empty: this one.
+	Peer   string
 	Volume string
 	Offset int64
 	// Length 0 means up to the end of the volume.

@@ -54,6 +54,8 @@ type Server interface {
 	// Peers describes the peers, which are asked until ctx ends, PeerTokens their tokens.
 	Peers(ctx context.Context) Peers
 	PeerTokens(ctx context.Context) []PeerTokens
+	// CreatePeerToken makes a token of a volume of the peer that the request names, there.
+	CreatePeerToken(ctx context.Context, r PeerTokenRequest) (*tokens.Token, tokens.Info, error)
 }
 
 // Store is an open store. It implements Administrator.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"odx/blockdev"
 	"odx/tokens"
 )
 
@@ -80,6 +81,38 @@ func (s *Store) PeerTokens(ctx context.Context) ([]PeerTokens, error) {
 	ctx, cancel := context.WithTimeout(ctx, peerTime)
 	defer cancel()
 	return s.server.PeerTokens(ctx), nil
+}
+
+// PeerTokenRequest describes a token that a peer is to make.
+type PeerTokenRequest struct {
+	// Peer is its name in the configuration, Volume one of its volumes, or file:NAME.
+	Peer, Volume string
+	// Offset and Length are in bytes; 0: up to the end.
+	Offset, Length int64
+	Options        tokens.ReadOptions
+}
+
+// createAtPeer has a peer make a token.
+func (s *Store) createAtPeer(ctx context.Context, r *TokenRequest) (MadeToken, error) {
+	inactivity, err := r.inactivity()
+	switch {
+	case err != nil:
+		return MadeToken{}, err
+	case s.server == nil:
+		return MadeToken{}, fmt.Errorf("%w: peers are those of a server", ErrNotRunning)
+	case r.each():
+		return MadeToken{}, fmt.Errorf("%w: a peer makes tokens of data alone", blockdev.ErrInvalid)
+	}
+	ctx, cancel := context.WithTimeout(ctx, peerTime)
+	defer cancel()
+	t, info, err := s.server.CreatePeerToken(ctx, PeerTokenRequest{
+		Peer: r.Peer, Volume: r.Volume, Offset: r.Offset, Length: r.Length,
+		Options: tokens.ReadOptions{Type: r.Type, InactivityTimeout: inactivity, Priority: r.Priority, Access: r.Access},
+	})
+	if err != nil {
+		return MadeToken{}, err
+	}
+	return MadeToken{Token: t[:], Length: info.Length, TokenInfo: tokenInfo(info)}, nil
 }
 
 // InfoOf returns the description of a token.

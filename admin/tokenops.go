@@ -23,6 +23,9 @@ const blockLength = 512
 const requestTime = 400 * time.Millisecond
 
 func (s *Store) CreateToken(ctx context.Context, r TokenRequest) (MadeToken, error) {
+	if r.Peer != "" {
+		return s.createAtPeer(ctx, &r)
+	}
 	v, err := s.Object(r.Volume)
 	if err != nil {
 		return MadeToken{}, err
@@ -34,14 +37,15 @@ func (s *Store) CreateToken(ctx context.Context, r TokenRequest) (MadeToken, err
 	if r.Length == 0 {
 		r.Length = v.Size() - r.Offset
 	}
-	if r.InactivitySeconds < 0 || r.InactivitySeconds > int64(time.Duration(1<<63-1)/time.Second) {
-		return MadeToken{}, fmt.Errorf("%w: inactivity timeout of %d seconds", blockdev.ErrInvalid, r.InactivitySeconds)
+	inactivity, err := r.inactivity()
+	if err != nil {
+		return MadeToken{}, err
 	}
 	src := tokens.Source{Volume: v, LU: tokens.LU{BlockLength: blockLength}}
 	binary.BigEndian.PutUint32(src.LU.ReadCapacity[:], blockLength)
 	ranges := []blockdev.Range{{Offset: r.Offset, Length: r.Length}}
 	o := tokens.ReadOptions{
-		Type: r.Type, InactivityTimeout: time.Duration(r.InactivitySeconds) * time.Second,
+		Type: r.Type, InactivityTimeout: inactivity,
 		Creator: tokens.Creator{Volume: r.Volume}, Priority: r.Priority, Use: "api", Access: r.Access,
 	}
 	if r.each() {
@@ -52,6 +56,14 @@ func (s *Store) CreateToken(ctx context.Context, r TokenRequest) (MadeToken, err
 		return MadeToken{}, err
 	}
 	return describeMade(m, made.Token, made.Represented)
+}
+
+// inactivity returns the inactivity timeout, 0 for the default.
+func (r *TokenRequest) inactivity() (time.Duration, error) {
+	if r.InactivitySeconds < 0 || r.InactivitySeconds > int64(time.Duration(1<<63-1)/time.Second) {
+		return 0, fmt.Errorf("%w: inactivity timeout of %d seconds", blockdev.ErrInvalid, r.InactivitySeconds)
+	}
+	return time.Duration(r.InactivitySeconds) * time.Second, nil
 }
 
 // createEach makes tokens of several providers.
@@ -224,6 +236,9 @@ func (s *Store) RevokeToken(ctx context.Context, t *tokens.Token) error {
 	m, err := s.TokenManager(ctx)
 	if err != nil {
 		return err
+	}
+	if h, err := m.Resolve(t); err == nil && h.Info().Server != "" {
+		return h.DeleteFor(ctx, tokens.Requester{}) // the peer that made it decides
 	}
 	return m.DeleteToken(ctx, t, tokens.Revoked)
 }

@@ -8,14 +8,14 @@ import (
 
 func tokenRequestV1(r admin.TokenRequest) v1.TokenRequest {
 	return v1.TokenRequest{
-		Volume: r.Volume, Offset: r.Offset, Length: r.Length, Type: uint32(r.Type), InactivitySeconds: r.InactivitySeconds,
+		Peer: r.Peer, Volume: r.Volume, Offset: r.Offset, Length: r.Length, Type: uint32(r.Type), InactivitySeconds: r.InactivitySeconds,
 		Priority: r.Priority, Access: string(r.Access), Providers: r.Providers, Skip: r.Skip,
 	}
 }
 
 func tokenRequestOf(r v1.TokenRequest) admin.TokenRequest {
 	return admin.TokenRequest{
-		Volume: r.Volume, Offset: r.Offset, Length: r.Length, Type: tokens.RODType(r.Type), InactivitySeconds: r.InactivitySeconds,
+		Peer: r.Peer, Volume: r.Volume, Offset: r.Offset, Length: r.Length, Type: tokens.RODType(r.Type), InactivitySeconds: r.InactivitySeconds,
 		Priority: r.Priority, Access: tokens.Access(r.Access), Providers: r.Providers, Skip: r.Skip,
 	}
 }

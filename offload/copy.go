@@ -102,13 +102,37 @@ func (m moving) Map(ctx context.Context, dst int64, s Snapshot, src, length int6
 	return n, err
 }
 
-// mapper returns v as a mapper of bytes of s, nil if they have to be copied to it. A View does
-// not map a Foreign one: its locks would wait for another server.
+// filled is a volume that is no object of the store, to which a Foreign snapshot copies its
+// bytes. Its locks are not held while another server is waited for.
+type filled struct {
+	blockdev.Volume
+	engine *Engine
+}
+
+// Map implements mapper.
+func (f filled) Map(ctx context.Context, dst int64, s Snapshot, src, length int64) (int64, error) {
+	return s.(Foreign).MapTo(ctx, f, dst, src, length)
+}
+
+// WriteAt implements blockdev.Volume, with the memory that a View needs below.
+func (f filled) WriteAt(ctx context.Context, p []byte, off int64) error {
+	return f.engine.WithMemory(ctx, f.Volume, func(ctx context.Context) error { return f.Volume.WriteAt(ctx, p, off) })
+}
+
+// Unmap implements blockdev.Volume, as WriteAt.
+func (f filled) Unmap(ctx context.Context, off, length int64) error {
+	return f.engine.WithMemory(ctx, f.Volume, func(ctx context.Context) error { return f.Volume.Unmap(ctx, off, length) })
+}
+
+// mapper returns v as a mapper of bytes of s, nil if they have to be copied to it.
 func (e *Engine) mapper(v blockdev.Volume, s Snapshot) mapper {
-	if view, ok := v.(View); ok {
-		if _, foreign := s.(Foreign); foreign {
-			return nil
+	if _, foreign := s.(Foreign); foreign {
+		if object, ok := e.store.Object(v); ok {
+			return object
 		}
+		return filled{v, e}
+	}
+	if view, ok := v.(View); ok {
 		if e.Shares(view) {
 			return view
 		}

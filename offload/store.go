@@ -51,12 +51,12 @@ type Snapshot interface {
 	Release()
 }
 
-// Foreign is a Snapshot of another store, which fills objects of this one by itself: what they
-// have had of it before needs no bytes.
+// Foreign is a Snapshot of another store, which fills volumes by itself: it reads several
+// pieces at once, and what an object of this store has had of it before needs no bytes.
 type Foreign interface {
 	Snapshot
 	// MapTo is Object.Map from this snapshot to dst.
-	MapTo(ctx context.Context, dst *backstore.Volume, off, src, length int64) (int64, error)
+	MapTo(ctx context.Context, dst blockdev.Volume, off, src, length int64) (int64, error)
 }
 
 // Digest takes bytes and returns their digest, which depends on them and on a

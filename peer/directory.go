@@ -54,6 +54,16 @@ func (d *Directory) Resolve(store [16]byte) (Peer, bool) {
 	return nil, false
 }
 
+// All implements Resolver.
+func (d *Directory) All() []Peer {
+	list := d.peers()
+	all := make([]Peer, len(list))
+	for i, r := range list {
+		all[i] = r
+	}
+	return all
+}
+
 // ByName returns the peer with a name.
 func (d *Directory) ByName(name string) (Peer, bool) {
 	for _, r := range d.peers() {

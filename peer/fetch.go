@@ -198,15 +198,29 @@ func (f *fetch) mapRuns(shift int64) (missing []blockdev.Range, err error) {
 	return missing, nil
 }
 
-// unmapHoles is mapRuns for a destination that knows no blocks.
+// unmapHoles is mapRuns for a destination that knows no blocks, and may want whole logical
+// blocks: holes are unmapped as far as they are whole blocks of the store here and there, and
+// what is missing between two of them is one range.
 func (f *fetch) unmapHoles(shift int64) (missing []blockdev.Range, err error) {
+	lack := func(off, end int64) {
+		if n := len(missing); n > 0 && missing[n-1].End() == off {
+			missing[n-1].Length += end - off
+		} else if off < end {
+			missing = append(missing, blockdev.Range{Offset: off, Length: end - off})
+		}
+	}
 	for _, r := range f.runs {
-		to := blockdev.Range{Offset: r.Off + shift, Length: r.Length}
-		if !r.Hole {
-			missing = append(missing, to)
-		} else if err := f.dst.Unmap(f.ctx, to.Offset, to.Length); err != nil {
+		from, end := r.Off+shift, r.Off+r.Length+shift
+		first, last := (from+blockLength-1)/blockLength*blockLength, end/blockLength*blockLength
+		if !r.Hole || shift%blockLength != 0 || first >= last {
+			lack(from, end)
+			continue
+		}
+		lack(from, first)
+		if err := f.dst.Unmap(f.ctx, first, last-first); err != nil {
 			return nil, err
 		}
+		lack(last, end)
 	}
 	return missing, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -40,6 +41,7 @@ func (k *Keeper) Handler() http.Handler {
 		"POST /v1/peer/tokens/show":      k.serveToken,
 		"POST /v1/peer/tokens/delete":    k.serveDelete,
 		"GET /v1/peer/tokens":            k.serveTokens,
+		"POST /v1/peer/tokens":           k.serveMake,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			k.deadline(w)
@@ -153,7 +155,7 @@ func (k *Keeper) serveHold(r *http.Request, peer string) (any, error) {
 	}, nil
 }
 
-// given tells what a peer has asked for.
+// given reports what a peer has asked for.
 func (k *Keeper) given(ctx context.Context, of string, err error) {
 	if k.asked != nil {
 		k.asked(ctx, of, err)
@@ -365,11 +367,20 @@ func (k *Keeper) serveDelete(r *http.Request, peer string) (any, error) {
 	return nil, k.tokens.DeleteFor(r.Context(), t, who)
 }
 
-func (k *Keeper) serveTokens(*http.Request, string) (any, error) {
-	list := k.tokens.List()
+// serveTokens lists the live tokens; those of one initiator, if the query names one, with their
+// management tokens.
+func (k *Keeper) serveTokens(r *http.Request, _ string) (any, error) {
+	list, initiator := k.tokens.List(), r.URL.Query().Get("initiator")
+	if initiator != "" {
+		list = slices.DeleteFunc(list, func(i tokens.Info) bool { return i.Creator.Initiator != initiator })
+	}
 	a := v1.PeerTokens{Tokens: []v1.PeerToken{}, More: max(len(list)-maxTokens, 0)}
 	for _, i := range list[:len(list)-a.More] {
-		a.Tokens = append(a.Tokens, answerOf(i))
+		t := answerOf(i)
+		if initiator != "" {
+			t.Management = i.Management[:]
+		}
+		a.Tokens = append(a.Tokens, t)
 	}
 	return a, nil
 }
@@ -413,5 +424,6 @@ func infoOf(a v1.PeerToken) (tokens.Info, error) {
 	if a.ExpiresMS != nil {
 		i.Expires = now.Add(time.Duration(*a.ExpiresMS) * ms)
 	}
+	copy(i.Management[:], a.Management)
 	return i, nil
 }

@@ -298,12 +298,7 @@ func (k *Keeper) whole(ctx context.Context, name string) (*backstore.Snapshot, e
 			return n, err
 		}
 	}
-	find := k.store.Volume
-	file, isFile := strings.CutPrefix(name, offload.FilePrefix)
-	if isFile {
-		name, find = file, k.store.File
-	}
-	v, err := find(name)
+	v, err := k.find(name)
 	if err != nil {
 		return nil, err
 	}
@@ -313,6 +308,14 @@ func (k *Keeper) whole(ctx context.Context, name string) (*backstore.Snapshot, e
 		return nil, err
 	}
 	return s.(*backstore.Snapshot), nil
+}
+
+// find returns a volume, or file:NAME.
+func (k *Keeper) find(name string) (*backstore.Volume, error) {
+	if file, ok := strings.CutPrefix(name, offload.FilePrefix); ok {
+		return k.store.File(file)
+	}
+	return k.store.Volume(name)
 }
 
 // again confirms that a hold of a token may still be used by an initiator: its next

@@ -30,7 +30,7 @@ type Hold interface {
 	ReadAt(ctx context.Context, p []byte, off int64) error
 	// ReadRanges fills p with the bytes of ranges, laid end to end.
 	ReadRanges(ctx context.Context, p []byte, ranges []blockdev.Range) error
-	// Release ends the hold. If the other side is not told, its lease ends it.
+	// Release ends the hold. If the other side does not get the request, its lease ends it.
 	Release(ctx context.Context) error
 }
 
@@ -54,6 +54,8 @@ type Peer interface {
 // for anywhere.
 type Resolver interface {
 	Resolve(store [16]byte) (Peer, bool)
+	// All returns all servers that are known.
+	All() []Peer
 }
 
 // Path begins the paths of all requests to a peer.

@@ -233,7 +233,7 @@ func (r *Remote) attempt(ctx context.Context, to, method, contentType string, bo
 		req.Header.Set("Content-Type", contentType)
 	}
 	if replays(method, to) {
-		// So that a connection that the peer has closed meanwhile is replaced; not sent.
+		// So that a connection that the peer has closed in the meantime is replaced; not sent.
 		req.Header["Idempotency-Key"] = nil
 	}
 	resp, err := r.http.Do(req)
@@ -243,7 +243,7 @@ func (r *Remote) attempt(ctx context.Context, to, method, contentType string, bo
 	return resp, err
 }
 
-// replays reports whether a request may be executed twice. A hold that nobody knows of ends
+// replays reports whether a request may be executed twice. A hold of which no answer came ends
 // with its lease.
 func replays(method, to string) bool {
 	return method != http.MethodPost || !strings.HasSuffix(to, "/delete")
@@ -437,7 +437,7 @@ func (h *remoteHold) renew() {
 			err := h.peer.Call(limited, http.MethodPost, h.path("renew"), nil, nil)
 			cancel()
 			if errors.Is(err, ErrGone) {
-				return // whoever uses it learns so
+				return // its next use returns that
 			}
 		}
 	})
@@ -529,7 +529,7 @@ func (h *remoteHold) ReadRanges(ctx context.Context, p []byte, ranges []blockdev
 	return err
 }
 
-// releaseTime bounds how long a peer is told that a hold has ended.
+// releaseTime bounds the request that ends a hold.
 const releaseTime = 2 * time.Second
 
 // Release implements Hold.

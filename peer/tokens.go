@@ -10,7 +10,6 @@ import (
 	"time"
 
 	v1 "odx/api/v1"
-	"odx/backstore"
 	"odx/blockdev"
 	"odx/offload"
 	"odx/quota"
@@ -37,9 +36,11 @@ type Tokens struct {
 	// openTime and patience are the constants; tests may change them before tokens are used.
 	openTime, patience time.Duration
 
-	ending sync.WaitGroup // releases of holds
-	served served         // has a lock of its own
-	stop   chan struct{}
+	ending sync.WaitGroup  // releases of holds
+	served served          // has a lock of its own
+	lists  lists           // likewise
+	base   context.Context // of requests in the background, which Close ends
+	stop   context.CancelFunc
 
 	mu   sync.Mutex // guards what follows, and the fields of shared that say so
 	open map[sharedKey]*shared
@@ -68,10 +69,9 @@ type shared struct {
 // NewTokens returns the Remote of a server. The buffers of all copies together take at most
 // memory bytes.
 func NewTokens(r Resolver, memory int64) *Tokens {
-	return &Tokens{
-		resolver: r, memory: quota.New(memory), openTime: openTime, patience: patience,
-		stop: make(chan struct{}), open: make(map[sharedKey]*shared),
-	}
+	t := &Tokens{resolver: r, memory: quota.New(memory), openTime: openTime, patience: patience, open: make(map[sharedKey]*shared)}
+	t.base, t.stop = context.WithCancel(context.Background())
+	return t
 }
 
 // Close gives the holds that are idle back. No use may be open.
@@ -82,7 +82,7 @@ func (t *Tokens) Close() {
 		t.endLocked(s)
 	}
 	t.mu.Unlock()
-	close(t.stop)
+	t.stop()
 	t.ending.Wait()
 }
 
@@ -202,7 +202,7 @@ func (t *Tokens) leave(s *shared, keep bool) {
 	}
 }
 
-// endLocked gives a hold that nobody uses back, in the background. t.mu is held.
+// endLocked gives a hold without users back, in the background. t.mu is held.
 func (t *Tokens) endLocked(s *shared) {
 	if s.ended {
 		return
@@ -297,7 +297,7 @@ func (s *snapshot) Digest(context.Context, int64, int64) ([32]byte, error) {
 }
 
 // MapTo implements offload.Foreign.
-func (s *snapshot) MapTo(ctx context.Context, dst *backstore.Volume, off, src, length int64) (n int64, err error) {
+func (s *snapshot) MapTo(ctx context.Context, dst blockdev.Volume, off, src, length int64) (n int64, err error) {
 	err = s.try(ctx, func(h Hold) (int64, error) {
 		m, err := Fetch(ctx, h, src+n, dst, []blockdev.Range{{Offset: off + n, Length: length - n}}, FetchOptions{
 			Memory: s.tokens.memory, Client: s.client,
@@ -309,7 +309,7 @@ func (s *snapshot) MapTo(ctx context.Context, dst *backstore.Volume, off, src, l
 }
 
 // try calls fn, which returns how many bytes it has moved, with the hold: with another one if the
-// peer has lost it, and again if the peer fails for a moment.
+// peer has lost it, and again if the peer fails for a short time.
 func (s *snapshot) try(ctx context.Context, fn func(Hold) (int64, error)) error {
 	token, p := s.source()
 	gone := false // also another hold

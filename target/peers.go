@@ -13,8 +13,11 @@ import (
 
 	"odx/admin"
 	"odx/audit"
+	"odx/backstore"
+	"odx/blockdev"
 	"odx/conf"
 	"odx/peer"
+	"odx/tokens"
 )
 
 // maxPeerPEM bounds the files of certificates of peers, in bytes.
@@ -223,4 +226,13 @@ func (v served) PeerTokens(ctx context.Context) []admin.PeerTokens {
 		list = append(list, x)
 	}
 	return list
+}
+
+// CreatePeerToken implements admin.Server.
+func (v served) CreatePeerToken(ctx context.Context, r admin.PeerTokenRequest) (*tokens.Token, tokens.Info, error) {
+	p, ok := v.service.peers.directory.ByName(r.Peer)
+	if !ok {
+		return nil, tokens.Info{}, fmt.Errorf("peer %s: %w: the configuration names no such peer", r.Peer, backstore.ErrNotFound)
+	}
+	return peer.MakeToken(ctx, p, r.Volume, blockdev.Range{Offset: r.Offset, Length: r.Length}, r.Options)
 }

@@ -324,11 +324,15 @@ func (m *Manager) List() []Info {
 	return list
 }
 
-// ListBytes returns about what List takes, in bytes.
+// ListBytes returns about what List and ListAway take, in bytes.
 func (m *Manager) ListBytes() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.live) * int(unsafe.Sizeof(Info{}))
+	n := len(m.live)
+	if m.remote != nil {
+		n += MaxListed
+	}
+	return n * int(unsafe.Sizeof(Info{}))
 }
 
 // Delete ends the token with an identifier for reason, durably. The policy says whether

@@ -12,15 +12,29 @@ import (
 // ErrRemote.
 type Remote interface {
 	// Server returns the name of the server of a store; false if no configuration names it.
-	// It asks nobody.
+	// It sends no request.
 	Server(store [16]byte) (name string, ok bool)
 	// Open opens the bytes of a token for one use by a requester of this server, within the
 	// time of ctx. Release ends the use. The snapshot stays readable when ctx has ended.
 	Open(ctx context.Context, t *Token, who Requester) (offload.Foreign, error)
 	// Show describes a token.
 	Show(ctx context.Context, t *Token) (Info, error)
+	// List returns the live tokens that who, an initiator, has made on other servers, with their
+	// management tokens, at most MaxListed. It does not wait for a server that does not answer.
+	List(ctx context.Context, who Requester) []Info
 	// Delete deletes a token for a requester of this server (DEL_TKN).
 	Delete(ctx context.Context, t *Token, who Requester) error
+}
+
+// MaxListed bounds the tokens of other servers in a list.
+const MaxListed = 1024
+
+// ListAway returns the tokens that who, an initiator, has made on other servers.
+func (m *Manager) ListAway(ctx context.Context, who Requester) []Info {
+	if m.remote == nil || who.Initiator == "" {
+		return nil
+	}
+	return m.remote.List(ctx, who)
 }
 
 // SetRemote has tokens of other stores resolved by r; nil for none. It belongs to the set-up.

@@ -233,9 +233,11 @@ func (v *volume) WriteUsing(ctx context.Context, t Token, offset, off, length in
 }
 
 // Forget implements Offloader.
-func (v *volume) Forget(ctx context.Context, t Token) error {
+func (v *volume) Forget(ctx context.Context, t Token) error { return revoke(ctx, v.store, t) }
+
+func revoke(ctx context.Context, a admin.Administrator, t Token) error {
 	if len(t) != tokens.TokenLength {
 		return fmt.Errorf("a token has %d bytes, not %d", tokens.TokenLength, len(t))
 	}
-	return v.store.RevokeToken(ctx, (*tokens.Token)(t))
+	return a.RevokeToken(ctx, (*tokens.Token)(t))
 }

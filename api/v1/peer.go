@@ -57,6 +57,27 @@ type PeerToken struct {
 	InUse        int    `json:"in_use"`
 	Priority     int    `json:"priority"`
 	Access       string `json:"access,omitempty"`
+	// Management is its management token, of 96 bytes, if those of one initiator are asked for.
+	Management []byte `json:"management,omitempty"`
+}
+
+// PeerMakeRequest asks for a token of a range of a volume, or of file:NAME, in bytes; a Length of
+// 0 is up to its end.
+type PeerMakeRequest struct {
+	Store        string `json:"store"`
+	Volume       string `json:"volume"`
+	Offset       int64  `json:"offset"`
+	Length       int64  `json:"length"`
+	Type         uint32 `json:"type"`
+	InactivityMS int64  `json:"inactivity_ms"`
+	Priority     int    `json:"priority"`
+	Access       string `json:"access,omitempty"`
+}
+
+// PeerMade is a token that was made.
+type PeerMade struct {
+	Token []byte    `json:"token"`
+	Info  PeerToken `json:"info"`
 }
 
 // PeerTokens lists live tokens.

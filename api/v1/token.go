@@ -4,6 +4,7 @@ import "time"
 
 // TokenRequest is the request of POST /v1/tokens.
 type TokenRequest struct {
+	Peer              string   `json:"peer,omitempty"`
 	Volume            string   `json:"volume"`
 	Offset            int64    `json:"offset"`
 	Length            int64    `json:"length,omitempty"`

@@ -38,7 +38,7 @@ var types = map[string]any{
 	"StoreInfo": &StoreInfo{}, "Upgraded": &Upgraded{}, "Repaired": &Repaired{}, "Lost": &Lost{}, "UnusedChange": &UnusedChange{}, "Change": &Change{},
 	"Peers": &Peers{}, "Peer": &Peer{}, "HoldInfo": &HoldInfo{}, "TokensOfPeer": &TokensOfPeer{}, "FileTokenRequest": &FileTokenRequest{},
 	"Migration": &Migration{}, "MigrationRequest": &MigrationRequest{}, "FinishMigration": &FinishMigration{},
-	"PeerHello": &PeerHello{}, "PeerHoldRequest": &PeerHoldRequest{}, "PeerHold": &PeerHold{}, "PeerTokenRequest": &PeerTokenRequest{}, "PeerToken": &PeerToken{}, "PeerTokens": &PeerTokens{},
+	"PeerHello": &PeerHello{}, "PeerHoldRequest": &PeerHoldRequest{}, "PeerHold": &PeerHold{}, "PeerTokenRequest": &PeerTokenRequest{}, "PeerToken": &PeerToken{}, "PeerTokens": &PeerTokens{}, "PeerMakeRequest": &PeerMakeRequest{}, "PeerMade": &PeerMade{},
 	"DiffRanges": &DiffRanges{}, "DiffRange": &DiffRange{}, "Diff": &Diff{},
 	"Stream": &Stream{}, "Received": &Received{}, "Partial": &Partial{},
 	"ReplicaRequest": &ReplicaRequest{}, "ReplicaAnswer": &ReplicaAnswer{}, "Replica": &Replica{}, "ReplicaProgress": &ReplicaProgress{}, "ReplicaRound": &ReplicaRound{},

@@ -88,6 +88,8 @@ func newCopy() *cobra.Command {
 		Long: "Copy a disk to another one, from its beginning to its end. SRC and DST are each one of\n\n" +
 			"  NAME                          a volume of the store\n" +
 			"  file:PATH                     a file of the store\n" +
+			"  peer:NAME:VOLUME, peer:NAME:file:PATH\n" +
+			"                                SRC alone: a volume or file of the peer NAME of the server\n" +
 			"  ./FILE, /PATH/FILE            a file or block device of this machine, raw\n" +
 			"  iscsi://[USER%PASSWORD@]HOST[:PORT]/TARGET/LUN\n" +
 			"                                a LUN of this or any other server\n" +
@@ -108,7 +110,7 @@ func newCopy() *cobra.Command {
 			do := func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				return copyDisk(ctx, a, &o, args[0], args[1], std)
 			}
-			if inStore(args[0]) || inStore(args[1]) {
+			if inStore(args[0]) || inStore(args[1]) || isPeer(args[0]) {
 				return administer(cmd, &o.adminOptions, do)
 			}
 			return withServer(cmd, &o.adminOptions, do)
@@ -137,6 +139,8 @@ func checkCopy(o *copyOptions, from, to string) error {
 		}
 	}
 	switch {
+	case isPeer(to):
+		return usagef("%s is a destination on another server; run the command there, or use odx send", to)
 	case isStream(from) && isStream(to):
 		return usagef("%s and %s are both streams; one end has to be a disk or a file", from, to)
 	case from == to:
@@ -151,7 +155,21 @@ func checkCopy(o *copyOptions, from, to string) error {
 
 // inStore distinguishes a volume or a file of the store from a path, a URL and "-".
 func inStore(name string) bool {
-	return name != stdio && (strings.HasPrefix(name, admin.FilePrefix) || !strings.Contains(name, "/"))
+	return name != stdio && !isPeer(name) && (strings.HasPrefix(name, admin.FilePrefix) || !strings.Contains(name, "/"))
+}
+
+// peerPrefix begins the names of volumes and files of peers: peer:NAME:VOLUME.
+const peerPrefix = "peer:"
+
+func isPeer(name string) bool { return strings.HasPrefix(name, peerPrefix) }
+
+// cutPeer returns the peer and the volume, or file:NAME, of the name of a volume of a peer.
+func cutPeer(name string) (peer, volume string, err error) {
+	peer, volume, _ = strings.Cut(strings.TrimPrefix(name, peerPrefix), ":")
+	if peer == "" || volume == "" || volume == admin.FilePrefix {
+		return "", "", usagef("%q names no volume of a peer; write peer:NAME:VOLUME or peer:NAME:file:PATH", name)
+	}
+	return peer, volume, nil
 }
 
 // copyDisk copies a disk. a may be nil if neither end is in the store.
@@ -180,6 +198,10 @@ func copyDisk(ctx context.Context, a admin.Administrator, o *copyOptions, from, 
 
 // isFile reports whether a name is that of a file, which can have any format.
 func isFile(name string) bool {
+	if isPeer(name) {
+		_, volume, _ := cutPeer(name)
+		name = volume
+	}
 	return strings.HasPrefix(name, admin.FilePrefix) || !inStore(name) && !strings.HasPrefix(name, "iscsi://")
 }
 
@@ -231,6 +253,12 @@ func openSource(ctx context.Context, a admin.Administrator, name string) (transf
 	switch {
 	case strings.HasPrefix(name, "iscsi://"):
 		return openLUN(ctx, name)
+	case isPeer(name):
+		peer, volume, err := cutPeer(name)
+		if err != nil {
+			return nil, err
+		}
+		return transfer.OpenPeer(ctx, a, peer, volume)
 	case inStore(name):
 		d, err := transfer.OpenVolume(ctx, a, name)
 		if errors.Is(err, transfer.ErrNoVolume) {

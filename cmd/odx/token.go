@@ -33,8 +33,10 @@ func newToken() *cobra.Command {
 	return cmd
 }
 
-// place is a range of a volume in the form VOLUME[:OFFSET[+LENGTH]].
+// place is a range of a volume in the form VOLUME[:OFFSET[+LENGTH]]; of a volume of a peer, if
+// peer:NAME: comes before.
 type place struct {
+	peer           string // "" for none
 	volume         string
 	offset, length int64 // length 0: to the end
 }
@@ -43,8 +45,14 @@ func parsePlace(text string) (place, error) {
 	var p place
 	var where string
 	var err error
+	rest := text
+	if isPeer(text) {
+		if p.peer, rest, err = cutPeer(text); err != nil {
+			return p, err
+		}
+	}
 	// The prefix of a file's name contains a colon.
-	file, isFile := strings.CutPrefix(text, admin.FilePrefix)
+	file, isFile := strings.CutPrefix(rest, admin.FilePrefix)
 	p.volume, where, _ = strings.Cut(file, ":")
 	if isFile {
 		p.volume = admin.FilePrefix + p.volume
@@ -88,6 +96,9 @@ func tokenAndPlace(args []string) (*tokens.Token, place, error) {
 		return nil, place{}, err
 	}
 	p, err := parsePlace(args[1])
+	if err == nil && p.peer != "" {
+		err = usagef("%s is a place on another server; run the command there", args[1])
+	}
 	return t, p, err
 }
 

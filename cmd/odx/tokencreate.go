@@ -44,7 +44,8 @@ func newTokenCreate() *cobra.Command {
 		Use:   "create VOLUME[:OFFSET[+LENGTH]]",
 		Short: "Create a token that represents a range of a volume as it is now",
 		Long: "Create a token that represents a range of a volume as it is now, and print it. If it cannot be\n" +
-			"printed or written to the file of --out, it is revoked.",
+			"printed or written to the file of --out, it is revoked. VOLUME can be file:PATH; peer:NAME:VOLUME and\n" +
+			"peer:NAME:file:PATH are those of the peer NAME of the server, which makes the token.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.read(args[0]); err != nil {
@@ -92,7 +93,7 @@ func (o *tokenOptions) read(where string) error {
 		return err
 	}
 	r := &o.request
-	r.Volume, r.Offset, r.Length = p.volume, p.offset, p.length
+	r.Peer, r.Volume, r.Offset, r.Length = p.peer, p.volume, p.offset, p.length
 	var ok bool
 	if r.Type, ok = tokenTypes[o.kind]; !ok {
 		return usagef("--type %s: use default, persistent, change-vulnerable or on-reference", o.kind)

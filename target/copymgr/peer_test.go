@@ -2,11 +2,13 @@ package copymgr
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -56,7 +58,7 @@ func TestPeer_DeleteToken(t *testing.T) {
 	parameters := func(blocks uint32) []byte {
 		return with(writeParameters(token, 0, rangeOf{0, blocks}), func(p []byte) { p[2] |= 0x02 })
 	}
-	behind := with(parameters(unitBytes/512), func(p []byte) { p[11] = 0xFF }) // an offset behind its end
+	behind := with(parameters(unitBytes/512), func(p []byte) { p[11] = 0xFF }) // an offset past its end
 	if got := b.writeUsing(lunA, 1, behind); got.code() == "GOOD" || !lives(a) {
 		t.Errorf("behind the end of the token: %s, it lives: %v", got.code(), lives(a))
 	}
@@ -102,7 +104,7 @@ func TestPeer_ExtendedCopy(t *testing.T) {
 }
 
 // With IMMED the token of a peer is written to the end, although connections break, and the
-// report says so; if it ends meanwhile, the report has its sense.
+// report says so; if it ends in between, the report has its sense.
 func TestPeer_Immediate(t *testing.T) {
 	b, a, token, data := startWithPeer(t)
 	var reads atomic.Int64
@@ -152,5 +154,45 @@ func TestPeer_Away(t *testing.T) {
 	a.Through(away)
 	if w := b.writeUsing(lunA, 1, write); w.code() != "status 08h" {
 		t.Errorf("moments later: %s, want BUSY", w.code())
+	}
+}
+
+// TestPeer_ReportAllRODTokens: an initiator gets the tokens that it has made on a peer, and
+// those of no other one; a peer that does not answer costs no more than a bounded time.
+func TestPeer_ReportAllRODTokens(t *testing.T) {
+	b, a, _, _ := startWithPeer(t)
+	v, err := a.Store.Volume("src")
+	must.Succeed(t, err)
+	made := func(initiator string) []byte {
+		o := tokens.ReadOptions{Creator: tokens.Creator{Initiator: initiator, Volume: "src"}}
+		r, err := a.Tokens.OffloadRead(ctx, tokens.Source{Volume: v, LU: tokens.LU{BlockLength: 512}}, []blockdev.Range{{Length: 4096}}, o)
+		must.Succeed(t, err)
+		return r.Token[:96]
+	}
+	made("iqn.2026-11.example:other")
+	want := append(append([]byte(nil), made("iqn.2026-11.example:host")...), made("iqn.2026-11.example:host")...)
+	report := func() []byte { return b.copyIn(lunB, 0x08, 0, 4096).data }
+	if p := report(); !bytes.Equal(p[8:], want) {
+		t.Errorf("%d bytes, want the management tokens of two of the initiator", len(p))
+	}
+	if p := b.copyIn(lunB, 0x08, 0, 20).data; len(p) != 20 || binary.BigEndian.Uint32(p) != uint32(4+len(want)) {
+		t.Errorf("cut: % x", p)
+	}
+	a.CutOff(true)
+	defer a.CutOff(false)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(10 * time.Second); ; <-tick.C {
+		began := time.Now()
+		p := report()
+		if took := time.Since(began); took > 5*time.Second {
+			t.Fatalf("a peer that is away is waited for %v", took)
+		}
+		if len(p) == 8 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the tokens of a peer that is away are still listed")
+		}
 	}
 }

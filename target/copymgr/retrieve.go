@@ -7,6 +7,7 @@ import (
 
 	"odx/target/scsi"
 	"odx/target/scsi/sense"
+	"odx/tokens"
 )
 
 var (
@@ -126,13 +127,17 @@ func (u *logicalUnit) prepareReportAllRODTokens(t *scsi.Task) error {
 }
 
 // executeReportAllRODTokens is REPORT ALL ROD TOKENS (SPC-4 r37 6.31): the management
-// tokens of the tokens created on this logical unit.
-func (u *logicalUnit) executeReportAllRODTokens(_ context.Context, t *scsi.Task) error {
+// tokens of the tokens created on this logical unit, and of those that the initiator has
+// created on peers, whose copy managers and this one are one for it.
+func (u *logicalUnit) executeReportAllRODTokens(ctx context.Context, t *scsi.Task) error {
 	data := make([]byte, 8)
 	for _, info := range u.manager.tokens.List() {
 		if info.Creator.Volume == u.name() {
 			data = append(data, info.Management[:]...)
 		}
+	}
+	for _, info := range u.manager.tokens.ListAway(ctx, tokens.Requester{Initiator: t.Nexus.ID.InitiatorName}) {
+		data = append(data, info.Management[:]...)
 	}
 	binary.BigEndian.PutUint32(data, uint32(len(data)-4))
 	t.SetDataIn(data, parameterListLength(t.CDB()))
