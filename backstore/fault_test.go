@@ -153,7 +153,7 @@ func TestWritersAreToldThatCheckpointsFail(t *testing.T) {
 	defer s.Close()
 	v := createVolume(t, s, "v", volumeBytes)
 	d.fs.SetHook(func(kind vfs.OpKind, name string) error {
-		if kind == vfs.OpCreate && strings.HasSuffix(name, ".rows.new") {
+		if kind == vfs.OpCreate && (strings.HasSuffix(name, ".rows.new") || strings.Contains(name, "/made-")) {
 			return syscall.EIO
 		}
 		return nil

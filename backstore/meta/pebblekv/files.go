@@ -21,7 +21,7 @@ import (
 const writeBytes = 256 << 10
 
 // errBroken: the instance does not know what is in its list of tables, and is replaced.
-var errBroken = errors.New("the list of tables could not be written")
+var errBroken = errors.New("metadata could not be written")
 
 // fileSystem is the file system of a store for one instance of Pebble. The store has an
 // owner, so that nothing is locked here.
@@ -32,6 +32,9 @@ type fileSystem struct {
 	// why, where it is not nil: nothing is changed any more; what Pebble removes may be
 	// needed.
 	why atomic.Pointer[error]
+	// opening: Pebble opens. Where a change fails then, Pebble tries again without end. So it
+	// is not told: nothing is changed from there on, and who opens looks at why.
+	opening atomic.Bool
 
 	mu     sync.Mutex // guards linked
 	linked map[string]bool
@@ -52,26 +55,45 @@ func (s *fileSystem) breaks(why error) {
 
 func (s *fileSystem) broken() bool { return s.why.Load() != nil }
 
+// void reports whether a change is to have no effect, without an error.
+func (s *fileSystem) void() bool { return s.opening.Load() && s.broken() }
+
+// changed returns what Pebble is told of a change that has ended with an error, or nil.
+func (s *fileSystem) changed(err error) error {
+	if err == nil || !s.opening.Load() {
+		return err
+	}
+	s.breaks(err)
+	return nil
+}
+
 func (s *fileSystem) Create(name string, _ pvfs.DiskWriteCategory) (pvfs.File, error) {
+	if s.void() {
+		return nowhere{name: name}, nil
+	}
 	if err := s.change(); err != nil {
 		return nil, err
 	}
-	if err := s.base.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := s.base.Remove(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	var f vfs.File
+	if err == nil {
+		f, err = s.base.Create(name)
+	}
+	if err == nil {
+		return &file{fs: s, f: f, name: name}, nil
+	}
+	if err := s.changed(err); err != nil {
 		return nil, err
 	}
-	f, err := s.base.Create(name)
-	if err != nil {
-		return nil, err
-	}
-	return &file{fs: s, f: f, name: name}, nil
+	return nowhere{name: name}, nil
 }
 
 // Link renames: Pebble links a file that it ingests, and then removes the old name.
 func (s *fileSystem) Link(from, to string) error {
-	if err := s.change(); err != nil {
-		return err
-	}
-	if err := s.base.Rename(from, to); err != nil {
+	if err := s.Rename(from, to); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -132,10 +154,13 @@ func (s *fileSystem) Remove(name string) error {
 }
 
 func (s *fileSystem) Rename(from, to string) error {
+	if s.void() {
+		return nil
+	}
 	if err := s.change(); err != nil {
 		return err
 	}
-	return s.base.Rename(from, to)
+	return s.changed(s.base.Rename(from, to))
 }
 
 func (s *fileSystem) ReuseForWrite(from, to string, c pvfs.DiskWriteCategory) (pvfs.File, error) {
@@ -207,12 +232,15 @@ func (f *file) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (f *file) Write(p []byte) (int, error) {
+	if f.fs.void() {
+		return len(p), nil
+	}
 	if err := f.fs.change(); err != nil {
 		return 0, err
 	}
 	f.pending = append(f.pending, p...)
 	if len(f.pending) >= writeBytes {
-		if err := f.flush(); err != nil {
+		if err := f.fs.changed(f.flush()); err != nil {
 			return 0, err
 		}
 	}
@@ -234,10 +262,24 @@ func (f *file) flush() error {
 }
 
 func (f *file) WriteAt(p []byte, off int64) (int, error) {
-	if err := errors.Join(f.fs.change(), f.flush()); err != nil {
-		return 0, err
+	if f.fs.void() {
+		return len(p), nil
 	}
-	return f.f.WriteAt(p, off)
+	err := f.fs.change()
+	if err == nil {
+		err = f.flush()
+	}
+	n := 0
+	if err == nil {
+		n, err = f.f.WriteAt(p, off)
+	}
+	if err == nil {
+		return n, nil
+	}
+	if err := f.fs.changed(err); err != nil {
+		return n, err
+	}
+	return len(p), nil
 }
 
 func (f *file) Close() error {
@@ -248,10 +290,13 @@ func (f *file) Close() error {
 	if errors.Is(err, errBroken) {
 		err = nil
 	}
-	return errors.Join(err, f.f.Close())
+	return f.fs.changed(errors.Join(err, f.f.Close()))
 }
 
 func (f *file) Sync() error {
+	if f.fs.void() {
+		return nil
+	}
 	if err := f.fs.change(); err != nil {
 		return err
 	}
@@ -262,10 +307,11 @@ func (f *file) Sync() error {
 		}
 		return nil
 	}
-	if err := f.flush(); err != nil {
-		return err
+	err := f.flush()
+	if err == nil {
+		err = f.f.Sync()
 	}
-	return f.f.Sync()
+	return f.fs.changed(err)
 }
 
 func (f *file) SyncData() error              { return f.Sync() }
@@ -284,6 +330,23 @@ func (f *file) Stat() (pvfs.FileInfo, error) {
 	size, err := f.f.Size()
 	return fileInfo{name: filepath.Base(f.name), size: size}, err
 }
+
+// nowhere is a file that could not be made while Pebble opens, which does not read what it
+// writes then.
+type nowhere struct{ name string }
+
+func (nowhere) Write(p []byte) (int, error)             { return len(p), nil }
+func (nowhere) WriteAt(p []byte, _ int64) (int, error)  { return len(p), nil }
+func (nowhere) Read([]byte) (int, error)                { return 0, io.EOF }
+func (nowhere) ReadAt([]byte, int64) (int, error)       { return 0, io.EOF }
+func (nowhere) Close() error                            { return nil }
+func (nowhere) Sync() error                             { return nil }
+func (nowhere) SyncData() error                         { return nil }
+func (nowhere) SyncTo(int64) (fullSync bool, err error) { return false, nil }
+func (nowhere) Preallocate(_, _ int64) error            { return nil }
+func (nowhere) Prefetch(_, _ int64) error               { return nil }
+func (nowhere) Fd() uintptr                             { return pvfs.InvalidFd }
+func (n nowhere) Stat() (pvfs.FileInfo, error)          { return fileInfo{name: filepath.Base(n.name)}, nil }
 
 type fileInfo struct {
 	name string

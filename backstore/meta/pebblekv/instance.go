@@ -3,6 +3,7 @@ package pebblekv
 import (
 	"errors"
 	"fmt"
+
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable"
 
@@ -35,7 +36,9 @@ func (d *db) openInstance(of pebble.Options) (*instance, error) {
 	fs := &fileSystem{base: d.o.FS, later: d.later}
 	o := &pebble.Options{
 		FS: fs, Cache: d.cache, ReadOnly: of.ReadOnly, ErrorIfNotExists: of.ErrorIfNotExists,
-		DisableWAL: true, FormatMajorVersion: formatVersion, MemTableSize: memoryBytes, MaxOpenFiles: openFiles,
+		// Statistics of a table that cannot be read are tried for without end.
+		DisableTableStats: true,
+		DisableWAL:        true, FormatMajorVersion: formatVersion, MemTableSize: memoryBytes, MaxOpenFiles: openFiles,
 		// A checkpoint is a sublevel of level 0: with more of them, a get reads more blocks.
 		L0CompactionThreshold: 4, L0StopWritesThreshold: 1 << 20,
 		Logger:        logger{d, fs},
@@ -51,12 +54,17 @@ func (d *db) openInstance(of pebble.Options) (*instance, error) {
 	turns := &turns{}
 	o.Experimental.CompactionScheduler = turns
 	o.EventListener = turns.listener()
+	fs.opening.Store(true)
 	p, err := pebble.Open(d.o.Dir, o)
+	fs.opening.Store(false)
+	if why := fs.change(); why != nil {
+		if err == nil {
+			_ = p.Close() // nothing is written any more
+		}
+		return nil, why
+	}
 	if err != nil {
 		return nil, err
-	}
-	if err := fs.change(); err != nil {
-		return nil, errors.Join(err, p.Close())
 	}
 	d.mu.Lock()
 	d.alive++
@@ -158,8 +166,8 @@ func (d *db) later(remove func()) bool {
 }
 
 // logger passes what Pebble says on. Pebble calls Fatalf where it does not know whether the
-// list of tables was written, and then returns the error: the instance changes nothing more,
-// and is replaced.
+// list of tables was written, or finds itself wrong, and then returns an error where a file
+// has failed: the instance changes nothing more, and is replaced.
 type logger struct {
 	d  *db
 	fs *fileSystem
@@ -173,16 +181,12 @@ func (l logger) Errorf(format string, args ...any) {
 
 func (l logger) Fatalf(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
-	if !manifestError(text) {
-		panic("pebble: " + text)
+	why := errors.New(text)
+	for _, arg := range args {
+		if err, ok := arg.(error); ok {
+			why = err // what it is of can be told
+		}
 	}
-	l.fs.breaks(errors.New(text))
-	l.d.o.Log.WithField("engine", "pebble").Warn("the list of tables could not be written; it is read again before the next checkpoint: " + text)
-}
-
-// manifestError tells an error of the list of tables from what Pebble finds wrong with
-// itself.
-func manifestError(text string) bool {
-	const name = "MANIFEST "
-	return len(text) > len(name) && text[:len(name)] == name && text != "MANIFEST not locked for writing"
+	l.fs.breaks(why)
+	l.d.o.Log.WithField("engine", "pebble").Warn("metadata is opened again before the next checkpoint: " + text)
 }

@@ -39,7 +39,11 @@ func (d *db) Store(_ int64, rows func(put func(meta.Op) error) error) error {
 	if err != nil {
 		return errors.Join(err, b.abandon())
 	}
-	if err := with(in.p.Ingest(context.Background(), b.names), in.fs.change()); err != nil {
+	err = in.p.Ingest(context.Background(), b.names)
+	if why := in.fs.change(); why != nil {
+		err = why // Pebble's error is of the same cause
+	}
+	if err != nil {
 		return errors.Join(fmt.Errorf("store a checkpoint: %w", err), b.abandon())
 	}
 	d.stats.checkpoints.Add(b.bytes)

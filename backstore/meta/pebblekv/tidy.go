@@ -3,7 +3,6 @@ package pebblekv
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"slices"
@@ -80,7 +79,7 @@ func (t *turns) listener() *pebble.EventListener {
 		BackgroundError: func(error) {},                     // of a compaction: it was reported as its end
 		DataCorruption:  func(pebble.DataCorruptionInfo) {}, // who reads gets it as an error
 	}
-	l.EnsureDefaults(quiet{})
+	l.EnsureDefaults(nil) // without a log
 	return &l
 }
 
@@ -113,13 +112,6 @@ func (turn) Started()                                          {}
 func (turn) MeasureCPU(pebble.CompactionGoroutineKind)         {}
 func (turn) CumulativeStats(pebble.CompactionGrantHandleStats) {}
 func (t turn) Done()                                           { close(t.done) }
-
-// quiet is a log without lines.
-type quiet struct{}
-
-func (quiet) Infof(string, ...any)           {}
-func (quiet) Errorf(string, ...any)          {}
-func (quiet) Fatalf(format string, a ...any) { panic(fmt.Sprintf(format, a...)) }
 
 // Scrub implements meta.KV: every block of every table is read and its checksum compared.
 func (d *db) Scrub(ctx context.Context, wait func(ctx context.Context, bytes int) error) error {
