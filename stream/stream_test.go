@@ -150,7 +150,7 @@ func TestStream_Overhead(t *testing.T) {
 }
 
 // small are small streams of each kind, by name, and how each is opened.
-func small(t *testing.T) map[string][]byte {
+func small(t testing.TB) map[string][]byte {
 	h := aHeader(20*BlockLength + 100)
 	text := bytes.Repeat([]byte("what compresses well. "), 400)[:2*BlockLength]
 	records := []Record{
@@ -237,6 +237,9 @@ func TestStream_Truncated(t *testing.T) {
 // fixed returns b with right checksums of the header and of the first frame, so that only
 // their meaning is refused.
 func fixed(b []byte) []byte {
+	if len(b) < fixedLength {
+		return b
+	}
 	n := fixedLength + int(binary.BigEndian.Uint32(b[12:]))
 	if n+4 > len(b) {
 		return b
@@ -482,6 +485,10 @@ func FuzzReader(f *testing.F) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for level := range Best {
 		f.Add(write(f, h, level, []Record{{Offset: 0, Length: BlockLength, Data: randomBytes(rnd, BlockLength)}, {Offset: 2 * BlockLength, Length: BlockLength}}))
+	}
+	whole := small(f)["plain"]
+	for _, n := range []int{0, 12, fixedLength, fixedLength + 3, len(whole) - 1} { // too short for a header, for a frame
+		f.Add(whole[:n])
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, b := range [][]byte{b, fixed(bytes.Clone(b))} {
