@@ -1,9 +1,12 @@
 package main
 
 import (
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +90,28 @@ func TestPrintSummary(t *testing.T) {
 	}
 	if total != (counts{passed: 41, failed: 2, skipped: 1}) {
 		t.Errorf("total %+v", total)
+	}
+}
+
+// A stage says what it came to when it ends: the next ones may never end.
+func TestRunStages(t *testing.T) {
+	var out strings.Builder
+	text := func() string { return regexp.MustCompile(`\d+\.\d`).ReplaceAllString(out.String(), "T") }
+	first := "== vet\nlooks\n== vet: ok after T s, T s in all\n== unit\n"
+	results := runStages(&out, []stage{
+		{"vet", func(out io.Writer) counts { fmt.Fprintln(out, "looks"); return counts{passed: 1} }},
+		{"unit", func(io.Writer) counts {
+			if text() != first {
+				t.Errorf("before the second stage ends: %s", text())
+			}
+			return counts{passed: 3, failed: 1}
+		}},
+	})
+	if want := first + "== unit: FAILED after T s, T s in all\n"; text() != want {
+		t.Errorf("got:\n%s\nwant:\n%s", text(), want)
+	}
+	if len(results) != 2 || results[0].stage != "vet" || results[1].counts != (counts{passed: 3, failed: 1}) {
+		t.Errorf("%+v", results)
 	}
 }
 

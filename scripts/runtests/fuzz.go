@@ -3,13 +3,16 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"strings"
@@ -20,83 +23,125 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-var fuzzTime = flag.Duration("fuzz", 8*time.Second, "fuzzing time per fuzz target in stage fuzz")
+var fuzzTime = flag.Duration("fuzz", 5*time.Second, "fuzzing time per fuzz target in stage fuzz")
 
-// fuzzGrace bounds the time to build a target and to minimize a failing input, in
-// addition to the fuzzing time.
-const fuzzGrace = 5 * time.Minute
+// fuzzGrace bounds the time to minimize a failing input, in addition to the fuzzing time.
+const fuzzGrace = 2 * time.Minute
 
 // fuzzTarget is a FuzzXxx function of a package.
 type fuzzTarget struct{ pkg, name string }
 
+// command is what repeats a run by hand.
 func (t fuzzTarget) command() string {
 	// By default, minimizing an input takes up to a minute.
 	return fmt.Sprintf("go test -run=^$ -fuzz=^%s$ -fuzztime=%v -fuzzminimizetime=1s -parallel=1 %s", t.name, *fuzzTime, t.pkg)
 }
 
-// fuzz is the stage that runs every fuzz target of the module, on one core each.
+// fuzzPackage is a package with fuzz targets.
+type fuzzPackage struct {
+	path, dir string
+	targets   []string
+}
+
+// fuzz is the stage that runs every fuzz target of the module, on one core each. The binary
+// of a package is built once for all of its targets; go test -fuzz would link it for each.
 // As with go test -fuzz, interesting inputs go to the Go build cache and failing ones
 // to testdata/fuzz of the package.
 func fuzz(out io.Writer) counts {
-	targets, err := findFuzzTargets(".")
+	packages, err := findFuzzTargets(".")
 	if err != nil {
-		fmt.Fprintln(out, "list fuzz targets:", err)
+		fmt.Fprintln(out, "find fuzz targets:", err)
 		return counts{failed: 1}
 	}
+	cache, err := exec.Command("go", "env", "GOCACHE").Output()
+	if err != nil {
+		fmt.Fprintln(out, "go env GOCACHE:", err)
+		return counts{failed: 1}
+	}
+	bin, err := os.MkdirTemp("", "fuzz")
+	if err != nil {
+		fmt.Fprintln(out, err)
+		return counts{failed: 1}
+	}
+	defer os.RemoveAll(bin)
 	var mu sync.Mutex
 	var total counts
 	var group errgroup.Group
 	group.SetLimit(runtime.GOMAXPROCS(0))
-	for _, target := range targets {
-		group.Go(func() error {
-			text, err := runFuzzTarget(target)
-			mu.Lock()
-			defer mu.Unlock()
-			total.add(reportFuzz(out, target, text, err))
-			return nil
-		})
+	for i, p := range packages {
+		binary := filepath.Join(bin, fmt.Sprint(i))
+		build := sync.OnceValues(func() (string, error) { return p.build(binary) })
+		corpus := filepath.Join(strings.TrimSpace(string(cache)), "fuzz", p.path)
+		for _, name := range p.targets {
+			group.Go(func() error {
+				text, err := build()
+				if err == nil {
+					text, err = p.run(binary, name, corpus)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				total.add(reportFuzz(out, fuzzTarget{p.path, name}, text, err))
+				return nil
+			})
+		}
 	}
 	_ = group.Wait() // failures are counted
 	return total
 }
 
-// findFuzzTargets returns the fuzz targets of the module in dir.
-func findFuzzTargets(dir string) ([]fuzzTarget, error) {
-	cmd := exec.Command("go", "test", "-json", "-list=^Fuzz", "./...")
+// findFuzzTargets returns the packages of the module in dir that have fuzz targets, by what
+// their sources declare: to ask the test binaries, all of them would have to be built.
+func findFuzzTargets(dir string) ([]fuzzPackage, error) {
+	cmd := exec.Command("go", "list", "-e", "-f", `{{.ImportPath}}{{"\t"}}{{.Dir}}{{range .TestGoFiles}}{{"\t"}}{{.}}{{end}}{{range .XTestGoFiles}}{{"\t"}}{{.}}{{end}}`, "./...")
 	cmd.Dir = dir
 	list, err := cmd.Output()
-	var targets []fuzzTarget
-	var output strings.Builder
-	for line := range strings.Lines(string(list)) {
-		var e event
-		if json.Unmarshal([]byte(line), &e) != nil {
-			continue
-		}
-		output.WriteString(e.Output)
-		if name := strings.TrimSpace(e.Output); strings.HasPrefix(name, "Fuzz") {
-			targets = append(targets, fuzzTarget{e.Package, name})
-		}
-	}
 	if err != nil {
-		return nil, fmt.Errorf("%w\n%s", err, output.String())
+		return nil, fmt.Errorf("go list: %w", err)
 	}
-	if len(targets) == 0 {
+	var packages []fuzzPackage
+	for line := range strings.Lines(string(list)) {
+		fields := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		p := fuzzPackage{path: fields[0], dir: fields[1]}
+		for _, name := range fields[2:] {
+			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.dir, name), nil, parser.SkipObjectResolution)
+			if err != nil {
+				return nil, err
+			}
+			for _, d := range file.Decls {
+				if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && strings.HasPrefix(f.Name.Name, "Fuzz") {
+					p.targets = append(p.targets, f.Name.Name)
+				}
+			}
+		}
+		if len(p.targets) > 0 {
+			packages = append(packages, p)
+		}
+	}
+	if len(packages) == 0 {
 		return nil, errors.New("none found")
 	}
-	return targets, nil
+	return packages, nil
 }
 
-// runFuzzTarget returns the output of go test.
-func runFuzzTarget(t fuzzTarget) (text string, err error) {
+// build builds the test binary of the package, instrumented for fuzzing, and returns what
+// the compiler said.
+func (p fuzzPackage) build(binary string) (text string, err error) {
+	output, err := exec.Command("go", "test", "-c", "-fuzz=.", "-o", binary, p.path).CombinedOutput()
+	return string(output), err
+}
+
+// run fuzzes a target and returns the output.
+func (p fuzzPackage) run(binary, name, corpus string) (text string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), *fuzzTime+fuzzGrace)
 	defer cancel()
-	args := strings.Fields(t.command())
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd := exec.CommandContext(ctx, binary, "-test.run=^$", "-test.fuzz=^"+name+"$", "-test.fuzzcachedir="+corpus,
+		fmt.Sprint("-test.fuzztime=", *fuzzTime), "-test.fuzzminimizetime=1s", "-test.parallel=1")
+	cmd.Dir = p.dir
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	// Without a limit, targets with much garbage use gigabytes, several at a time.
 	cmd.Env = append(os.Environ(), "GOMEMLIMIT=1GiB")
-	// A process group, so that the kill also reaches the test binary.
+	// A process group, so that the kill also reaches the workers.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	err = cmd.Run()

@@ -3,27 +3,51 @@ package main
 import (
 	"errors"
 	"path/filepath"
-	"slices"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestFindFuzzTargets(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "go.mod"), "module m\n")
-	write(t, filepath.Join(dir, "a_test.go"), `package a
-		import "testing"
-		func FuzzOne(f *testing.F) { f.Fuzz(func(t *testing.T, b []byte) {}) }
-		func FuzzTwo(f *testing.F) { f.Fuzz(func(t *testing.T, b []byte) {}) }
-		func TestFuzzless(t *testing.T) {}
-	`)
+	write(t, filepath.Join(dir, "a_test.go"), fuzzing)
 	got, err := findFuzzTargets(dir)
-	if want := []fuzzTarget{{"m", "FuzzOne"}, {"m", "FuzzTwo"}}; err != nil || !slices.Equal(got, want) {
+	if want := []fuzzPackage{{"m", dir, []string{"FuzzOne", "FuzzTwo"}}}; err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("found %v, %v, want %v", got, err, want)
 	}
 	write(t, filepath.Join(dir, "a_test.go"), "package a\nfunc FuzzOne( {}\n")
 	if got, err := findFuzzTargets(dir); err == nil {
-		t.Errorf("a package that does not build has targets %v", got)
+		t.Errorf("a package that does not parse has targets %v", got)
+	}
+}
+
+// fuzzing has a target that never fails, and one that fails at once.
+const fuzzing = `package a
+	import "testing"
+	func FuzzOne(f *testing.F) { f.Add([]byte("x")); f.Fuzz(func(t *testing.T, b []byte) {}) }
+	func FuzzTwo(f *testing.F) { f.Add([]byte("x")); f.Fuzz(func(t *testing.T, b []byte) { t.Fatal("never right") }) }
+	func TestFuzzless(t *testing.T) {}
+`
+
+// TestFuzz builds a package once, and runs both of its targets.
+func TestFuzz(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "go.mod"), "module m\n")
+	write(t, filepath.Join(dir, "a_test.go"), fuzzing)
+	t.Chdir(dir)
+	before := *fuzzTime
+	*fuzzTime = time.Second
+	defer func() { *fuzzTime = before }()
+	var out strings.Builder
+	if got := fuzz(&out); got != (counts{passed: 1, failed: 1}) {
+		t.Errorf("counted %+v", got)
+	}
+	for _, want := range []string{" inputs\n", "never right", "to repeat: go test -run=^$ -fuzz=^FuzzTwo$"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("output lacks %q: %s", want, &out)
+		}
 	}
 }
 
@@ -41,7 +65,7 @@ func TestReportFuzz(t *testing.T) {
 			progress + "--- FAIL: FuzzOne (0.1s)\n    --- FAIL: FuzzOne (0.00s)\n    Failing input written to testdata/fuzz/FuzzOne/abc\n",
 			failed, counts{failed: 1}, "testdata/fuzz/FuzzOne/abc",
 		},
-		"command to repeat":      {progress, failed, counts{failed: 1}, "-fuzz=^FuzzOne$ -fuzztime=8s -fuzzminimizetime=1s -parallel=1 m"},
+		"command to repeat":      {progress, failed, counts{failed: 1}, "-fuzz=^FuzzOne$ -fuzztime=5s -fuzzminimizetime=1s -parallel=1 m"},
 		"spurious deadline":      {progress + "--- FAIL: FuzzOne (30.1s)\n    context deadline exceeded\nFAIL\nexit status 1\n", failed, counts{passed: 1}, "4321 inputs"},
 		"deadline of the target": {"--- FAIL: FuzzOne (1s)\n    a_test.go:3: context deadline exceeded\nFAIL\n", failed, counts{failed: 1}, "a_test.go:3"},
 		"build failure":          {"FAIL m [build failed]\n", failed, counts{failed: 1}, "build failed"},

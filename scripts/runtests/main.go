@@ -35,7 +35,7 @@ var stages = []stage{
 	{"staticcheck", commands("go tool staticcheck ./...", "go tool staticcheck -tags e2e ./test/... ./internal/...")},
 	{"lint", lint},
 	{"unit", goTest("-timeout=15m", "./...")},
-	{"race", goTest(append([]string{"-race", "-timeout=40m"}, raceTested...)...)},
+	{"race", goTest(append([]string{"-race", "-short", "-timeout=15m"}, raceTested...)...)},
 	{"model", model},
 	{"fuzz", fuzz},
 	// Files and owners of stores in a real Ceph cluster, with librados.
@@ -71,13 +71,7 @@ func run(out io.Writer, names []string) error {
 	if err != nil {
 		return fmt.Errorf("report directory: %w", err)
 	}
-	var results []result
-	for _, s := range chosen {
-		fmt.Fprintf(out, "== %s\n", s.name)
-		start := time.Now()
-		c := s.run(out)
-		results = append(results, result{s.name, c, time.Since(start)})
-	}
+	results := runStages(out, chosen)
 	if err := printReports(out, dir); err != nil {
 		return err
 	}
@@ -85,6 +79,22 @@ func run(out io.Writer, names []string) error {
 		os.Exit(1)
 	}
 	return nil
+}
+
+// runStages runs stages one after the other. It prints what each came to when it ends, so
+// that a run that is cut off shows where its time went.
+func runStages(out io.Writer, chosen []stage) []result {
+	var results []result
+	began := time.Now()
+	for _, s := range chosen {
+		fmt.Fprintf(out, "== %s\n", s.name)
+		start := time.Now()
+		c := s.run(out)
+		r := result{s.name, c, time.Since(start)}
+		fmt.Fprintf(out, "== %s: %s after %.1f s, %.1f s in all\n", r.stage, r.verdict(), r.took.Seconds(), time.Since(began).Seconds())
+		results = append(results, r)
+	}
+	return results
 }
 
 // choose returns the named stages in the order of stages, or all stages if names is

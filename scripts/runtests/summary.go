@@ -17,6 +17,13 @@ type result struct {
 	took time.Duration
 }
 
+func (r result) verdict() string {
+	if r.failed > 0 {
+		return "FAILED"
+	}
+	return "ok"
+}
+
 // printReports prints the tables that tests wrote to dir.
 func printReports(out io.Writer, dir string) error {
 	files, err := filepath.Glob(filepath.Join(dir, "*.txt"))
@@ -41,11 +48,7 @@ func printSummary(out io.Writer, results []result) counts {
 	fmt.Fprintln(w, "stage\tresult\tpassed\tfailed\tskipped\tseconds\t")
 	var total counts
 	for _, r := range results {
-		verdict := "ok"
-		if r.failed > 0 {
-			verdict = "FAILED"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%.1f\t\n", r.stage, verdict, r.passed, r.failed, r.skipped, r.took.Seconds())
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%.1f\t\n", r.stage, r.verdict(), r.passed, r.failed, r.skipped, r.took.Seconds())
 		total.add(r.counts)
 	}
 	w.Flush()
