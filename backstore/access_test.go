@@ -18,6 +18,7 @@ import (
 	"odx/backstore/layout"
 	"odx/backstore/vfs"
 	"odx/internal/kit/logs"
+	"odx/internal/kit/sample"
 )
 
 // denied is a file system on which this process may not do some things.
@@ -327,7 +328,7 @@ func TestJournalFileThatCannotBeOpened(t *testing.T) {
 	}
 	for what, put := range obstacles {
 		for i, base := range []string{"0000000000000001.journal", "spare0.journal", "0000000000000fff.journal", "spare1.journal"} {
-			if (i+len(what))%min(*sample, 2) > 0 {
+			if (i+len(what))%sample.Size(4, 2, 1) > 0 {
 				continue
 			}
 			t.Run(what+" "+base, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/sample"
 )
 
 // TestFullDisk_CleaningInterrupted: on a disk on which another program takes each block that
@@ -19,7 +20,7 @@ import (
 func TestFullDisk_CleaningInterrupted(t *testing.T) {
 	for _, end := range []string{"stop", "kill", "checkpoint and kill", "cancel"} {
 		t.Run(end, func(t *testing.T) {
-			for seed := range uint64(max(4 / *sample, 1)) {
+			for seed := range sample.Size[uint64](1, 1, 4) {
 				cleaningInterrupted(t, seed, end)
 			}
 		})

@@ -2,12 +2,12 @@ package backstore
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"testing"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/sample"
 )
 
 // powerCut is a disk as a power cut left it, with the states that it may hold: one
@@ -166,12 +166,8 @@ func (h *history) survivors() []*model {
 	return append([]*model(nil), h.states[h.kept:]...)
 }
 
-// histories is how many random histories TestPowerCuts and TestHostErrors run at
-// least, and with how many power cuts for each TestUpgrade_PowerCut does.
-var histories = flag.Uint64("histories", 5, "random histories that TestPowerCuts, TestHostErrors and TestUpgrade_PowerCut run")
-
 // TestPowerCuts runs random histories against the model, in stores with
 // different options, and cuts the power within them.
 func TestPowerCuts(t *testing.T) {
-	forSeeds(t, (*histories+1)/2, func(t *testing.T, seed uint64) { runHistory(t, seed, 60) })
+	forSeeds(t, sample.Size[uint64](1, 3, 8), func(t *testing.T, seed uint64) { runHistory(t, seed, 60) })
 }

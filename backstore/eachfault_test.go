@@ -3,7 +3,6 @@ package backstore
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"testing"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/sample"
 )
 
 // faulty is a store whose host fails for a moment in the middle of a piece of
@@ -226,9 +226,6 @@ func (f *faulty) sound(when string, s *Store) {
 	}
 }
 
-// everyFault says that TestEachFault lets one of so many operations fail.
-var everyFault = flag.Int64("everyfault", 20, "of how many operations of the host TestEachFault lets one fail")
-
 // TestEachFault lets each operation of the host that changes something fail in
 // turn, alone or with those that follow: what was acknowledged is there, and
 // nothing has to be started again.
@@ -237,7 +234,7 @@ func TestEachFault(t *testing.T) {
 		t.Run(fmt.Sprintf("%v, %d in a row", fault, burst), func(t *testing.T) {
 			first := int64(1)
 			for eachFault(t, fault, first, first+burst) {
-				first += *everyFault
+				first += sample.Size[int64](100, 20, 1)
 			}
 			t.Logf("%d operations", first-1)
 		})

@@ -7,6 +7,7 @@ import (
 
 	"odx/backstore/meta"
 	"odx/backstore/meta/pebblekv"
+	"odx/internal/kit/sample"
 )
 
 // testEngine has the metadata of the stores of tests that say nothing else.
@@ -30,5 +31,5 @@ func TestPebble_Histories(t *testing.T) {
 	before := testEngine
 	testEngine = pebblekv.Engine()
 	defer func() { testEngine = before }()
-	forSeeds(t, (*histories+2)/3, func(t *testing.T, seed uint64) { runHistory(t, 1000+seed, 60) })
+	forSeeds(t, sample.Size[uint64](1, 2, 6), func(t *testing.T, seed uint64) { runHistory(t, 1000+seed, 60) })
 }

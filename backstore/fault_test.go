@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/sample"
 )
 
 // maybe is what sectors of a volume may hold when writes can fail: a failed
@@ -53,7 +54,7 @@ func (m *maybe) settle(v *Volume) string {
 func TestHostErrors(t *testing.T) {
 	for _, fault := range []error{syscall.ENOSPC, syscall.EIO} {
 		t.Run(fault.Error(), func(t *testing.T) {
-			forSeeds(t, (*histories+1)/2, func(t *testing.T, seed uint64) { hostErrors(t, seed, fault) })
+			forSeeds(t, sample.Size[uint64](1, 3, 8), func(t *testing.T, seed uint64) { hostErrors(t, seed, fault) })
 		})
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -17,10 +16,8 @@ import (
 	"odx/backstore/layout"
 	"odx/backstore/vfs"
 	"odx/internal/kit/must"
+	"odx/internal/kit/sample"
 )
-
-// matrixFull makes TestDamage damage every block of every file.
-var matrixFull = flag.Bool("damage.full", false, "TestDamage damages every block, not some of them")
 
 // damageable is a store as a process that died left it.
 type damageable struct {
@@ -370,16 +367,13 @@ func TestDamage(t *testing.T) {
 	t.Logf("%v", counts)
 }
 
-// damageRounds is how many times TestDamage_Several damages some files at once.
-var damageRounds = flag.Int("damage.rounds", 40, "rounds of TestDamage_Several")
-
 // TestDamage_Several damages several blocks of several files at once.
 func TestDamage_Several(t *testing.T) {
 	m := makeDamageable(t)
 	delete(m.files, "/store/"+layout.LockName)
 	names := slices.Sorted(maps.Keys(m.files))
 	counts := map[verdict]int{}
-	for seed := range uint64(*damageRounds) {
+	for seed := range sample.Size[uint64](5, 40, 400) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		files, damaged := maps.Clone(m.files), []string{}
 		for range 2 + rng.IntN(4) {
@@ -414,13 +408,13 @@ func (m *damageable) eachDamage(rng *rand.Rand, name string, fn func(what string
 	for block := 0; block*BlockLength < len(data); block++ {
 		part := data[block*BlockLength : min((block+1)*BlockLength, len(data))]
 		// Most of a segment is as any other part of it, and most of a journal zeros.
-		often := 8
+		often := sample.Size(40, 8, 1)
 		if strings.Contains(name, layout.SegmentDir) {
-			often = 32
+			often = sample.Size(160, 32, 1)
 		} else if strings.Contains(name, layout.JournalDir) && bytes.Count(part, []byte{0}) == len(part) {
-			often = 200
+			often = sample.Size(1000, 200, 1)
 		}
-		if block > 0 && !*matrixFull && rng.IntN(often) > 0 {
+		if block > 0 && rng.IntN(often) > 0 {
 			continue
 		}
 		bit := rng.IntN(8 * len(part))

@@ -13,6 +13,7 @@ import (
 
 	"odx/backstore/layout"
 	"odx/internal/kit/must"
+	"odx/internal/kit/sample"
 )
 
 // junkNames are names that files of a store could have, most of them far from those that
@@ -58,7 +59,7 @@ func TestOpen_NameIsNoProof(t *testing.T) {
 	contents := map[string][]byte{"empty": {}, "random": randomBytes(1, 40000), "a run": run}
 	for i, name := range junkNames() {
 		for what, data := range contents {
-			if (i+len(what))%*sample > 0 {
+			if (i+len(what))%sample.Size(16, 4, 1) > 0 {
 				continue
 			}
 			t.Run(strings.TrimPrefix(name, "/store/")+" "+what, func(t *testing.T) {

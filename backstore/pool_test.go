@@ -13,6 +13,7 @@ import (
 	"odx/backstore/vfs/rados"
 	"odx/internal/kit/logs"
 	"odx/internal/kit/must"
+	"odx/internal/kit/sample"
 )
 
 // pool is a pool in memory, with a clock that a test sets, of a store with options.
@@ -39,7 +40,7 @@ func (p pool) options(c *rados.Client) Options {
 // TestPool_Crashes runs random histories of stores in a pool. At any change that is sent the
 // process ends: of what it has sent, some has arrived. Another one opens the store.
 func TestPool_Crashes(t *testing.T) {
-	forSeeds(t, (*histories+4)/5, func(t *testing.T, seed uint64) {
+	forSeeds(t, sample.Size[uint64](1, 1, 4), func(t *testing.T, seed uint64) {
 		rng, cutRand := rand.New(rand.NewPCG(seed, 1)), rand.New(rand.NewPCG(seed, 2))
 		p := newPool(rng)
 		t.Logf("metadata in %v, %d KiB units", p.o.Engine.Kind(), p.o.DedupUnit>>10)
@@ -90,7 +91,7 @@ type crashedPool struct {
 // and whatever it still does: the store of its successor is what it was, and nothing is
 // acknowledged to the first one.
 func TestPool_TakeOver(t *testing.T) {
-	forSeeds(t, *histories+3, func(t *testing.T, seed uint64) {
+	forSeeds(t, sample.Size[uint64](2, 8, 19), func(t *testing.T, seed uint64) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		p := newPool(rng)
 		var client *rados.Client

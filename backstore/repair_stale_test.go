@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"odx/internal/kit/sample"
 )
 
 // staleHistory changes a store in all ways, at random.
@@ -190,7 +192,7 @@ func wantNothingOlder(t *testing.T, s *Store, want staleWant, said string) (righ
 func TestRepair_NothingOlder(t *testing.T) {
 	ctx := context.Background()
 	o := Options{DedupUnit: 8 << 10, CacheBytes: 4 << 20, tuning: tuning{mergeFloor: 1 << 40}}
-	right, bad := 0, 0
+	right, bad, every := 0, 0, sample.Size(16, 4, 1)
 	for seed := range uint64(2) {
 		all, want := staleStore(t, seed, o)
 		var runs []string
@@ -237,7 +239,7 @@ func TestRepair_NothingOlder(t *testing.T) {
 			if i < len(runs)-1 { // that the newest one is missing is what the journal tells
 				try("lost "+filepath.Base(run), left)
 			}
-			for off := i % *sample * BlockLength; off < len(all[run]); off += *sample * BlockLength {
+			for off := i % every * BlockLength; off < len(all[run]); off += every * BlockLength {
 				left := maps.Clone(all)
 				for _, name := range []string{run, run + ".copy"} {
 					left[name] = bytes.Clone(all[name])

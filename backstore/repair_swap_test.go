@@ -16,6 +16,7 @@ import (
 
 	"odx/backstore/layout"
 	"odx/backstore/vfs"
+	"odx/internal/kit/sample"
 )
 
 // damagedForRepair makes a store that lacks a segment.
@@ -35,7 +36,7 @@ func TestRepair_PowerCuts(t *testing.T) {
 	ctx := context.Background()
 	d, want := damagedForRepair(t)
 	rng := rand.New(rand.NewPCG(3, 4))
-	stop := d.cutSometimes(rng, 4**sample, max(30 / *sample, 12), anything{})
+	stop := d.cutSometimes(rng, sample.Size(40, 16, 4), sample.Size(5, 12, 30), anything{})
 	r, err := Repair(ctx, RepairOptions{Options: d.options(repairOptions)})
 	cuts := stop()
 	if err != nil || r.LostBytes == 0 {
@@ -83,7 +84,7 @@ func TestRepair_PowerCuts(t *testing.T) {
 			t.Errorf("%s: left over: %v, %v", what, names, err)
 		}
 	}
-	if refused == 0 && *sample == 1 || opened < 2 { // few cuts may all miss the swap
+	if refused == 0 && len(cuts) > 12 || opened < 2 { // few cuts may all miss the swap
 		t.Errorf("%d cuts left a store that opens, %d one that is refused", opened, refused)
 	}
 	t.Logf("%d power cuts: %d opened, %d refused", len(cuts), opened, refused)
@@ -116,7 +117,7 @@ func TestRepair_PowerCutsToDirectory(t *testing.T) {
 	d, want := damagedForRepair(t)
 	before := filesOf(t, d.fs)
 	rng := rand.New(rand.NewPCG(5, 6))
-	stop := d.cutSometimes(rng, 3**sample, 40, anything{})
+	stop := d.cutSometimes(rng, sample.Size(36, 12, 3), 40, anything{})
 	_, err := Repair(ctx, RepairOptions{Options: d.options(repairOptions), To: "/new"})
 	cuts := stop()
 	if err != nil {
@@ -186,7 +187,7 @@ func TestRepair_SwapFails(t *testing.T) {
 		_, tag := d.fs.Open(filepath.Join("/store", layout.RepairDir, layout.RepairedTag))
 		swapping := strings.Contains(err.Error(), "The store is not opened before that is ended")
 		if swapping {
-			step = *sample
+			step = sample.Size(16, 4, 1)
 		}
 		if swapping && tag != nil && in != filepath.Join("/store", layout.RepairDir) {
 			t.Errorf("%s: %v, and what was made is not there", in, err)

@@ -18,10 +18,6 @@ var (
 	oneSeed = flag.Uint64("seed", 0, "the only seed that randomized tests use; 0: many")
 )
 
-// sample bounds the time of the fast tests: of their cases, exhaustive tests run one of
-// so many, and stage model of scripts/runtests all.
-var sample = flag.Int("sample", 4, "of how many cases an exhaustive test of repairs and full disks runs one")
-
 // forSeeds calls run in a subtest for each of n seeds, and then for new ones
 // until the time that -for gives is over.
 func forSeeds(t *testing.T, n uint64, run func(t *testing.T, seed uint64)) {

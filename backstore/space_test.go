@@ -15,6 +15,7 @@ import (
 	"odx/backstore/layout"
 	"odx/backstore/rows"
 	"odx/backstore/segment"
+	"odx/internal/kit/sample"
 )
 
 // crammed is a store on a disk on which another program takes every block that is
@@ -201,7 +202,7 @@ func TestFullDisk(t *testing.T) {
 // checkpoints, cleaning, stops, kills and restarts go on without end; writes come back
 // when there is as much dead data as they need, and when the disk has room again.
 func TestFullDisk_EachBlockTaken(t *testing.T) {
-	for seed := range uint64(max(8 / *sample, 2)) {
+	for seed := range sample.Size[uint64](1, 2, 8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			eachBlockTaken(t, seed)

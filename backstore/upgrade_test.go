@@ -17,6 +17,7 @@ import (
 	"odx/backstore/meta/format2"
 	"odx/internal/kit/must"
 	"odx/internal/kit/oldstores"
+	"odx/internal/kit/sample"
 )
 
 // memRows are the rows of a store of format 2.
@@ -138,7 +139,7 @@ func TestUpgrade_PowerCut(t *testing.T) {
 				t.Fatal(err)
 			}
 			rng := rand.New(rand.NewPCG(1, 2))
-			limit := 2 * int(*histories)
+			limit := sample.Size(5, 10, 32)
 			stop := d.cutSometimes(rng, 1+100/limit, limit, anything{})
 			_, err = Upgrade(context.Background(), d.upgradeOptions(rows))
 			cuts := stop()

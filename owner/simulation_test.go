@@ -3,15 +3,14 @@ package owner
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
-)
 
-var seeds = flag.Int("owner.seeds", 500, "how many simulations of owners with leases, pauses and clocks that jump")
+	"odx/internal/kit/sample"
+)
 
 // What a simulation is of.
 const (
@@ -278,17 +277,17 @@ func simulate(seed uint64, f fault) (*simulation, error) {
 
 // There are never two owners, whatever pauses, and however clocks are set.
 func TestOwner_Simulation(t *testing.T) {
-	claims, writes := 0, 0
-	for seed := range uint64(*seeds) {
+	claims, writes, seeds := 0, 0, sample.Size(100, 500, 50_000)
+	for seed := range uint64(seeds) {
 		s, err := simulate(seed, nothing)
 		if err != nil {
 			t.Errorf("seed %d: %v", seed, err)
 		}
 		claims, writes = claims+s.claims, writes+s.writes
 	}
-	t.Logf("%d seeds, %d claims, %d acknowledged writes", *seeds, claims, writes)
-	if claims < 5**seeds || writes < 20**seeds {
-		t.Errorf("%d claims and %d acknowledged writes in %d seeds: too few", claims, writes, *seeds)
+	t.Logf("%d seeds, %d claims, %d acknowledged writes", seeds, claims, writes)
+	if claims < 5*seeds || writes < 20*seeds {
+		t.Errorf("%d claims and %d acknowledged writes in %d seeds: too few", claims, writes, seeds)
 	}
 }
 

@@ -1,6 +1,26 @@
 package peer
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Hurry sets how long peers may take to open a token, and to fail.
 func (t *Tokens) Hurry(open, patience time.Duration) { t.openTime, t.patience = open, patience }
+
+// AwaitNone waits until the keeper holds nothing for others, or ctx ends.
+func (k *Keeper) AwaitNone(ctx context.Context) error {
+	for {
+		k.mu.Lock()
+		none := len(k.holds) == 0
+		k.mu.Unlock()
+		if none {
+			return nil
+		}
+		select {
+		case <-k.wake: // Close alone waits for it otherwise
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

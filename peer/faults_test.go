@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -23,9 +22,6 @@ import (
 	"odx/peer/peertest"
 	"odx/tokens"
 )
-
-// kills is how many times a server is killed: a twentieth of what the bars ask for.
-var kills = flag.Int("peer.kills", 25, "how many kills of servers")
 
 // TestTokens_EachByte: a token of which any byte was changed is refused, by this server or by
 // the one that made it.
@@ -128,26 +124,38 @@ func (refusing) WriteAt(context.Context, []byte, int64) error { return blockdev.
 // noHolds waits until a server holds nothing for others.
 func noHolds(t testing.TB, s *peertest.Server, patience time.Duration) {
 	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		list := s.Keeper.Holds()
-		if len(list) == 0 {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%d holds are left: %+v", len(list), list)
-		}
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := s.Keeper.AwaitNone(limited); err != nil {
+		t.Fatalf("holds are left: %+v", s.Keeper.Holds())
 	}
 }
 
 // TestKeeper_Lease: a hold of a peer that is gone ends with its lease, and its data with it.
 func TestKeeper_Lease(t *testing.T) {
-	a := peertest.New(t, "a", peertest.Options{Limits: peer.Limits{Lease: 100 * time.Millisecond}})
+	a := peertest.New(t, "a", peertest.Options{Limits: peer.Limits{Lease: 300 * time.Millisecond}})
 	a.Volume("v", 1<<20, peertest.Random(1, 1<<20))
+	answers := make(chan struct{}, 1)
+	a.Through(peertest.Link{Read: func() error {
+		select {
+		case answers <- struct{}{}:
+		default:
+		}
+		return nil
+	}})
 	p := a.As("b")
 	h, err := p.HoldVolume(ctx, "v", "")
 	must.Succeed(t, err)
-	for range 5 { // renewed
-		time.Sleep(60 * time.Millisecond) // it is the lease that is tested
+	patient, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for range 2 {
+		for range 4 { // it is renewed four times in a lease
+			select {
+			case <-answers:
+			case <-patient.Done():
+				t.Fatal("it is not renewed")
+			}
+		}
 		must.Succeed(t, h.ReadAt(ctx, make([]byte, 4096), 0))
 	}
 	a.CutOff(true)

@@ -5,20 +5,25 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/internal/kit/must"
+	"odx/internal/kit/sample"
 	"odx/offload"
 	"odx/peer"
 	"odx/peer/peertest"
 	"odx/tokens"
 )
 
-const modelBytes = 1 << 20
+const (
+	modelBytes = 1 << 20
+	// modelSteps is about how many steps a write of so many bytes has.
+	modelSteps = 28
+)
 
 // modelToken is a token of the model: what it stands for, and which server made it.
 type modelToken struct {
@@ -34,6 +39,7 @@ type model struct {
 	servers []*peertest.Server
 	volumes int
 	tokens  []modelToken
+	after   int // kills after the end of the write
 }
 
 // TestModel_Kills: three servers write tokens of each other while one of them is killed at any
@@ -48,9 +54,11 @@ func TestModel_Kills(t *testing.T) {
 		m.servers = append(m.servers, peertest.New(t, name, o))
 	}
 	m.know()
-	for range *kills {
+	kills := sample.Size(4, 25, 500)
+	for range kills {
 		m.step()
 	}
+	t.Logf("%d kills, of which %d after the end of the write", kills, m.after)
 	m.end()
 }
 
@@ -94,20 +102,25 @@ func (m *model) step() {
 	defer cancel()
 	var n int64
 	var err error
-	var writing sync.WaitGroup
-	writing.Go(func() {
+	reached, written := m.countdown(), make(chan struct{})
+	go func() {
+		defer close(written)
 		n, err = m.servers[to].Tokens.OffloadWrite(running, token.token, 0, offload.Destination{Volume: dst, BlockLength: 512},
 			[]blockdev.Range{{Length: modelBytes}}, tokens.WriteOptions{Requester: tokens.Requester{Initiator: "i"}})
-	})
-	time.Sleep(time.Duration(m.rng.Int64N(int64(8 * time.Millisecond)))) // any step of the write
+	}()
+	select {
+	case <-reached:
+	case <-written:
+		m.after++
+	}
 	if killed == to {
 		cancel()
-		writing.Wait()
+		<-written
 	}
 	if killed != to {
 		m.servers[killed].Kill(m.rng)
 		m.servers[killed].Start()
-		writing.Wait()
+		<-written
 		m.compare(dst, token, n, err)
 		return
 	}
@@ -119,6 +132,21 @@ func (m *model) step() {
 	again, found := m.servers[to].Store.Volume(dst.Name())
 	must.Succeed(m.t, found)
 	m.compare(again, token, n, nil)
+}
+
+// countdown returns a channel that is closed at a step to come of any server: a change of a
+// disk, or an answer that crosses the wire.
+func (m *model) countdown() <-chan struct{} {
+	reached, at := make(chan struct{}), 1+m.rng.Int64N(modelSteps)
+	var count atomic.Int64
+	for _, s := range m.servers {
+		s.OnStep(func() {
+			if count.Add(1) == at {
+				close(reached)
+			}
+		})
+	}
+	return reached
 }
 
 // compare compares what a write says it has done with what is there.

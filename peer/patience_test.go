@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"odx/blockdev"
+	"odx/internal/kit/sample"
 	"odx/offload"
 	"odx/peer/peertest"
 	"odx/tokens"
@@ -42,9 +43,9 @@ func every(n int64, err error) func() error {
 // whose time ends in the middle of requests, is never refused: not where a connection cannot be
 // made in time, nor where one is reset, which happens all along.
 func TestTokens_SlowLink(t *testing.T) {
-	const size = slowBytes
+	size := sample.Size[int64](16<<20, 256<<20, 256<<20)
 	a, b := pair(t, peertest.Options{})
-	data := peertest.Random(1, size)
+	data := peertest.Random(1, int(size))
 	src, dst := a.Volume("src", size, data), b.Volume("dst", size, nil)
 	token := tokenOf(t, a, src, tokens.ReadOptions{}, blockdev.Range{Length: size})
 	// 1 Gbit/s: the time of a command is short of that of its requests, as on a busy machine.

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -18,9 +17,8 @@ import (
 	"odx/conf"
 	"odx/internal/kit/logs"
 	"odx/internal/kit/must"
+	"odx/internal/kit/sample"
 )
-
-var kills = flag.Int("receive-kills", 4, "how often TestReceive_Killed kills a process that receives")
 
 // receiverEnv is the directory of the process that TestReceive_Killed kills.
 const receiverEnv = "ODX_TEST_RECEIVER"
@@ -63,7 +61,8 @@ func TestReceive_Killed(t *testing.T) {
 	before, after := a.content("s0"), a.content("s1")
 	took := map[bool]time.Duration{}
 	early, late, finished := 0, 0, 0
-	for i := range *kills {
+	kills := sample.Size(2, 4, 100)
+	for i := range kills {
 		incremental := i%2 == 1
 		b := aSite(t)
 		stream, old, want, snapshot := whole, []byte(nil), before, "s0"
@@ -115,8 +114,8 @@ func TestReceive_Killed(t *testing.T) {
 		b.sound()
 	}
 	t.Logf("%d killed before it was visible, %d after or not at all", early, late)
-	if finished != *kills {
-		t.Errorf("%d of %d", finished, *kills)
+	if finished != kills {
+		t.Errorf("%d of %d", finished, kills)
 	}
 }
 

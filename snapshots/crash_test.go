@@ -3,7 +3,6 @@ package snapshots
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -12,21 +11,20 @@ import (
 	"odx/backstore"
 	"odx/backstore/vfs"
 	"odx/internal/kit/must"
+	"odx/internal/kit/sample"
 )
-
-// sample is of how many changes of the disk one is a crash.
-var sample = flag.Int("sample", 3, "of how many changes of the disk TestPolicies_Crash makes one a crash")
 
 // crashes makes copies of a disk as a power cut, or the end of the process, would leave it,
 // before operations that change it, until the returned function is called.
 func crashes(disk *vfs.Mem, rng *rand.Rand) (stop func() []*vfs.Mem) {
 	var mu sync.Mutex
 	var cuts []*vfs.Mem
+	every := sample.Size(12, 3, 1)
 	rng = rand.New(rand.NewPCG(rng.Uint64(), rng.Uint64()))
 	disk.SetHook(func(kind vfs.OpKind, _ string) error {
 		mu.Lock()
 		defer mu.Unlock()
-		if kind.Changes() && rng.IntN(*sample) == 0 {
+		if kind.Changes() && rng.IntN(every) == 0 {
 			if rng.IntN(2) == 0 {
 				cuts = append(cuts, disk.CrashClone(rng))
 			} else {
@@ -44,9 +42,9 @@ func crashes(disk *vfs.Mem, rng *rand.Rand) (stop func() []*vfs.Mem) {
 }
 
 // TestPolicies_Crash ends the process, or cuts the power, before changes of the disk (each
-// with -sample=1) while a policy takes snapshots and deletes others. After each, the next process finds: no
-// snapshot that is not known as the policy's, whole groups alone, the latest group that was
-// reported, a user's snapshot, and a sound store; it runs again.
+// with -all) while a policy takes snapshots and deletes others. After each, the next process
+// finds: no snapshot that is not known as the policy's, whole groups alone, the latest group
+// that was reported, a user's snapshot, and a sound store; it runs again.
 func TestPolicies_Crash(t *testing.T) {
 	ctx := context.Background()
 	const text = `snapshots: [{name: g, volumes: [a, b, c], every: 24h, names: "%v-%n", together: true, keep: {last: 2}}]`

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -18,11 +17,10 @@ import (
 	client "odx/initiator"
 	"odx/internal/kit/logs"
 	"odx/internal/kit/must"
+	"odx/internal/kit/sample"
 	"odx/target/handover"
 	"odx/target/iscsi"
 )
-
-var handovers = flag.Int("handovers", 10, "how often TestLiveHandover replaces the service")
 
 // live is a service that is replaced by another one over the same store, without a
 // logout.
@@ -134,7 +132,7 @@ func TestLiveHandover(t *testing.T) {
 	}
 	before := v.logins()
 	var gaps []time.Duration
-	for range *handovers {
+	for range sample.Size(2, 10, 100) {
 		gaps = append(gaps, v.handOver(2*time.Second, sessions))
 		if t.Failed() {
 			break

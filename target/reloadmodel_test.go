@@ -2,7 +2,6 @@ package target
 
 import (
 	"encoding/binary"
-	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -18,10 +17,8 @@ import (
 	client "odx/initiator"
 	"odx/internal/kit/logs"
 	"odx/internal/kit/must"
+	"odx/internal/kit/sample"
 )
-
-// reloads is how many random differences TestService_ReloadModel applies.
-var reloads = flag.Int("reloads", 150, "random differences of configurations that TestService_ReloadModel applies")
 
 const modelHost = "iqn.2026-11.example:host"
 
@@ -312,7 +309,8 @@ func TestService_ReloadModel(t *testing.T) {
 	must.Succeed(t, h.follow(&now, &now))
 	var applied, refused, kills int
 	var longest, locked time.Duration
-	for step := range *reloads {
+	reloads := sample.Size(40, 150, 10_000)
+	for step := range reloads {
 		before := now.clone()
 		for range 1 + rng.IntN(3) {
 			now.change(rng)
@@ -368,7 +366,7 @@ func TestService_ReloadModel(t *testing.T) {
 		}
 	}
 	t.Logf("%d applied, %d refused, %d kills; the longest took %v and held a lock for %v", applied, refused, kills, longest, locked)
-	if *reloads >= 100 && (applied < *reloads/2 || refused == 0 || kills == 0) {
+	if reloads >= 100 && (applied < reloads/2 || refused == 0 || kills == 0) {
 		t.Error("too few of a kind")
 	}
 }

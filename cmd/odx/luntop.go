@@ -66,7 +66,7 @@ func newLUNTop() *cobra.Command {
 func top(ctx context.Context, w io.Writer, live admin.Live, o *topOptions) error {
 	ticks := time.NewTicker(o.interval)
 	defer ticks.Stop()
-	var before sample
+	var before reading
 	n := 1
 	if o.initiators && !o.json { // their counters of the last minute are not known
 		n = 0
@@ -79,7 +79,7 @@ func top(ctx context.Context, w io.Writer, live admin.Live, o *topOptions) error
 		if err != nil {
 			return err
 		}
-		now := sample{time.Now(), list}
+		now := reading{time.Now(), list}
 		switch {
 		case n == 0:
 		case o.json:
@@ -112,8 +112,8 @@ func statsBetween(ctx context.Context, live admin.Live) ([]admin.LUNStats, error
 	}
 }
 
-// sample are the counters at a time.
-type sample struct {
+// reading is the counters at a time.
+type reading struct {
 	at   time.Time
 	luns []admin.LUNStats
 }
@@ -122,7 +122,7 @@ type sample struct {
 type topKey struct{ lun, what string }
 
 // totals returns the counters by line. In a table of initiators, what is the initiator.
-func (s *sample) totals(initiators bool) map[topKey]admin.Counters {
+func (s *reading) totals(initiators bool) map[topKey]admin.Counters {
 	all := map[topKey]admin.Counters{}
 	for i := range s.luns {
 		l := &s.luns[i]
@@ -154,9 +154,9 @@ func (l *topLine) bytes() float64    { return l.read.bytes + l.write.bytes + l.o
 func (l *topLine) commands() float64 { return l.read.commands + l.write.commands + l.other.commands }
 func (l *topLine) errors() float64   { return l.read.errors + l.write.errors + l.other.errors }
 
-// since returns the lines for the time since an earlier sample, the busiest first. For
+// since returns the lines for the time since an earlier reading, the busiest first. For
 // what is not in it, rates are those of the last minute.
-func (s *sample) since(before *sample, initiators bool) []topLine {
+func (s *reading) since(before *reading, initiators bool) []topLine {
 	var lines []topLine
 	known, seconds := before.totals(initiators), s.at.Sub(before.at).Seconds()
 	add := func(key topKey, total, minute *admin.Counters) {

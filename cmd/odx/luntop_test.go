@@ -25,11 +25,11 @@ func stats(lun uint16, total, minute admin.Counters, initiators ...admin.Initiat
 // busiest line is the first.
 func TestSample_Since(t *testing.T) {
 	begin := time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC)
-	before := sample{begin, []admin.LUNStats{
+	before := reading{begin, []admin.LUNStats{
 		stats(0, counters(100, 1000, 0, 0), counters(1, 1, 1, 1)),
 		stats(1, counters(500, 5000, 0, 0), counters(0, 0, 0, 0)),
 	}}
-	now := sample{begin.Add(2 * time.Second), []admin.LUNStats{
+	now := reading{begin.Add(2 * time.Second), []admin.LUNStats{
 		stats(0, counters(120, 1200, 10, 100), counters(120, 1200, 10, 100)),
 		stats(1, counters(6, 60, 0, 0), counters(120, 1200, 0, 0)), // it was removed and added
 		stats(2, counters(60, 60000, 0, 0), counters(60, 60000, 0, 0)),
@@ -49,7 +49,7 @@ func TestSample_Since(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	first := []rates{{"t/2", 1, 1000, 0, 0}, {"t/0", 2, 20, 10.0 / 60, 100.0 / 60}, {"t/1", 2, 20, 0, 0}}
-	if got := of(now.since(&sample{}, false)); !reflect.DeepEqual(got, first) {
+	if got := of(now.since(&reading{}, false)); !reflect.DeepEqual(got, first) {
 		t.Errorf("the first: got %v, want %v", got, first)
 	}
 }
@@ -60,7 +60,7 @@ func TestSample_Since_Initiators(t *testing.T) {
 		return []admin.LUNStats{stats(0, counters(a+b, 0, 0, 0), admin.Counters{},
 			admin.InitiatorStats{Initiator: "a", Total: counters(a, a, 0, 0)}, admin.InitiatorStats{Initiator: "b", Total: counters(b, b, 0, 0)})}
 	}
-	before, now := sample{begin, of(10, 10)}, sample{begin.Add(time.Second), of(11, 15)}
+	before, now := reading{begin, of(10, 10)}, reading{begin.Add(time.Second), of(11, 15)}
 	lines := now.since(&before, true)
 	if len(lines) != 2 || lines[0].what != "b" || lines[0].read.commands != 5 || lines[1].what != "a" || lines[1].read.commands != 1 {
 		t.Errorf("got %+v", lines)

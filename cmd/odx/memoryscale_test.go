@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"regexp"
@@ -16,11 +15,8 @@ import (
 
 	"odx/initiator"
 	"odx/internal/kit/must"
+	"odx/internal/kit/sample"
 )
-
-// scale is which part of the sessions, the tokens and the mapped space
-// TestServe_MemoryAtScale has.
-var scale = flag.Int("scale", 20, "TestServe_MemoryAtScale has 1/N of 1,000 sessions, 100,000 tokens and 1 TiB; 1 takes minutes")
 
 const (
 	scaleGroup  = 2 << 30
@@ -42,7 +38,8 @@ log: {level: warn}
 // memory, and has every token.
 func TestServe_MemoryAtScale(t *testing.T) {
 	skipWithRaceDetector(t)
-	sessions, tokens, mapped := 1000 / *scale, 100_000 / *scale, int64(1<<40)/int64(*scale)>>26<<26
+	scale := sample.Size(40, 20, 1) // all of it takes minutes
+	sessions, tokens, mapped := 1000/scale, 100_000/scale, int64(1<<40)/int64(scale)>>26<<26
 	s, group := startInGroup(t, scaleGroup, scaleConfig)
 	peak := watchMemory(t, s)
 	scraped := keepScraping(t, s)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"odx/internal/kit/must"
+	"odx/internal/kit/sample"
 )
 
 // inOrder waits for notifications of systemd that match, one after the other; others may come
@@ -134,15 +134,12 @@ func TestServe_ReloadStandby(t *testing.T) {
 	}
 }
 
-// kills is how often TestServe_ReloadKilled kills the server.
-var kills = flag.Int("reload.kills", 6, "how often TestServe_ReloadKilled kills the server in a reload")
-
 // TestServe_ReloadKilled: a server that is killed at any time of a reload starts again, with
 // what the file says and nothing else: no volume of a reload that was not over is left under a
 // hidden name.
 func TestServe_ReloadKilled(t *testing.T) {
 	path := writeConfig(t, config)
-	for n := range *kills {
+	for n := range sample.Size(2, 6, 40) {
 		s := startServer(t, odx("serve", "--config", path))
 		lun := fmt.Sprintf("      - {lun: %d, volume: killed%d, size: 1MiB}\nlog:", 2+n, n)
 		next := strings.Replace(config, "log:", lun, 1)

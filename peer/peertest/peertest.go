@@ -51,6 +51,7 @@ type Server struct {
 	mu      sync.Mutex // guards the fields below
 	off     bool       // cut off: connections stall
 	link    Link
+	step    func()
 	free    time.Time // when the link has carried what it has taken
 	clients map[net.Conn]bool
 }
@@ -145,6 +146,9 @@ func (s *Server) end() {
 // be under way. Start starts it again.
 func (s *Server) Kill(rng *rand.Rand) {
 	disk := s.fs.CrashClone(rng)
+	s.mu.Lock()
+	s.step = nil
+	s.mu.Unlock()
 	s.end()
 	// What is left of the process goes with its disk.
 	_ = errors.Join(s.Tokens.Close(), s.Store.Close())
@@ -203,10 +207,24 @@ func (s *Server) Through(l Link) {
 	s.link, s.free = l, time.Time{}
 }
 
+// OnStep has f called at each step of the server: before a change of its disk, and when an
+// answer of it crosses the wire. It ends with Kill.
+func (s *Server) OnStep(f func()) {
+	s.mu.Lock()
+	s.step = f
+	s.mu.Unlock()
+	s.fs.SetHook(func(kind vfs.OpKind, _ string) error {
+		if kind.Changes() {
+			f()
+		}
+		return nil
+	})
+}
+
 // carry waits until the link has carried n bytes more.
 func (s *Server) carry(n int) error {
 	s.mu.Lock()
-	l, now := s.link, time.Now()
+	l, now, step := s.link, time.Now(), s.step
 	if l.Rate > 0 {
 		if s.free.Before(now) {
 			s.free = now
@@ -215,6 +233,9 @@ func (s *Server) carry(n int) error {
 	}
 	free := s.free
 	s.mu.Unlock()
+	if step != nil {
+		step()
+	}
 	if wait := free.Sub(now); wait > 5*time.Millisecond {
 		time.Sleep(wait) // the link itself
 	}

@@ -3,16 +3,14 @@ package pair
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"testing"
 	"time"
 
 	"odx/internal/kit/must"
+	"odx/internal/kit/sample"
 	"odx/offload"
 )
-
-var kills = flag.Int("kills", 25, "how often servers lose power in TestManager_Kills")
 
 // model is what the kills are judged by.
 type model struct {
@@ -34,14 +32,12 @@ type modelPair struct {
 // TestManager_Kills: three servers, of which each can lose its power before any step of a
 // round, a failover and a failback. A replica is never visible half received; the two sides
 // never both forget what they have in common; no snapshot is pinned without a record, and
-// nothing hidden is left. -kills says how often.
+// nothing hidden is left.
 func TestManager_Kills(t *testing.T) {
-	if testing.Short() {
-		t.Skip("short")
-	}
-	for n := 0; n < *kills; {
+	all := sample.Size(5, 25, 500)
+	for n := 0; n < all; {
 		seed := uint64(time.Now().UnixNano())
-		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { n += killed(t, seed, 25) }) {
+		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { n += killed(t, seed, min(all, 25)) }) {
 			t.Fatalf("seed %d", seed)
 		}
 	}

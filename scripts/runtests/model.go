@@ -5,11 +5,20 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 )
 
 var modelTime = flag.Duration("model", time.Minute, "duration of the random histories in stage model")
+
+// exhaustive are tests of the store that take a sample of their cases in the other stages.
+// Here they run all.
+var exhaustive = []string{
+	"TestEachFault", "TestHostErrors", "TestUpgrade_PowerCut", "TestDamage", "TestRepair_PowerCuts", "TestRepair_PowerCutsToDirectory",
+	"TestRepair_SwapFails", "TestRepair_NothingOlder", "TestJournalFileThatCannotBeOpened", "TestFullDisk_EachBlockTaken",
+	"TestOpen_NameIsNoProof", "TestHarmlessNames",
+}
 
 // model is the stage that checks the invariants of the store: the tests of the store,
 // tokens and virtual disks, and concurrently random histories with power failures.
@@ -22,10 +31,7 @@ func model(out io.Writer) counts {
 		checked("-run=^TestPowerCuts$", "./backstore", fmt.Sprint("-for=", *modelTime)),
 		sequentially(
 			checked("./backstore/...", "./tokens/...", "./offload/..."),
-			checked("-run=^(TestEachFault|TestHostErrors|TestUpgrade_PowerCut)$", "./backstore", "-everyfault=1", "-histories=16"),
-			checked("-run=^TestDamage$", "./backstore", "-damage.full"),
-			checked("-run=^(TestRepair_PowerCuts|TestRepair_PowerCutsToDirectory|TestRepair_SwapFails|TestRepair_NothingOlder|"+
-				"TestJournalFileThatCannotBeOpened|TestFullDisk_EachBlockTaken|TestOpen_NameIsNoProof|TestHarmlessNames)$", "./backstore", "-sample=1"),
+			checked("-run=^("+strings.Join(exhaustive, "|")+")$", "./backstore", "-all"),
 			checked("-run=^TestHistories$", "./vhd", "-rapid.checks=200"),
 			checked("-run=^(TestKilledProcess|TestLinearizable)$", "./backstore", fmt.Sprint("-for=", *modelTime/4)),
 		))
