@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	v1 "odx/api/v1"
 )
@@ -72,13 +71,9 @@ func TestVolumeMigrate(t *testing.T) {
 	if err := d.WriteAt(t.Context(), data[:4096], 1<<20); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(time.Minute); state().State != "moved"; time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("it does not end: %+v", state())
-		}
-	}
-	if m := state(); m.CutSeconds <= 0 || m.CutSeconds > 1 {
-		t.Errorf("commands were held for %g s", m.CutSeconds)
+	awaitOutput(t, s.stderr, "migration: the LUN has moved")
+	if m := state(); m.State != "moved" || m.CutSeconds <= 0 || m.CutSeconds > 1 {
+		t.Errorf("%+v; commands were held for %g s", m, m.CutSeconds)
 	}
 	if got := run(0, "list"); !strings.Contains(got, "src     moved  moved") {
 		t.Errorf("list:\n%s", got)

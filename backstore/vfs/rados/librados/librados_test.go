@@ -100,7 +100,15 @@ func TestPool_Changes(t *testing.T) {
 			}
 			must.Succeed(t, p.Unlock("l", "one"))
 			must.Succeed(t, p.Lock("l", "two", 10*time.Millisecond, false))
-			time.Sleep(50 * time.Millisecond) // the clock is the OSD's
+			// It has ended when another one gets it: the clock is the OSD's.
+			for end := time.Now().Add(10 * time.Second); ; {
+				if err := p.Lock("l", "three", time.Minute, false); err == nil {
+					break
+				} else if !errors.Is(err, rados.ErrBusy) || time.Now().After(end) {
+					t.Fatal(err)
+				}
+			}
+			must.Succeed(t, p.Unlock("l", "three"))
 			if err := p.Lock("l", "two", time.Minute, true); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("a renewal of a lock that has ended: %v", err)
 			}
