@@ -139,7 +139,7 @@ func TestUpgrade_PowerCut(t *testing.T) {
 				t.Fatal(err)
 			}
 			rng := rand.New(rand.NewPCG(1, 2))
-			limit := sample.Size(5, 10, 32)
+			limit := sample.Size(10, 10, 32)
 			stop := d.cutSometimes(rng, 1+100/limit, limit, anything{})
 			_, err = Upgrade(context.Background(), d.upgradeOptions(rows))
 			cuts := stop()
