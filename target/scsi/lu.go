@@ -72,6 +72,8 @@ type LUConfig struct {
 	// Volatile: the medium loses writes with the process, as a cache does that writes
 	// back, so that each start is a loss of power for it.
 	Volatile bool
+	// WriteThrough: the write cache is off, and no initiator can turn it on.
+	WriteThrough bool
 	// Audit receives what initiators have changed. It is called once the change has been
 	// made, by the command that made it, and must not block. nil: nothing does.
 	Audit func(Event)

@@ -67,7 +67,7 @@ func (lu *LogicalUnit) SoftThresholdReached() {
 
 // modeConfig returns the configuration of the mode parameters of a logical unit.
 func modeConfig(c *LUConfig) mode.Config {
-	m := mode.Config{Records: c.Records, Era: c.Era, ReportsSpace: c.reportsSpace()}
+	m := mode.Config{Records: c.Records, Era: c.Era, WriteThrough: c.WriteThrough, ReportsSpace: c.reportsSpace()}
 	if m.ReportsSpace {
 		m.ThresholdDescriptor = softThreshold(c.Space.SoftThreshold)
 	}

@@ -78,6 +78,33 @@ func TestParameters_Select(t *testing.T) {
 	}
 }
 
+// A write cache that is off for good is reported as that, and stays off: also where another
+// configuration has saved that it is on.
+func TestParameters_WriteThrough(t *testing.T) {
+	kept := records{}
+	if _, err := open(t, Config{Records: kept}).Save(t.Context(), caching(0x04), 0); err != nil {
+		t.Fatal(err)
+	}
+	m := open(t, Config{Records: kept, WriteThrough: true})
+	_, err := m.Select(t.Context(), caching(0x04), 0)
+	var refused *sense.Error
+	if !errors.As(err, &refused) || refused.ASC != sense.ASCInvalidFieldInParameterList || m.WriteCache() {
+		t.Errorf("WCE %t after %v", m.WriteCache(), err)
+	}
+	for _, control := range []byte{pcCurrent, pcChangeable, pcDefault, pcSaved} {
+		p, err := m.Sense([]byte{0x1A, 0, control<<6 | 0x08, 0, 255, 0})
+		if err != nil || p[2]&cachingWCE != 0 {
+			t.Errorf("page control %d: % x, %v", control, p, err)
+		}
+	}
+	if _, err := m.Select(t.Context(), caching(0), 0); err != nil {
+		t.Errorf("what there is: %v", err)
+	}
+	if !open(t, Config{}).WriteCache() {
+		t.Error("the pages of other logical units have changed")
+	}
+}
+
 // Saved values are what a reset and a restart give, others are not.
 func TestParameters_Save(t *testing.T) {
 	kept := records{}

@@ -70,15 +70,20 @@ const pageSavable = 0x80 // byte 0
 // pagesOf returns the mode pages of a logical unit in ascending order.
 func pagesOf(c *Config) []page {
 	pages := slices.Clone(modePages[:])
-	if !c.ReportsSpace {
-		return pages
-	}
 	for i := range pages {
-		if p := &pages[i]; p.code == pageRecovery {
-			p.defaults, p.changeable = slices.Clone(p.defaults), slices.Clone(p.changeable)
+		p := &pages[i]
+		p.defaults, p.changeable = slices.Clone(p.defaults), slices.Clone(p.changeable)
+		switch {
+		case p.code == pageCaching && c.WriteThrough:
+			p.defaults[2] &^= cachingWCE
+			p.changeable[2] &^= cachingWCE
+		case p.code == pageRecovery && c.ReportsSpace:
 			p.defaults[7] |= recoveryLBPERE
 			p.changeable[7] |= recoveryLBPERE
 		}
+	}
+	if !c.ReportsSpace {
+		return pages
 	}
 	// Logical Block Provisioning (SBC-3 6.5.9): one threshold, for all nexuses. It
 	// belongs to the store, so no initiator can change it.

@@ -43,6 +43,8 @@ type Config struct {
 	Records record.Store
 	// Era stores current values for the process that takes over from this one.
 	Era record.Store
+	// WriteThrough: WCE is 0, and cannot be changed.
+	WriteThrough bool
 	// ReportsSpace: the logical unit reports its resource usage, and has the threshold
 	// descriptor of SBC-3 6.5.9.
 	ReportsSpace        bool
