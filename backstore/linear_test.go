@@ -416,7 +416,12 @@ func runLinear(t *testing.T, seed uint64, calls, sectors int) {
 	d := newDisk()
 	// Give way in the middle of operations, between look-up and read, say.
 	d.fs.SetHook(func(vfs.OpKind, string) error { runtime.Gosched(); return nil })
-	l := &linear{t: t, store: d.open(t, 16<<10), start: time.Now(), single: sectors > blockSectors}
+	checkLinear(t, d.open(t, 16<<10), seed, calls, sectors)
+}
+
+// checkLinear loads a new store, which it closes.
+func checkLinear(t *testing.T, store *Store, seed uint64, calls, sectors int) {
+	l := &linear{t: t, store: store, start: time.Now(), single: sectors > blockSectors}
 	for i := range l.volumes {
 		l.volumes[i] = createVolume(t, l.store, fmt.Sprint("v", i), linearSize)
 	}

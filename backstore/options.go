@@ -71,9 +71,12 @@ type Options struct {
 	// releases it, and so does an Open that fails. Other functions refuse it, and make a
 	// claim, as Open does where it is nil.
 	Owner *owner.Owner
-	// FS is the file system, for tests that cut the power; nil means the
-	// operating system's file system.
+	// FS is the file system; nil means that of the operating system.
 	FS vfs.FS
+	// Shared: the next process that opens the store may be on another machine. What the
+	// kernel of this one has been given is not there, so that WriteOut waits until changes
+	// are durable.
+	Shared bool
 	// rebuilding, with a path, is a store that Repair makes: its segments are there,
 	// and it removes none.
 	rebuilding string

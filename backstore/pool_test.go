@@ -2,7 +2,9 @@ package backstore
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -33,8 +35,55 @@ func newPool(rng *rand.Rand) pool {
 // options are those of a store that a client of the pool opens.
 func (p pool) options(c *rados.Client) Options {
 	o := p.o
-	o.Dir, o.Log, o.FS, o.tuning.reserveBytes = "/store", logs.Discard(), rados.New(c), 1<<20
+	o.Dir, o.Log, o.FS, o.Shared, o.tuning.reserveBytes = "/store", logs.Discard(), rados.New(c), true, 1<<20
 	return o
+}
+
+// TestPool_WriteOut ends the process after WriteOut: in a pool, unlike on a disk whose kernel goes
+// on, only what is durable is there for the next one.
+func TestPool_WriteOut(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 4))
+	p := newPool(rng)
+	s, err := Open(t.Context(), p.options(p.twin.Client()))
+	must.Succeed(t, err)
+	must.Succeed(t, s.Flush(t.Context()))
+	for n := range 10 {
+		record := Record{Key: []byte("key"), Value: fmt.Append(nil, n)}
+		must.Succeed(t, s.PutRecords(t.Context(), record))
+		if !s.Unwritten() {
+			t.Error("a change that is not durable counts as written")
+		}
+		must.Succeed(t, s.WriteOut(t.Context()))
+		if s.Unwritten() {
+			t.Error("a change that was written out counts as not written")
+		}
+		crashed := p
+		crashed.twin = p.twin.CrashClone(rng)
+		p.clock.Add(int64(5 * time.Second))
+		next, err := Open(t.Context(), crashed.options(crashed.twin.Client()))
+		must.Succeed(t, err)
+		if got, err := next.GetRecord(record.Key); err != nil || string(got) != string(record.Value) {
+			t.Errorf("the record is %q, %v, want %q", got, err, record.Value)
+		}
+		must.Succeed(t, next.Close())
+	}
+	must.Succeed(t, s.Close())
+}
+
+// TestPool_Linearizable is TestLinearizable in a pool, with Pebble.
+func TestPool_Linearizable(t *testing.T) {
+	forSeeds(t, 1, func(t *testing.T, seed uint64) {
+		for what, size := range map[string]struct{ calls, sectors int }{"blocks": {400, blockSectors}, "window": {100, windowSectors}} {
+			t.Run(what, func(t *testing.T) {
+				p := newPool(rand.New(rand.NewPCG(seed, 5)))
+				p.o = Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20, Engine: pebblekv.Engine()}
+				p.twin.SetHook(func(string, *rados.Change) error { runtime.Gosched(); return nil })
+				s, err := Open(t.Context(), p.options(p.twin.Client()))
+				must.Succeed(t, err)
+				checkLinear(t, s, seed, size.calls, size.sectors)
+			})
+		}
+	})
 }
 
 // TestPool_Crashes runs random histories of stores in a pool. At any change that is sent the

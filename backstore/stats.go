@@ -141,6 +141,9 @@ func (s *Store) DiskBytes() int64 { return s.space.diskBytes() }
 // is one, and onto the host's file system.
 func (s *Store) FreeBytes() (int64, error) { return s.space.freeBytes() }
 
+// HostFreeBytes returns what the file system of the store has free.
+func (s *Store) HostFreeBytes() (int64, error) { return s.opts.FS.Free(s.opts.Dir) }
+
 // tallySnapshots counts what snapshots map, and returns how many there are.
 func (s *Store) tallySnapshots(ctx context.Context, tally *blockmap.Tally) (n int, err error) {
 	for _, id := range s.catalog.snapshotIDs() {

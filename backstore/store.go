@@ -99,16 +99,26 @@ func (s *Store) Flush(ctx context.Context) error {
 
 // WriteOut gives every change that returned before to the kernel: it outlives
 // this process then, but not a power cut. It waits for the disk only where the
-// kernel has no room for more, and where a new file of the journal begins. After
-// an error the changes are there, and may be lost with the process.
+// kernel has no room for more, and where a new file of the journal begins, and for
+// changes to be durable in a store that machines share. After an error the changes are
+// there, and may be lost with the process.
 func (s *Store) WriteOut(ctx context.Context) error {
 	if s.opts.ReadOnly {
 		return nil
+	}
+	if s.opts.Shared {
+		return spaceError(s.parts.journal.Commit(ctx, s.parts.journal.Last()))
 	}
 	return spaceError(s.parts.journal.Write(ctx, s.parts.journal.Last()))
 }
 
 // Unwritten reports whether there are changes that WriteOut would write.
 func (s *Store) Unwritten() bool {
-	return !s.opts.ReadOnly && s.parts.journal.Written() < s.parts.journal.Last()
+	if s.opts.ReadOnly {
+		return false
+	}
+	if s.opts.Shared {
+		return s.parts.journal.Durable() < s.parts.journal.Last()
+	}
+	return s.parts.journal.Written() < s.parts.journal.Last()
 }

@@ -136,8 +136,6 @@ func (d *db) writable() (*instance, error) {
 	switch {
 	case closed:
 		return nil, meta.ErrClosed
-	case d.o.ReadOnly:
-		return nil, errors.New("metadata is open for reading alone")
 	case in != nil && in.writable && !in.fs.broken():
 		return in, nil
 	}

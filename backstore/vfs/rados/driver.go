@@ -2,7 +2,6 @@ package rados
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -46,7 +45,7 @@ func (d driver) Claim(ctx context.Context) (owner.Holding, error) {
 	if err != nil {
 		return nil, pathError("claim", d.dir, err)
 	}
-	h := &holding{f: d.f, cookie: rand.Text()}
+	h := &holding{f: d.f, cookie: newCookie()}
 	if err := d.f.pool.Lock(rootObject, h.cookie, leaseTime, false); errors.Is(err, ErrBusy) {
 		return nil, fmt.Errorf("%s: %w", d.dir, owner.ErrHeld)
 	} else if err != nil {
@@ -73,6 +72,19 @@ func (d driver) Wait(ctx context.Context) (owner.Holding, error) {
 		case <-tick.C:
 		}
 	}
+}
+
+// Tenure returns who holds the lock, and the epoch, of a store that another process may own.
+func (f *FS) Tenure() (Holder, uint64, error) {
+	held, err := f.pool.Holder(rootObject)
+	if err != nil && !notThere(err) {
+		return held, 0, err
+	}
+	_, epoch, err := f.pool.Rows(rootObject)
+	if notThere(err) {
+		err = nil
+	}
+	return held, epoch, err
 }
 
 // take raises the epoch of root: from then on no earlier owner changes a name. Then it reads

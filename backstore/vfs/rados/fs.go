@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"odx/backstore/vfs"
 	"odx/owner"
@@ -66,7 +67,19 @@ type FS struct {
 	limit   uint64 // numbers below it can be given out
 	nodes   map[uint64]*node
 	gone    map[uint64]bool // removed files, whose objects are there
+
+	asking sync.Mutex // held while the pool is asked for its space
+	said   atomic.Pointer[spaceSaid]
 }
+
+// spaceSaid is what the pool said of its space: it is asked of a monitor, which may be away.
+type spaceSaid struct {
+	free, total int64
+	at          time.Time
+}
+
+// spaceFor is how long it counts.
+const spaceFor = 5 * time.Second
 
 var _ vfs.FS = (*FS)(nil)
 
@@ -450,11 +463,26 @@ func (f *FS) Total(string) (int64, error) {
 // space returns what is free and what there is. A cluster without a manager says nothing of
 // either, and that is no full pool.
 func (f *FS) space() (free, total int64, err error) {
-	free, total, err = f.pool.Space()
-	if err == nil && total == 0 {
-		return unknownSpace, unknownSpace, nil
+	said := f.said.Load()
+	if said != nil {
+		if time.Since(said.at) < spaceFor || !f.asking.TryLock() {
+			return said.free, said.total, nil
+		}
+	} else {
+		f.asking.Lock()
 	}
-	return free, total, err
+	defer f.asking.Unlock()
+	free, total, err = f.pool.Space()
+	switch {
+	case err != nil && said != nil:
+		free, total = said.free, said.total // until a monitor answers
+	case err != nil:
+		return 0, 0, err
+	case total == 0:
+		free, total = unknownSpace, unknownSpace
+	}
+	f.said.Store(&spaceSaid{free, total, time.Now()})
+	return free, total, nil
 }
 
 // Place implements vfs.FS. A store is not moved within a pool.

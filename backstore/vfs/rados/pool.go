@@ -19,9 +19,12 @@
 package rados
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"strings"
 	"time"
 
 	"odx/owner"
@@ -56,11 +59,31 @@ type Pool interface {
 	Lock(object, cookie string, lease time.Duration, renew bool) error
 	// Unlock gives a lock back, if it is held.
 	Unlock(object, cookie string) error
+	// Holder returns who holds the lock on an object; the zero value if nothing does.
+	Holder(object string) (Holder, error)
 	// Space returns the bytes that are free and that there are in the pool; both are 0 where
 	// that is not known.
 	Space() (free, total int64, err error)
 	// ID is of the cluster and the pool.
 	ID() [16]byte
+}
+
+// Holder is who holds a lock: its cookie, and where the pool sees it.
+type Holder struct{ Cookie, Address string }
+
+// Host returns the name of the machine, "" for the zero value.
+func (h Holder) Host() string {
+	host, _, _ := strings.Cut(h.Cookie, "/")
+	return host
+}
+
+// newCookie returns what a claim of this machine takes the lock with.
+func newCookie() string {
+	host, err := os.Hostname()
+	if err != nil || host == "" || strings.Contains(host, "/") {
+		host = "unknown"
+	}
+	return host + "/" + rand.Text()
 }
 
 // Pending is a change that was begun.

@@ -294,6 +294,20 @@ func (c *Client) Unlock(name, cookie string) error {
 	return nil
 }
 
+// Holder implements Pool.
+func (c *Client) Holder(name string) (Holder, error) {
+	c.t.mu.Lock()
+	defer c.t.mu.Unlock()
+	if c.cut {
+		return Holder{}, ErrUnknown
+	}
+	held, ok := c.t.locks[name]
+	if !ok || c.t.now() >= held.expires {
+		return Holder{}, nil
+	}
+	return Holder{held.cookie, "twin"}, nil
+}
+
 // Space implements Pool: as a cluster without a manager.
 func (c *Client) Space() (free, total int64, err error) { return 0, 0, nil }
 

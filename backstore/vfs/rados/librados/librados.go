@@ -47,7 +47,7 @@ type Pool struct {
 	io      C.rados_ioctx_t
 	id      [16]byte
 
-	mu     sync.Mutex // guards closed
+	mu     sync.RWMutex // guards closed; held for reading while the connection is used
 	closed bool
 }
 
@@ -129,11 +129,23 @@ func (p *Pool) identify() error {
 	return nil
 }
 
-// Close ends the connection. Operations that were begun have ended.
+// enter permits the use of the connection until leave is called, or returns an error.
+func (p *Pool) enter() (leave func(), err error) {
+	p.mu.RLock()
+	if p.closed {
+		p.mu.RUnlock()
+		return nil, fmt.Errorf("connection to Ceph: %w", fs.ErrClosed)
+	}
+	return p.mu.RUnlock, nil
+}
+
+// Close ends the connection, when the operations that were begun have ended. From then on all
+// others fail.
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.closed {
+		C.rados_aio_flush(p.io)
 		C.rados_ioctx_destroy(p.io)
 		C.rados_shutdown(p.cluster)
 	}
@@ -155,6 +167,11 @@ func epochValue(epoch uint64) string {
 
 // Begin implements rados.Pool.
 func (p *Pool) Begin(object string, c *rados.Change) rados.Pending {
+	leave, err := p.enter()
+	if err != nil {
+		return failed{err}
+	}
+	defer leave()
 	op := C.rados_create_write_op()
 	defer C.rados_release_write_op(op)
 	if c.Create {
@@ -277,6 +294,11 @@ func (p *Pool) Read(object string, b []byte, off int64) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
+	leave, err := p.enter()
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
 	n := withStrings(func(s []*C.char) C.int {
 		return C.rados_read(p.io, s[0], (*C.char)(unsafe.Pointer(&b[0])), C.size_t(len(b)), C.uint64_t(off))
 	}, object)
@@ -288,6 +310,11 @@ func (p *Pool) Read(object string, b []byte, off int64) (int, error) {
 
 // Length implements rados.Pool.
 func (p *Pool) Length(object string) (int64, error) {
+	leave, err := p.enter()
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
 	var size C.uint64_t
 	code := withStrings(func(s []*C.char) C.int { return C.rados_stat(p.io, s[0], &size, nil) }, object)
 	return int64(size), errorOf(code)
@@ -315,6 +342,11 @@ func (p *Pool) Rows(object string) (rows map[string][]byte, epoch uint64, err er
 
 // someRows reads rows after a key, and the epoch, in one operation.
 func (p *Pool) someRows(object, after string, rows map[string][]byte) (epoch uint64, more bool, last string, err error) {
+	leave, err := p.enter()
+	if err != nil {
+		return 0, false, "", err
+	}
+	defer leave()
 	op := C.rados_create_read_op()
 	defer C.rados_release_read_op(op)
 	var it C.rados_omap_iter_t
@@ -366,6 +398,11 @@ func (p *Pool) someRows(object, after string, rows map[string][]byte) (epoch uin
 
 // Lock implements rados.Pool.
 func (p *Pool) Lock(object, cookie string, lease time.Duration, renew bool) error {
+	leave, err := p.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
 	var flags C.uint8_t
 	if renew {
 		flags = C.LIBRADOS_LOCK_FLAG_MUST_RENEW
@@ -382,6 +419,11 @@ func (p *Pool) Lock(object, cookie string, lease time.Duration, renew bool) erro
 
 // Unlock implements rados.Pool.
 func (p *Pool) Unlock(object, cookie string) error {
+	leave, err := p.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
 	code := withStrings(func(s []*C.char) C.int { return C.rados_unlock(p.io, s[0], s[1], s[2]) }, object, lockName, cookie)
 	if code == -C.ENOENT {
 		return nil
@@ -389,8 +431,43 @@ func (p *Pool) Unlock(object, cookie string) error {
 	return errorOf(code)
 }
 
+// Holder implements rados.Pool.
+func (p *Pool) Holder(object string) (rados.Holder, error) {
+	leave, err := p.enter()
+	if err != nil {
+		return rados.Holder{}, err
+	}
+	defer leave()
+	// An exclusive lock has one holder; each text ends with a zero byte.
+	var exclusive C.int
+	var texts [4][lockText]byte // tag, client, cookie, address
+	var lengths [4]C.size_t
+	at := func(i int) *C.char { return (*C.char)(unsafe.Pointer(&texts[i][0])) }
+	for i := range lengths {
+		lengths[i] = lockText
+	}
+	n := withStrings(func(s []*C.char) C.int {
+		return C.int(C.rados_list_lockers(p.io, s[0], s[1], &exclusive, at(0), &lengths[0], at(1), &lengths[1], at(2), &lengths[2], at(3), &lengths[3]))
+	}, object, lockName)
+	if n < 0 && n != -C.ENOENT {
+		return rados.Holder{}, errorOf(n)
+	}
+	if n <= 0 {
+		return rados.Holder{}, nil
+	}
+	return rados.Holder{Cookie: C.GoString(at(2)), Address: C.GoString(at(3))}, nil
+}
+
+// lockText is the longest text of a holder of the lock, in bytes.
+const lockText = 512
+
 // Space implements rados.Pool.
 func (p *Pool) Space() (free, total int64, err error) {
+	leave, err := p.enter()
+	if err != nil {
+		return 0, 0, err
+	}
+	defer leave()
 	var st C.struct_rados_cluster_stat_t
 	if code := C.rados_cluster_stat(p.cluster, &st); code != 0 {
 		return 0, 0, errorOf(code)
