@@ -3,7 +3,7 @@
 # Go's version stamp asks git, which refuses in a checkout of another user.
 export GOFLAGS += -buildvcs=false
 
-.PHONY: help build run test unit lint demo bench packages release setup clean
+.PHONY: help build build-rados run test unit lint demo bench packages release setup clean
 
 help:
 	@echo "make run     build odx and serve two disks on 127.0.0.1:3260 (odx.yaml, ./odx-data)"
@@ -11,6 +11,7 @@ help:
 	@echo "make test    run every test, or STAGES=\"unit e2e\"; ends in a summary"
 	@echo "make bench   measure against tgtd and qemu-img on this machine"
 	@echo "make build   build bin/odx"
+	@echo "make build-rados  build bin/odx-rados, with Ceph (librados-dev, a C compiler)"
 	@echo "make unit    only the fast tests"
 	@echo "make lint    only gofmt, go vet, staticcheck and golangci-lint"
 	@echo "make packages  build the deb and rpm packages into bin/packages"
@@ -19,6 +20,9 @@ help:
 
 build:
 	@scripts/build
+
+build-rados:
+	@scripts/build-rados
 
 run: build
 	@exec bin/odx serve --config odx.yaml --write-default

@@ -5,8 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"odx/backstore"
 	"odx/tokens"
 )
@@ -115,11 +113,9 @@ func (s *Store) Figures(ctx context.Context) (Figures, error) {
 			f.Files, f.ProvisionedBytes = f.Files+1, f.ProvisionedBytes+v.Size()
 		}
 	}
-	var host unix.Statfs_t
-	if err := unix.Statfs(s.cfg().DataDir, &host); err != nil {
+	if f.HostFreeBytes, err = s.store.HostFreeBytes(); err != nil {
 		return f, err
 	}
-	f.HostFreeBytes = int64(host.Bavail) * int64(host.Bsize)
 	if !s.readOnly {
 		m, err := s.TokenManager(ctx)
 		if err != nil {

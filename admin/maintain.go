@@ -39,6 +39,9 @@ func SetIdentity(ctx context.Context, cfg *conf.Config, log *logrus.Entry, keep 
 
 // maintenanceOptions returns the options for opening a store that is not served.
 func maintenanceOptions(cfg *conf.Config, log *logrus.Entry) (backstore.Options, error) {
+	if cfg.Pool != nil {
+		return backstore.Options{}, cfg.Problem("data_dir", "the store in %s is in a pool; this command is for a store in a directory", cfg.DataDir)
+	}
 	if err := checkOwner(cfg); err != nil {
 		return backstore.Options{}, err
 	}

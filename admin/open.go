@@ -15,6 +15,7 @@ import (
 	"odx/backstore"
 	"odx/conf"
 	"odx/owner"
+	"odx/pool"
 	"odx/tokens"
 	"odx/vhd"
 )
@@ -27,6 +28,9 @@ type Options struct {
 	ScrubEvery time.Duration
 	// Owner owns the store for this process already; nil: Open claims it.
 	Owner *owner.Owner
+	// Place has the store, if it is in a pool; nil: Open connects to the pool. Open takes it
+	// over, also after an error.
+	Place *pool.Place
 	// Server serves the store in this process; nil where nothing does.
 	Server Server
 }
@@ -65,6 +69,7 @@ type Store struct {
 	readOnly bool
 	server   Server // nil where nothing serves the store
 	store    *backstore.Store
+	place    *pool.Place // nil where the store is in a directory
 
 	opening sync.Mutex      // guards tokens and disks
 	tokens  *tokens.Manager // nil until it is opened
@@ -83,9 +88,18 @@ func Open(ctx context.Context, cfg *conf.Config, log *logrus.Entry, o Options) (
 	s.using.now.Store(&settings{cfg, memory})
 	options := storeOptions(cfg, &memory, log)
 	options.ReadOnly, options.ScrubEvery, options.Owner = o.ReadOnly, o.ScrubEvery, o.Owner
+	s.place = o.Place
 	var err error
+	if cfg.Pool != nil && s.place == nil {
+		if s.place, err = pool.Open(cfg); err != nil {
+			return nil, err
+		}
+	}
+	if s.place != nil {
+		s.place.Set(&options)
+	}
 	if s.store, err = backstore.Open(ctx, options); err != nil {
-		return nil, fmt.Errorf("open %w", err)
+		return nil, errors.Join(fmt.Errorf("open %w", err), s.closePlace())
 	}
 	if unit := cfg.Store.DedupUnit; unit != 0 && unit != s.store.DedupUnit() {
 		err := cfg.Problem("store.dedup_unit", "the store was created with %s, not %s; write that, or leave the key out",
@@ -104,7 +118,15 @@ func (s *Store) Close() error {
 	if s.tokens != nil {
 		errs = append(errs, s.tokens.Close())
 	}
-	return errors.Join(append(errs, s.store.Close())...)
+	return errors.Join(append(errs, s.store.Close(), s.closePlace())...)
+}
+
+// closePlace ends the connection to the pool.
+func (s *Store) closePlace() error {
+	if s.place == nil {
+		return nil
+	}
+	return s.place.Close()
 }
 
 // Inspect opens the store of a configuration that is not being served, calls fn, and
@@ -121,7 +143,11 @@ func InspectReadOnly(ctx context.Context, cfg *conf.Config, log *logrus.Entry, f
 }
 
 func inspect(ctx context.Context, cfg *conf.Config, log *logrus.Entry, o Options, fn func(*Store) error) (err error) {
-	if err := checkOwner(cfg); err != nil {
+	if cfg.Pool != nil {
+		if o.Place, err = placeOf(cfg); err != nil {
+			return err
+		}
+	} else if err := checkOwner(cfg); err != nil {
 		return err
 	}
 	s, err := Open(ctx, cfg, log, o)
@@ -137,6 +163,22 @@ func (s *Store) Backstore() *backstore.Store { return s.store }
 
 // Memory returns how the memory of the process is divided.
 func (s *Store) Memory() conf.Memory { return s.using.now.Load().memory }
+
+// placeOf returns the place of a store in a pool, which exists.
+func placeOf(cfg *conf.Config) (*pool.Place, error) {
+	place, err := pool.Open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	exists, err := place.Exists()
+	if err == nil && !exists {
+		err = cfg.Problem("data_dir", "there is no store in %s yet; odx serve creates it", cfg.DataDir)
+	}
+	if err != nil {
+		return nil, errors.Join(err, place.Close())
+	}
+	return place, nil
+}
 
 // checkOwner returns an error for a store of another user: opening it would create
 // files that its server cannot write.

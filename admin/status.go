@@ -19,8 +19,12 @@ type Status struct {
 	// HandoverError is why it did the last time.
 	HandoversFailed int
 	HandoverError   string
-	// Standbys is how many processes wait to take over from this one.
+	// Standbys is how many processes of this machine wait to take over from this one.
 	Standbys int
+	// Pool is where the store is, and Epoch that of this process's claim; "" and 0 for a store
+	// in a directory.
+	Pool  string
+	Epoch uint64
 	// LUNs are in the order of the configuration.
 	LUNs []LUNStatus
 	// Sessions are the initiators that are logged in, the oldest first.

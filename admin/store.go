@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
 	"odx/backstore"
 )
 
@@ -148,11 +146,11 @@ func (s *Store) Capacity() (Capacity, error) {
 	if err != nil {
 		return Capacity{}, err
 	}
-	var host unix.Statfs_t
-	if err := unix.Statfs(s.cfg().DataDir, &host); err != nil {
+	host, err := s.store.HostFreeBytes()
+	if err != nil {
 		return Capacity{}, err
 	}
-	c := Capacity{FreeBytes: free, HostFreeBytes: int64(host.Bavail) * int64(host.Bsize)}
+	c := Capacity{FreeBytes: free, HostFreeBytes: host}
 	for _, v := range s.volumes() {
 		c.ProvisionedBytes += v.SizeBytes
 	}

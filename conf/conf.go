@@ -26,8 +26,10 @@ type Config struct {
 	File string
 	text []byte // that was read
 	// DataDir is the directory of the extent store. In the file, a relative path is
-	// relative to the directory of the file.
+	// relative to the directory of the file. Of a store in a pool it is Pool.String().
 	DataDir string
+	// Pool has the store; nil: it is in a directory.
+	Pool *Pool
 	// Portals are the addresses to listen on, at least one.
 	Portals []Portal
 	// Targets are the iSCSI target nodes, at least one, each with at least one

@@ -219,6 +219,10 @@ func checkEffective(t *testing.T, cfg *Config) {
 
 // cannotChange are the keys that are no change alone, with the reason.
 var cannotChange = map[string]string{
+	"ceph.conf":                  "the example has a directory",
+	"ceph.user":                  "the example has a directory",
+	"ceph.keyring":               "the example has a directory",
+	"ceph.run_dir":               "the example has a directory",
 	"targets.luns.view":          "another view is another size",
 	"targets.paths.portal_group": "the example has one group per path",
 	"tokens.groups.name":         "rules name it",

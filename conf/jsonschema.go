@@ -192,6 +192,7 @@ var valuePatterns = map[string]string{
 	"secret":   `.`,
 	"portal":   hostPattern + `:[0-9]{1,5}(,[0-9]{1,5})?$`,
 	"address":  hostPattern + `:[0-9]{1,5}$`,
+	"cephuser": `^client\..+$`,
 	"listen":   `^(\[.+\]|[^:]+):[0-9]{1,5}$`,
 	"name":     `^(([iI][qQ][nN]\.[0-9]{4}-(0[1-9]|1[0-2])(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)+(:[A-Za-z0-9.:-]+)?)|[eE][uU][iI]\.[0-9A-Fa-f]{16}|[nN][aA][aA]\.([0-9A-Fa-f]{16}|[0-9A-Fa-f]{32}))$`,
 	"pattern":  `^([^\x00-\x20\x7f*]+\*?|\*)$`,

@@ -12,6 +12,7 @@ import (
 func (c *Config) file() *fileConfig {
 	f := &fileConfig{
 		DataDir:   textOf(c.DataDir),
+		Ceph:      c.Pool.file(),
 		Discovery: fileDiscovery{Authentication: c.DiscoveryAuthentication.file()},
 		Memory:    sizeOf(c.MemoryTotal),
 		Store:     c.Store.file(),

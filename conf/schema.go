@@ -20,6 +20,7 @@ import "go.yaml.in/yaml/v3"
 type (
 	fileConfig struct {
 		DataDir *string       `yaml:"data_dir" is:"path" need:"" class:"restart" why:"the open store cannot be exchanged for another one"`
+		Ceph    fileCeph      `yaml:"ceph" class:"restart" why:"the open store cannot be exchanged for another one"`
 		Portals []*filePortal `yaml:"portals" need:"" list:"address" class:"once" items:"1"`
 		Targets []fileTarget  `yaml:"targets" need:"" list:"name" class:"once" items:"1"`
 		Views   []fileView    `yaml:"views" list:"name" class:"once"`
@@ -47,6 +48,12 @@ type (
 	filePortal struct {
 		Address   *string `yaml:"address" is:"portal" need:"" class:"once"`
 		Advertise *string `yaml:"advertise" is:"address" class:"once"`
+	}
+	fileCeph struct {
+		Conf    *string `yaml:"conf" is:"path" class:"restart" auto:"as Ceph's own programs find it"`
+		User    *string `yaml:"user" is:"cephuser" class:"restart" auto:"client.odx"`
+		Keyring *string `yaml:"keyring" is:"path" class:"restart" auto:"what the configuration of Ceph says"`
+		RunDir  *string `yaml:"run_dir" is:"path" class:"restart" auto:"/run/odx"`
 	}
 	fileCopy struct {
 		Rules []fileCopyRule `yaml:"rules" class:"once" items:"1"`

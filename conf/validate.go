@@ -13,9 +13,7 @@ import (
 // invalid one.
 func (c *checker) config(raw *fileConfig) *Config {
 	cfg := &Config{File: c.file, lines: c.lines}
-	if dir, ok := c.required("data_dir", raw.DataDir, "the directory of the extent store"); ok {
-		cfg.DataDir = resolve(c.file, dir)
-	}
+	c.place(raw, cfg)
 	cfg.Portals = c.portals(raw.Portals)
 	cfg.Targets = c.targets(raw.Targets, cfg.Portals)
 	cfg.DiscoveryAuthentication = c.authentication("discovery.authentication", &raw.Discovery.Authentication)
@@ -42,6 +40,7 @@ func (c *checker) config(raw *fileConfig) *Config {
 	c.checkShared(cfg.Targets)
 	c.checkIdentities(cfg.Targets)
 	c.checkViews(cfg.Views, cfg.Targets)
+	c.checkPool(cfg)
 	return cfg
 }
 

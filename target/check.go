@@ -7,6 +7,7 @@ import (
 
 	"odx/backstore"
 	"odx/conf"
+	"odx/pool"
 )
 
 // Check returns why this program cannot serve a configuration, or open its store, that
@@ -15,6 +16,9 @@ func Check(cfg *conf.Config, log *logrus.Entry) error {
 	_, unwise, err := readSecrets(cfg)
 	for _, w := range unwise {
 		w.log(log)
+	}
+	if cfg.Pool != nil {
+		return errors.Join(err, pool.Check(cfg))
 	}
 	return errors.Join(err, backstore.CheckFormat(cfg.DataDir))
 }

@@ -14,6 +14,7 @@ import (
 
 	"odx/admin"
 	"odx/backstore"
+	"odx/conf"
 )
 
 // eraKey is the key of the record of the era; eraVersion is its version.
@@ -40,8 +41,15 @@ type eraRecord struct {
 	Ended bool `json:"ended,omitempty"`
 }
 
+// poolBoot stands for the start of the machine where the store is in a pool: what initiators
+// know outlives each machine that serves it, and each stop.
+const poolBoot = "pool"
+
 // bootID returns the identity of this start of the machine (random(4)).
-func bootID() string {
+func bootID(cfg *conf.Config) string {
+	if cfg.Pool != nil {
+		return poolBoot
+	}
 	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""

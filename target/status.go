@@ -70,6 +70,9 @@ func (v served) Status() admin.Status {
 // overview is the status without LUNs and sessions.
 func (s *Service) overview() admin.Status {
 	st := admin.Status{Portals: s.Portals(), MissingPortals: s.MissingPortals(), Standbys: s.standbys.Attached(), PID: os.Getpid(), LUNs: []admin.LUNStatus{}, Sessions: []admin.Session{}}
+	if cfg := s.state.Load().cfg; cfg.Pool != nil {
+		st.Pool, st.Epoch = cfg.DataDir, s.store.Epoch()
+	}
 	st.Damage, st.MoreDamage = s.store.Damage()
 	st.HandoversFailed, st.HandoverError = s.handovers.get()
 	written := s.audit.Status()

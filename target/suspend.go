@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"odx/owner"
+	"odx/pool"
 	"odx/standby"
 	"odx/target/iscsi"
 )
@@ -48,6 +49,8 @@ type Inheritance struct {
 	// Claim owns the store already; nil: the service claims it. It is the service's, also
 	// after an error.
 	Claim *owner.Owner
+	// Place has the store of Claim, if it is in a pool; it is the service's, as Claim is.
+	Place *pool.Place
 	// Held are listening sockets of the service before. The caller closes those that are
 	// left; nil for none.
 	Held *standby.Held

@@ -98,9 +98,12 @@ func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service, 
 func TakeOver(ctx context.Context, cfg *conf.Config, log *logrus.Entry, in Inheritance) (*Service, error) {
 	s := newService(log)
 	s.portals.held = in.Held
-	err := s.start(ctx, cfg, admin.Options{ScrubEvery: cfg.Store.ScrubEvery, Owner: in.Claim}, in)
+	err := s.start(ctx, cfg, admin.Options{ScrubEvery: cfg.Store.ScrubEvery, Owner: in.Claim, Place: in.Place}, in)
 	if err != nil && in.Claim != nil {
 		err = errors.Join(err, in.Claim.Release())
+	}
+	if err != nil && in.Place != nil {
+		err = errors.Join(err, in.Place.Close())
 	}
 	if err != nil {
 		return nil, err
@@ -198,7 +201,8 @@ func (s *Service) openAll(ctx context.Context, cfg *conf.Config, all secrets, o 
 	// An existing store is opened first, because an error about another process that
 	// has it open says more than one about the portals. A new store is created only
 	// after the portals are bound.
-	first := noStore(cfg.DataDir)
+	// In a pool the claim comes first.
+	first := cfg.Pool == nil && noStore(cfg.DataDir)
 	if first {
 		if err := s.portals.bind(ctx, cfg, s.log); err != nil {
 			return nil, err
@@ -229,7 +233,7 @@ func (s *Service) openAll(ctx context.Context, cfg *conf.Config, all secrets, o 
 	if err != nil {
 		return nil, fmt.Errorf("free space of %s: %w", cfg.DataDir, err)
 	}
-	if s.era, err = loadEra(ctx, s.store, bootID(), s.log); err != nil {
+	if s.era, err = loadEra(ctx, s.store, bootID(cfg), s.log); err != nil {
 		return nil, fmt.Errorf("record of this start: %w", err)
 	}
 	if err := st.views.forgetOthers(ctx); err != nil {
@@ -340,9 +344,9 @@ func (s *Service) startServing() {
 }
 
 // acceptStandbys lets other processes wait to take over. A store that is only read is not
-// taken over.
+// taken over, and those that wait for one in a pool are on other machines.
 func (s *Service) acceptStandbys() (err error) {
-	if s.rescue {
+	if s.rescue || s.state.Load().cfg.Pool != nil {
 		return nil
 	}
 	s.standbys, err = standby.Serve(s.state.Load().cfg.DataDir)
@@ -446,7 +450,7 @@ func (s *Service) Stop(ctx context.Context) error {
 		s.unwatch()
 		s.serving.Wait()
 		s.stopCopies(ctx)
-		if s.store.Owned() == nil && s.standbys.Attached() == 0 {
+		if s.store.Owned() == nil && s.standbys.Attached() == 0 && s.state.Load().cfg.Pool == nil {
 			err = errors.Join(err, s.era.end(context.WithoutCancel(ctx)))
 		}
 		err = errors.Join(closing, err, s.standbys.Close())

@@ -137,6 +137,7 @@ func (s *Service) makeUnit(ctx context.Context, st *state, l *conf.LUN) (*unit, 
 	}
 	records := admin.NewUnitRecords(s.store, c.ID)
 	c.Audit = s.auditOf(l)
+	c.WriteThrough = st.cfg.Pool != nil
 	c.Records, c.Era, c.Volatile = records, records.InEra(s.era.id), st.cfg.WritesBack(l.View)
 	c.ID = s.store.Identify(c.ID)
 	if u.lu, err = scsi.NewLogicalUnit(c); err != nil {

@@ -11,7 +11,10 @@ type Status struct {
 	HandoversFailed int    `json:"handovers_failed,omitempty"`
 	HandoverError   string `json:"handover_error,omitempty"`
 	// Standbys is how many processes wait to take over from the server.
-	Standbys   int         `json:"standbys,omitempty"`
+	Standbys int `json:"standbys,omitempty"`
+	// Pool is where the store is, if it is in a pool; Epoch is that of the server's claim.
+	Pool       string      `json:"pool,omitempty"`
+	Epoch      uint64      `json:"epoch,omitempty"`
 	LUNs       []LUNStatus `json:"luns"`
 	Sessions   []Session   `json:"sessions"`
 	Damage     []Damaged   `json:"damage,omitempty"`

@@ -64,7 +64,7 @@ func administer(cmd *cobra.Command, o *adminOptions, do administration) error {
 	}
 	ctx, release := untilSignal(cmd.Context())
 	defer release()
-	client := api.NewClient(cfg.DataDir)
+	client := api.NewClient(cfg.LocalDir())
 	defer client.Close()
 	// Opening the store logs warnings and errors only.
 	log, err := newLog(conf.Log{Level: "warn", Format: cfg.Log.Format}, cmd.ErrOrStderr())

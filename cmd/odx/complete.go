@@ -186,7 +186,7 @@ func completionClient(cmd *cobra.Command) (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return api.NewClient(cfg.DataDir), nil
+	return api.NewClient(cfg.LocalDir()), nil
 }
 
 func volumes(ctx context.Context, a admin.Administrator, _ []string) (names []string, err error) {

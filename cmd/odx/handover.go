@@ -58,6 +58,9 @@ func (r *running) untilHandover(ctx context.Context, asked *signals) (*handover,
 // prepareHandover does what can fail while this process serves. The configuration that the
 // new process gets stays in force from then on.
 func (r *running) prepareHandover(ctx context.Context) (*handover, error) {
+	if cfg := r.service.Configuration(); cfg.Pool != nil {
+		return nil, fmt.Errorf("the store in %s is in a pool: stop this server, and a machine that waits for the store takes it over", cfg.DataDir)
+	}
 	release, err := r.service.HoldConfiguration(ctx)
 	if err != nil {
 		return nil, err
@@ -186,7 +189,7 @@ func beSuccessor(ctx context.Context, program string, stdout, stderr io.Writer) 
 		return errors.Join(err, before.Refuse(err))
 	}
 	target.LimitMemory(cfg)
-	return serveAs(ctx, log, stdout, func(ctx context.Context) (*running, error) {
+	_, err = serveAs(ctx, log, stdout, func(ctx context.Context) (*running, error) {
 		if err := before.Ready(); err != nil {
 			return nil, err
 		}
@@ -204,6 +207,7 @@ func beSuccessor(ctx context.Context, program string, stdout, stderr io.Writer) 
 		}
 		return run, err
 	})
+	return err
 }
 
 // check returns the configuration of a plan, and its log, if this program can go on by it.

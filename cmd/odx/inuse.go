@@ -133,13 +133,13 @@ func withServer(cmd *cobra.Command, o *adminOptions, do administration) error {
 	if err != nil {
 		return err
 	}
-	client := api.NewClient(cfg.DataDir)
+	client := api.NewClient(cfg.LocalDir())
 	defer client.Close()
 	for end := time.Now().Add(betweenLimit); ; {
 		if serves(ctx, client) {
 			return ofServer(do(ctx, cfg, client))
 		}
-		err := unowned(ctx, cfg.DataDir, func() error { return nil })
+		err := unowned(ctx, cfg, func() error { return nil })
 		if err == nil || errors.Is(err, fs.ErrPermission) { // of a store that others own
 			return do(ctx, cfg, nil)
 		}

@@ -49,7 +49,7 @@ func withLive(cmd *cobra.Command, o *adminOptions, do liveAction) error {
 	}
 	ctx, release := untilSignal(cmd.Context())
 	defer release()
-	client := api.NewClient(cfg.DataDir)
+	client := api.NewClient(cfg.LocalDir())
 	defer client.Close()
 	for end := time.Now().Add(betweenLimit); ; {
 		var again bool
@@ -57,7 +57,7 @@ func withLive(cmd *cobra.Command, o *adminOptions, do liveAction) error {
 			err = do(ctx, cfg, client)
 			again = between(err)
 		} else {
-			err = unowned(ctx, cfg.DataDir, func() error { return do(ctx, cfg, nil) })
+			err = unowned(ctx, cfg, func() error { return do(ctx, cfg, nil) })
 			again = errors.Is(err, owner.ErrHeld)
 		}
 		switch {
@@ -90,10 +90,13 @@ func pause(ctx context.Context) error {
 	}
 }
 
-// unowned calls do while no process owns the store in dir; owner.ErrHeld if one does. A
-// store that does not exist has no owner.
-func unowned(ctx context.Context, dir string, do func() error) (err error) {
-	claim, err := owner.ReadDirectory(dir).Claim(ctx)
+// unowned calls do while no process owns the store of a configuration; owner.ErrHeld if one
+// does. A store that does not exist has no owner.
+func unowned(ctx context.Context, cfg *conf.Config, do func() error) (err error) {
+	if cfg.Pool != nil {
+		return unownedPlace(ctx, cfg, do)
+	}
+	claim, err := owner.ReadDirectory(cfg.DataDir).Claim(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		return do()
 	}

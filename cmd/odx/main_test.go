@@ -316,7 +316,7 @@ func TestServeRefused(t *testing.T) {
 		"store locked":     {running, running + ":1: data_dir: the store in " + dir + "/data is in use by another process, perhaps another odx; stop it, or choose another directory\n"},
 		"portal taken":     {taken, taken + ":2: portals[0]: " + s.portal + " is in use by another program; stop it, or choose another port\n"},
 		"no configuration": {missing, "odx: there is no configuration " + missing + "; use --config or $ODX_CONFIG, or create one with odx serve --write-default\n"},
-		"unknown key":      {unknown, unknown + ":9: unknown key \"tragets\"; known keys: data_dir, portals, targets, "},
+		"unknown key":      {unknown, unknown + ":9: unknown key \"tragets\"; known keys: data_dir, ceph, portals, targets, "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			stdout, stderr, status := output(t, "serve", "--config", tt.path)

@@ -76,7 +76,7 @@ func (q *queries) serve(held *standby.Held) error {
 	}
 	q.local = api.NewServer(q.serving)
 	q.local.ShareMemory(q.memory)
-	q.local.ServeSocket(cfg.DataDir)
+	q.local.ServeSocket(cfg.LocalDir())
 	q.begin(tcp)
 	return nil
 }

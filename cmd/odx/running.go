@@ -13,6 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/conf"
+	"odx/owner"
 	"odx/standby"
 	"odx/target"
 )
@@ -22,7 +23,10 @@ type running struct {
 	service *target.Service
 	// held are the sockets of the server before it that it has not taken; nil for none.
 	held *standby.Held
-	log  *logrus.Entry
+	// local is the claim of the directory of the sockets, where the store is in a pool; nil: the
+	// store's covers it.
+	local *owner.Owner
+	log   *logrus.Entry
 	// program is what a handover starts; "" if that is not known.
 	program string
 
@@ -98,6 +102,9 @@ func (r *running) stop() error {
 		defer cancel()
 		return errors.Join(r.closeServers(drain), r.service.Stop(drain))
 	})
+	if r.local != nil {
+		err = errors.Join(err, r.local.Release())
+	}
 	if err == nil {
 		r.log.Info("stopped")
 	}

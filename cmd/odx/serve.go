@@ -17,6 +17,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"odx/conf"
+	"odx/owner"
+	"odx/pool"
 	"odx/target"
 )
 
@@ -53,6 +55,8 @@ func newServe() *cobra.Command {
 			"--standby waits while another odx serves the store, and serves it when that one ends, for any\n" +
 			"reason: initiators find the same portals, reservations and path states. Its configuration is\n" +
 			"checked at the start, and read again then.\n\n" +
+			"A store in a pool (docs/cluster.md) is always waited for, and a server that another one has taken\n" +
+			"it over from waits again.\n\n" +
 			"--rescue serves whatever can be read of a damaged store, every LUN read-only, and changes none\n" +
 			"of its files: to copy data off it, before odx store repair.",
 		Args: cobra.NoArgs,
@@ -87,44 +91,53 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	if unknown != nil {
 		log.WithError(unknown).Warn("path of this program not known: it cannot hand over")
 	}
-	return serveAs(ctx, log, stdout, func(ctx context.Context) (*running, error) {
+	asked, err := serveAs(ctx, log, stdout, func(ctx context.Context) (*running, error) {
 		run, err := begin(ctx, cfg, o, stdout, log)
 		if err == nil {
 			run.program = program
 		}
 		return run, err
 	})
+	if !asked && cfg.Pool != nil && errors.Is(err, owner.ErrLost) {
+		log.WithError(err).Warn("another process may serve the store now")
+		return errors.Join(err, again(program, log))
+	}
+	return err
 }
 
 // serveAs starts a service, and serves until a signal ends it, another process has taken
-// over, or it fails.
-func serveAs(ctx context.Context, log *logrus.Entry, stdout io.Writer, start func(context.Context) (*running, error)) error {
+// over, or it fails. asked reports whether a signal has ended it.
+func serveAs(ctx context.Context, log *logrus.Entry, stdout io.Writer, start func(context.Context) (*running, error)) (asked bool, err error) {
 	ctx, release := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer release()
 	defer ignoreSignals(log)()
-	asked, stop := notifySignals()
+	others, stop := notifySignals()
 	defer stop()
 
 	run, err := start(ctx)
 	if errors.Is(err, context.Canceled) {
 		log.Info("stopped during the start")
-		return nil
+		return true, nil
 	}
 	if err != nil {
-		return err
+		return ctx.Err() != nil, err
 	}
-	run, err = run.untilEnd(ctx, asked, stdout)
+	run, err = run.untilEnd(ctx, others, stdout)
+	asked = ctx.Err() != nil
 	if run == nil {
-		return err
+		return asked, err
 	}
 	release() // the next signal ends the process immediately
 	log.Info("stopping")
 	notify(log, daemon.SdNotifyStopping)
-	return errors.Join(err, run.stop())
+	return asked, errors.Join(err, run.stop())
 }
 
 // begin starts the service as the options say.
 func begin(ctx context.Context, cfg *conf.Config, o serveOptions, stdout io.Writer, log *logrus.Entry) (*running, error) {
+	if cfg.Pool != nil {
+		return inPool(ctx, cfg, o, stdout, log)
+	}
 	if o.standby {
 		return takeOver(ctx, cfg, o, stdout, log)
 	}
@@ -186,7 +199,10 @@ func loadConfig(o serveOptions) (*conf.Config, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &missingConfig{path, err}
 	}
-	return cfg, err
+	if err != nil {
+		return nil, err
+	}
+	return cfg, pool.Check(cfg)
 }
 
 // within returns what do returns, or errStopLimit after stopLimit: a disk that does not

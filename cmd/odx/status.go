@@ -16,6 +16,7 @@ import (
 	"odx/admin"
 	"odx/api"
 	"odx/conf"
+	"odx/pool"
 )
 
 // statusPatience is how long odx status waits for a server: between the two processes of a
@@ -32,10 +33,16 @@ func newStatus() *cobra.Command {
 			"sessions, on one screen; --json prints all of them.\n\n" +
 			"The exit status is 0 if the server is healthy, 1 if it is degraded or failing, 3 if stored data\n" +
 			"is damaged, and 5 where no server answers. With --ready it is 0 while LUNs are served, degraded\n" +
-			"or not, as /readyz says.",
+			"or not, as /readyz says.\n\n" +
+			"On a machine that waits for a store in a pool it prints which machine has the store, and since\n" +
+			"which epoch, with exit status 0; with --json and with --ready it is 5.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			st, err := fetchStatus(cmd, &o)
+			if waiting, ok := errors.AsType[*waitingError](err); ok && !o.json && !ready {
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "standby  of %s: %s\n", waiting.place, waiting.who)
+				return err
+			}
 			if err != nil {
 				return err
 			}
@@ -74,7 +81,7 @@ func fetchStatus(cmd *cobra.Command, o *adminOptions) (st admin.Status, err erro
 	}
 	ctx, release := untilSignal(cmd.Context())
 	defer release()
-	client := api.NewClient(cfg.DataDir)
+	client := api.NewClient(cfg.LocalDir())
 	defer client.Close()
 	for end := time.Now().Add(statusPatience); ; {
 		st, err = client.Status(ctx)
@@ -82,7 +89,7 @@ func fetchStatus(cmd *cobra.Command, o *adminOptions) (st admin.Status, err erro
 			return st, err
 		}
 		if time.Now().After(end) {
-			return st, &noServerError{cfg.DataDir}
+			return st, noServer(ctx, cfg)
 		}
 		select {
 		case <-ctx.Done():
@@ -90,6 +97,34 @@ func fetchStatus(cmd *cobra.Command, o *adminOptions) (st admin.Status, err erro
 		case <-time.After(betweenLook):
 		}
 	}
+}
+
+// waitingError is the error of a command that needs a server, on a machine that waits for the
+// store.
+type waitingError struct {
+	place string
+	who   pool.Tenure
+}
+
+func (e *waitingError) Error() string {
+	return fmt.Sprintf("this machine waits for the store in %s: %s", e.place, e.who)
+}
+
+func (e *waitingError) Is(target error) bool { return target == admin.ErrNotRunning }
+
+// noServer returns why no server of this machine answers.
+func noServer(ctx context.Context, cfg *conf.Config) error {
+	if cfg.Pool == nil {
+		return &noServerError{cfg.DataDir}
+	}
+	who, waits, err := standbyInPool(ctx, cfg)
+	switch {
+	case err != nil:
+		return errors.Join(&noServerError{cfg.DataDir}, err)
+	case waits:
+		return &waitingError{cfg.DataDir, who}
+	}
+	return fmt.Errorf("%w on this machine: %s", &noServerError{cfg.DataDir}, who)
 }
 
 // verdict returns the exit status for the health of a server.
@@ -123,6 +158,9 @@ func printStatus(w io.Writer, st *admin.Status) error {
 	fmt.Fprintf(table, "health\t%s\tprocess %d\n", st.Health(), st.PID)
 	for _, c := range st.Conditions() {
 		fmt.Fprintf(table, "%s\t%s\t%s\n", c.Severity, c.Name, c.Summary)
+	}
+	if st.Pool != "" {
+		fmt.Fprintf(table, "owner\tof %s\tepoch %d\n", st.Pool, st.Epoch)
 	}
 	v := &st.Vitals
 	fmt.Fprintf(table, "store\t%s free\t%s used\n", humanize.IBytes(uint64(max(v.FreeBytes, 0))), humanize.IBytes(uint64(max(v.UsedBytes, 0))))

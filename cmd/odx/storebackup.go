@@ -205,7 +205,7 @@ func administerNew(cmd *cobra.Command, o *adminOptions, do administration) error
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(cfg.DataDir); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(cfg.DataDir); cfg.Pool != nil || !errors.Is(err, fs.ErrNotExist) {
 		return administer(cmd, o, do)
 	}
 	ctx, release := untilSignal(cmd.Context())

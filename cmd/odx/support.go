@@ -194,13 +194,13 @@ func machineText(ctx context.Context, cfg *conf.Config) ([]byte, error) {
 		}
 		fmt.Fprintf(&b, "== %s\n%s", file, text)
 	}
-	if cfg.DataDir != "" {
+	if dir := cfg.LocalDir(); dir != "" {
 		var st unix.Statfs_t
-		if err := unix.Statfs(cfg.DataDir, &st); err != nil {
-			errs = append(errs, fmt.Errorf("file system of %s: %w", cfg.DataDir, err))
+		if err := unix.Statfs(dir, &st); err != nil {
+			errs = append(errs, fmt.Errorf("file system of %s: %w", dir, err))
 		} else {
 			fmt.Fprintf(&b, "== file system of %s\ntype %#x, block %d bytes, blocks %d, free %d, available %d\n",
-				cfg.DataDir, st.Type, st.Bsize, st.Blocks, st.Bfree, st.Bavail)
+				dir, st.Type, st.Bsize, st.Blocks, st.Bfree, st.Bavail)
 		}
 	}
 	return b.Bytes(), cmp.Or(errors.Join(errs...), ctx.Err())

@@ -1,0 +1,112 @@
+package conf
+
+import (
+	"regexp"
+	"strings"
+)
+
+// Pool is a pool of a Ceph cluster that has the store, in place of a directory.
+type Pool struct {
+	// Name is that of the pool, Namespace has the objects of the store.
+	Name, Namespace string
+	// Conf is the path of ceph.conf, Keyring that of the key of User, such as client.odx. "":
+	// as Ceph's own programs find them.
+	Conf, User, Keyring string
+	// RunDir is a directory of this machine for the sockets of the server.
+	RunDir string
+}
+
+const (
+	poolPrefix       = "rados:"
+	defaultNamespace = "odx"
+	// DefaultRunDir is the default of Pool.RunDir.
+	DefaultRunDir = "/run/odx"
+	// DefaultCephUser is the default of Pool.User.
+	DefaultCephUser = "client.odx"
+)
+
+// poolPlace is what data_dir says of a pool: its name, and the namespace.
+var poolPlace = regexp.MustCompile(`^rados:([A-Za-z0-9][A-Za-z0-9._-]{0,127})(?:/([A-Za-z0-9][A-Za-z0-9._-]{0,127}))?$`)
+
+// String returns the value of data_dir.
+func (p *Pool) String() string { return poolPrefix + p.Name + "/" + p.Namespace }
+
+// LocalDir is the directory of this machine where the server of the store has its sockets:
+// that of the store, unless it is in a pool.
+func (c *Config) LocalDir() string {
+	if c.Pool != nil {
+		return c.Pool.RunDir
+	}
+	return c.DataDir
+}
+
+// place reads where the store is.
+func (c *checker) place(raw *fileConfig, cfg *Config) {
+	text, ok := c.required("data_dir", raw.DataDir, "the directory of the extent store")
+	if !ok {
+		return
+	}
+	if !strings.HasPrefix(text, poolPrefix) {
+		cfg.DataDir = resolve(c.file, text)
+		if raw.Ceph != (fileCeph{}) {
+			c.add("ceph", "the store is in a directory of this machine; write data_dir: rados:POOL/NAMESPACE for one in a pool of Ceph, or leave this out")
+		}
+		return
+	}
+	parts := poolPlace.FindStringSubmatch(text)
+	if parts == nil {
+		c.add("data_dir", "invalid place in a pool %q; use rados:POOL or rados:POOL/NAMESPACE, of letters, digits, dots, dashes and underscores", text)
+		return
+	}
+	p := &Pool{Name: parts[1], Namespace: parts[2], User: DefaultCephUser, RunDir: DefaultRunDir}
+	if p.Namespace == "" {
+		p.Namespace = defaultNamespace
+	}
+	for _, path := range []struct {
+		given *string
+		to    *string
+	}{{raw.Ceph.Conf, &p.Conf}, {raw.Ceph.Keyring, &p.Keyring}, {raw.Ceph.RunDir, &p.RunDir}} {
+		if path.given != nil {
+			*path.to = resolve(c.file, *path.given)
+		}
+	}
+	if u := raw.Ceph.User; u != nil {
+		if p.User = *u; !strings.HasPrefix(p.User, "client.") || len(p.User) == len("client.") {
+			c.add("ceph.user", "invalid user %q; use the whole name, for example %s", p.User, DefaultCephUser)
+		}
+	}
+	cfg.Pool, cfg.DataDir = p, p.String()
+}
+
+// checkPool adds problems for what a store in a pool cannot have: all that is of one machine.
+func (c *checker) checkPool(cfg *Config) {
+	if cfg.Pool == nil {
+		return
+	}
+	const why = "the store is in a pool, and the next machine that serves it does not have %s; use a volume or a file of the store"
+	for i := range cfg.Targets {
+		for k := range cfg.Targets[i].LUNs {
+			if l := &cfg.Targets[i].LUNs[k]; l.Backing != "" {
+				c.add(l.Key+".backing", "LUN %d: "+why, l.Number, l.Backing)
+			}
+		}
+	}
+	for i := range cfg.Views {
+		v := &cfg.Views[i]
+		for _, d := range v.Over {
+			if d.Backing != "" {
+				c.add(v.Key, "view %s: "+why, v.Name, d.Backing)
+			}
+		}
+		if v.Kind == ViewCache && v.WriteBack {
+			c.add(v.Key+".cache.mode", "view %s: a write-back cache is lost with the process, and hosts go on when another machine serves the store; make it write-through", v.Name)
+		}
+	}
+}
+
+func (p *Pool) file() fileCeph {
+	if p == nil {
+		return fileCeph{}
+	}
+	return fileCeph{textOf(p.Conf), textOf(p.User), textOf(p.Keyring), textOf(p.RunDir)}
+}

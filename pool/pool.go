@@ -1,0 +1,132 @@
+// Package pool finds the store of a configuration in a pool of a Ceph cluster: its files, who
+// owns it, and what else a store has there that one in a directory has not. A program that is
+// built with the tag rados reaches pools; another one refuses them.
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"odx/backstore"
+	"odx/backstore/meta/pebblekv"
+	"odx/backstore/vfs/rados"
+	"odx/conf"
+	"odx/owner"
+)
+
+const (
+	// dir is the directory of the store among its files.
+	dir = "/store"
+	// firsts bounds how often the directory of a store is made while others make it.
+	firsts = 10
+)
+
+// Place is the files of the store in a pool, for one claim of it.
+type Place struct {
+	files *rados.FS
+	close func() error
+}
+
+// Open connects to the pool of a configuration. A program that cannot reach any returns a
+// conf.Problem.
+func Open(cfg *conf.Config) (*Place, error) {
+	pool, closing, err := connect(cfg)
+	if err != nil {
+		return nil, err
+	}
+	p := &Place{close: closing}
+	for range firsts {
+		p.files = rados.New(pool)
+		// Another process may be the first at the same moment, or become the owner.
+		if err = p.files.MkdirAll(dir); !errors.Is(err, rados.ErrFenced) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", cfg.DataDir, err), closing())
+	}
+	return p, nil
+}
+
+// Close ends the connection. The claim was released, and no file is used any more.
+func (p *Place) Close() error { return p.close() }
+
+// Owner decides who owns the store.
+func (p *Place) Owner() owner.Driver { return p.files.Owner(dir) }
+
+// Exists reports whether there is a store.
+func (p *Place) Exists() (bool, error) {
+	names, err := p.files.List(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return len(names) > 0, err
+}
+
+// Set sets in the options of a store where it is, and what follows from that.
+func (p *Place) Set(o *backstore.Options) {
+	o.Dir, o.FS, o.Engine, o.Shared = dir, p.files, pebblekv.Engine(), true
+}
+
+// Tenure says who owns a store, and since which claim.
+type Tenure struct {
+	// Host is the name of the machine, "" where no process owns the store; Address is where
+	// the pool sees it.
+	Host, Address string
+	Epoch         uint64
+}
+
+// String returns it in words.
+func (t Tenure) String() string {
+	if t.Host == "" {
+		return fmt.Sprintf("no owner, epoch %d", t.Epoch)
+	}
+	return fmt.Sprintf("owner %s (%s), epoch %d", t.Host, t.Address, t.Epoch)
+}
+
+// Look returns who owns the store of a configuration.
+func Look(cfg *conf.Config) (t Tenure, err error) {
+	pool, closing, err := connect(cfg)
+	if err != nil {
+		return t, err
+	}
+	defer func() { err = errors.Join(err, closing()) }()
+	held, epoch, err := rados.New(pool).Tenure()
+	if err != nil {
+		return t, fmt.Errorf("%s: %w", cfg.DataDir, err)
+	}
+	return Tenure{held.Host(), held.Address, epoch}, nil
+}
+
+// Wait waits until no other process owns the store, and takes it. While the pool does not
+// answer it tries again, and calls failing with why. The place is that of the claim.
+func Wait(ctx context.Context, cfg *conf.Config, failing func(error)) (*Place, *owner.Owner, error) {
+	for first := true; ; first = false {
+		place, err := Open(cfg)
+		if err != nil && first {
+			return nil, nil, err
+		}
+		if err == nil {
+			var claim *owner.Owner
+			if claim, err = owner.Wait(ctx, place.Owner()); err == nil {
+				return place, claim, nil
+			}
+			err = errors.Join(err, place.Close())
+		}
+		if ctx.Err() != nil {
+			return nil, nil, ctx.Err()
+		}
+		failing(err)
+		select {
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		case <-time.After(again):
+		}
+	}
+}
+
+// again is how long Wait waits before it connects again.
+const again = time.Second
