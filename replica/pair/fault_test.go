@@ -27,13 +27,7 @@ func (s *server) noise(object string) error {
 // nothing of what it could not take; with room it goes on.
 func TestManager_Round_Full(t *testing.T) {
 	ctx := context.Background()
-	w := newWorld(t, 7, "a", "b")
-	a, b := w.servers[0], w.servers[1]
-	_, err := a.store.CreateVolume(ctx, "web", 64<<20)
-	must.Succeed(t, err)
-	must.Succeed(t, a.write("web"), b.m.Start(ctx, StartRequest{Peer: "a", Source: "web", Name: "copy"}))
-	_, err = b.m.Round(ctx, "copy", RoundOptions{})
-	must.Succeed(t, err)
+	a, b := following(t, 7, 64<<20, (*server).write)
 	before, _ := b.sum("copy")
 	must.Succeed(t, a.noise("web"))
 	b.fs.SetCapacity(b.fs.Used() + 8<<20)
@@ -50,7 +44,7 @@ func TestManager_Round_Full(t *testing.T) {
 		t.Errorf("%d snapshots, %d in records", have, named)
 	}
 	b.fs.SetCapacity(0)
-	_, err = b.m.Round(ctx, "copy", RoundOptions{})
+	_, err := b.m.Round(ctx, "copy", RoundOptions{})
 	must.Succeed(t, err)
 	want, _ := a.sum("web")
 	if got, _ := b.sum("copy"); got != want {
@@ -62,13 +56,7 @@ func TestManager_Round_Full(t *testing.T) {
 // Full the replica is made equal to it, without what it had of it crossing again.
 func TestManager_Round_NoCommon(t *testing.T) {
 	ctx := context.Background()
-	w := newWorld(t, 8, "a", "b")
-	a, b := w.servers[0], w.servers[1]
-	_, err := a.store.CreateVolume(ctx, "web", 4<<20)
-	must.Succeed(t, err)
-	must.Succeed(t, a.noise("web"), b.m.Start(ctx, StartRequest{Peer: "a", Source: "web", Name: "copy"}))
-	_, err = b.m.Round(ctx, "copy", RoundOptions{})
-	must.Succeed(t, err)
+	a, b := following(t, 8, 4<<20, (*server).noise)
 	r := a.only() // as a restored copy of the store has it: without the point
 	p := r.Common
 	r.Common = nil

@@ -108,12 +108,7 @@ func TestManager_Forget_Source(t *testing.T) {
 		off  bool // the replica's server does not answer
 	}{{"reachable", false}, {"away", true}} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, 5, "a", "b")
-			a, b := w.servers[0], w.servers[1]
-			_, err := a.store.CreateVolume(ctx, "web", 1<<20)
-			must.Succeed(t, err, a.write("web"), b.m.Start(ctx, StartRequest{Peer: "a", Source: "web", Name: "copy"}))
-			_, err = b.m.Round(ctx, "copy", RoundOptions{})
-			must.Succeed(t, err)
+			a, b := following(t, 5, 1<<20, (*server).write)
 			b.off = c.off
 			must.Succeed(t, a.m.Forget(ctx, "copy", false))
 			b.off = false
@@ -196,13 +191,7 @@ func TestManager_Failover(t *testing.T) {
 // changed since.
 func TestManager_Failover_Unplanned(t *testing.T) {
 	ctx := context.Background()
-	w := newWorld(t, 3, "a", "b")
-	a, b := w.servers[0], w.servers[1]
-	_, err := a.store.CreateVolume(ctx, "web", 1<<20)
-	must.Succeed(t, err)
-	must.Succeed(t, a.write("web"), b.m.Start(ctx, StartRequest{Peer: "a", Source: "web", Name: "copy"}))
-	_, err = b.m.Round(ctx, "copy", RoundOptions{})
-	must.Succeed(t, err)
+	a, b := following(t, 3, 1<<20, (*server).write)
 	must.Succeed(t, a.write("web")) // never arrives
 	diverged, _ := a.sum("web")
 	a.off = true
@@ -245,13 +234,7 @@ func TestManager_Failover_Unplanned(t *testing.T) {
 // if the other side has taken over. One that gets no answer is.
 func TestManager_Inquire(t *testing.T) {
 	ctx := context.Background()
-	w := newWorld(t, 5, "a", "b")
-	a, b := w.servers[0], w.servers[1]
-	_, err := a.store.CreateVolume(ctx, "web", 1<<20)
-	must.Succeed(t, err)
-	must.Succeed(t, a.write("web"), b.m.Start(ctx, StartRequest{Peer: "a", Source: "web", Name: "copy"}))
-	_, err = b.m.Round(ctx, "copy", RoundOptions{})
-	must.Succeed(t, err)
+	a, b := following(t, 5, 1<<20, (*server).write)
 	a.m.Inquire(ctx)
 	if r := a.only(); r.Role != Source {
 		t.Errorf("with a replica at the other side: %s", r.Role)
@@ -285,15 +268,9 @@ func (s *server) only() *record {
 // the administrator says which one does.
 func TestManager_Failover_Both(t *testing.T) {
 	ctx := context.Background()
-	w := newWorld(t, 4, "a", "b")
-	a, b := w.servers[0], w.servers[1]
-	_, err := a.store.CreateVolume(ctx, "web", 1<<20)
-	must.Succeed(t, err)
-	must.Succeed(t, a.write("web"), b.m.Start(ctx, StartRequest{Peer: "a", Source: "web", Name: "copy"}))
-	_, err = b.m.Round(ctx, "copy", RoundOptions{})
-	must.Succeed(t, err)
+	a, b := following(t, 4, 1<<20, (*server).write)
 	r := b.only()
-	_, err = a.m.Serve(ctx, "b", Request{Op: opYield, Pair: r.ID, From: b.id, Epoch: r.Epoch})
+	_, err := a.m.Serve(ctx, "b", Request{Op: opYield, Pair: r.ID, From: b.id, Epoch: r.Epoch})
 	must.Succeed(t, err)
 	a.off = true // between the two halves of a planned failover
 	must.Succeed(t, b.m.Failover(ctx, "copy", true, RoundOptions{}))
@@ -302,7 +279,7 @@ func TestManager_Failover_Both(t *testing.T) {
 	must.Succeed(t, a.write("web"), b.write("copy"))
 	wantA, _ := a.sum("web")
 	wantB, _ := b.sum("copy")
-	for _, s := range w.servers {
+	for _, s := range []*server{a, b} {
 		if err := s.m.tell(ctx, r.ID); !errors.Is(err, ErrRole) {
 			t.Errorf("%s: %v", s.name, err)
 		}

@@ -60,6 +60,21 @@ func newWorld(t testing.TB, seed uint64, names ...string) *world {
 	return w
 }
 
+// following returns two servers: b has, as copy, a replica of the volume web of a, of size bytes,
+// to which fill has written.
+func following(t testing.TB, seed uint64, size int64, fill func(a *server, object string) error) (a, b *server) {
+	t.Helper()
+	ctx := context.Background()
+	w := newWorld(t, seed, "a", "b")
+	a, b = w.servers[0], w.servers[1]
+	_, err := a.store.CreateVolume(ctx, "web", size)
+	must.Succeed(t, err)
+	must.Succeed(t, fill(a, "web"), b.m.Start(ctx, StartRequest{Peer: "a", Source: "web", Name: "copy"}))
+	_, err = b.m.Round(ctx, "copy", RoundOptions{})
+	must.Succeed(t, err)
+	return a, b
+}
+
 func (s *server) start() {
 	s.w.t.Helper()
 	ctx := context.Background()
