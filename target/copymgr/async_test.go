@@ -468,6 +468,12 @@ func TestRefusalLog_Repeats(t *testing.T) {
 	if missing, ok := l.take(other, now.Add(repeatInterval)); !ok || missing != 0 {
 		t.Errorf("another initiator: %t, %d suppressed", ok, missing)
 	}
+	o := origin{command: nameWriteUsingToken, volume: "v"}
+	o.nexus.InitiatorName = "i"
+	l.succeeded(o)
+	if _, ok := l.take(busy("after a success"), now.Add(repeatInterval)); !ok {
+		t.Error("what is refused after a success is not logged")
+	}
 	for i := range 3 * maxRepeats {
 		l.take(refusalKey{reason: fmt.Sprint(i)}, now.Add(time.Duration(i)*refusalInterval))
 	}

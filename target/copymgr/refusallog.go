@@ -14,7 +14,7 @@ const (
 	refusalInterval = time.Second // one more line per interval
 
 	// repeatInterval is for how long a refusal is not logged again that an initiator brings
-	// about by trying again, for maxRepeats of them.
+	// about by trying again, until it succeeds, for maxRepeats of them.
 	repeatInterval = time.Minute
 	maxRepeats     = 64
 )
@@ -70,6 +70,17 @@ func (l *refusalLog) take(k refusalKey, now time.Time) (missing int, ok bool) {
 	l.lines--
 	missing, l.suppressed = l.suppressed, 0
 	return missing, true
+}
+
+// succeeded notes that a command was done: what it is refused for from now on is news.
+func (l *refusalLog) succeeded(o origin) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for k := range l.logged {
+		if k.initiator == o.nexus.InitiatorName && k.command == o.command && k.volume == o.volume {
+			delete(l.logged, k)
+		}
+	}
 }
 
 // repeats reports whether a refusal was logged in the last interval; if not, it is now. mu is

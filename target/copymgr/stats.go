@@ -143,6 +143,7 @@ const nodeSpan = 512 * blockdev.BlockLength
 func (op *operation) countCopy(c copyCounts, n uint64, partial bool) {
 	moved := op.copied.Load()
 	op.manager.countCopy(c, n, moved, partial)
+	op.manager.refusals.succeeded(op.origin)
 	op.account.AddBytes(scsi.KindCopy, n)
 	nodes := (max(int64(n)-moved, 0) + nodeSpan - 1) / nodeSpan
 	op.account.Charge(qos.Cost{Operations: nodes, Bytes: nodes*blockdev.BlockLength + moved})
