@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/sample"
 )
 
 // versioned is the content of version n of a range: every sector is another one,
@@ -69,7 +70,7 @@ func TestAtomicWritesAreReadAsAWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const rounds = 100
+	rounds := sample.Size(30, 100, 100)
 	var readers sync.WaitGroup
 	for reader := range 3 {
 		readers.Go(func() {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/sample"
 )
 
 // versions are the writes that sectors may hold: from the last that was flushed,
@@ -172,12 +173,12 @@ func TestPowerCutsUnderLoad(t *testing.T) {
 				t.Fatal(err)
 			}
 			c.volume = v
-			crashes := c.cut(rand.New(rand.NewPCG(7, uint64(unit))), 12)
+			crashes := c.cut(rand.New(rand.NewPCG(7, uint64(unit))), sample.Size(4, 12, 12))
 			c.until(c.fork)
 			c.until(c.store.Checkpoint)
 			c.until(c.store.Clean)
 			for w := range concurrentWriters {
-				c.writers.Go(func() { c.write(w, 150) })
+				c.writers.Go(func() { c.write(w, sample.Size(50, 150, 150)) })
 			}
 			c.writers.Wait()
 			close(c.stop)

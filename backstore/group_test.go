@@ -13,6 +13,7 @@ import (
 
 	"odx/backstore/vfs"
 	"odx/internal/kit/must"
+	"odx/internal/kit/sample"
 )
 
 // groupOf returns what is to be made of volumes, under their names with a suffix, and the
@@ -173,7 +174,7 @@ func TestStore_SnapshotAll_Together(t *testing.T) {
 // first ones of a group are found, and all of it after SnapshotAll has returned.
 func TestStore_SnapshotAll_PowerCut(t *testing.T) {
 	ctx := context.Background()
-	for seed := range uint64(3) {
+	for seed := range sample.Size[uint64](1, 3, 3) {
 		rng := mathrand.New(mathrand.NewPCG(seed, 91))
 		o := drawOptions(rng)
 		o.CapacityBytes = 0

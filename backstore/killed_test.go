@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"odx/backstore/layout"
+	"odx/internal/kit/sample"
 )
 
 // The power cuts of the other tests are made in memory. Here a process with the
@@ -150,7 +151,7 @@ func TestKilledProcess(t *testing.T) {
 	forSeeds(t, 1, func(t *testing.T, seed uint64) {
 		rng := rand.New(rand.NewPCG(seed, 4))
 		dir := filepath.Join(t.TempDir(), "store")
-		for round := range uint64(6) {
+		for round := range sample.Size[uint64](2, 6, 6) {
 			seed := seed + round + round<<32
 			twin := filepath.Join(t.TempDir(), "twin")
 			if round > 0 {

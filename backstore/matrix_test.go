@@ -401,18 +401,23 @@ func set(files map[string][]byte, name string, data []byte) {
 	}
 }
 
-// eachDamage calls fn with a file damaged in each way: one bit in each block,
+// eachDamage calls each with a file damaged in each way: one bit in each block,
 // short, empty, gone, another file.
-func (m *damageable) eachDamage(rng *rand.Rand, name string, fn func(what string, data []byte)) {
+func (m *damageable) eachDamage(rng *rand.Rand, name string, each func(what string, data []byte)) {
 	data := m.files[name]
+	fn := func(what string, data []byte) {
+		if rng.IntN(sample.Size(4, 1, 1)) == 0 {
+			each(what, data)
+		}
+	}
 	for block := 0; block*BlockLength < len(data); block++ {
 		part := data[block*BlockLength : min((block+1)*BlockLength, len(data))]
 		// Most of a segment is as any other part of it, and most of a journal zeros.
-		often := sample.Size(40, 8, 1)
+		often := sample.Size(16, 8, 1)
 		if strings.Contains(name, layout.SegmentDir) {
-			often = sample.Size(160, 32, 1)
+			often = sample.Size(64, 32, 1)
 		} else if strings.Contains(name, layout.JournalDir) && bytes.Count(part, []byte{0}) == len(part) {
-			often = sample.Size(1000, 200, 1)
+			often = sample.Size(400, 200, 1)
 		}
 		if block > 0 && rng.IntN(often) > 0 {
 			continue

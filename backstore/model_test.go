@@ -74,8 +74,9 @@ func (d *disk) options(o Options) Options {
 
 // fill writes the content that a sector with this value has.
 func fill(p []byte, value uint32) {
-	for i := 0; i < len(p); i += 4 {
-		binary.LittleEndian.PutUint32(p[i:], value)
+	binary.LittleEndian.PutUint32(p, value)
+	for n := 4; n < len(p); n *= 2 { // for the race detector each access by itself is dear
+		copy(p[n:], p[:n])
 	}
 }
 
@@ -162,16 +163,19 @@ func readModel(s *Store) (*model, error) {
 }
 
 func readSectors(readAt func(context.Context, []byte, int64) error, length int64) ([]uint32, error) {
-	p := make([]byte, length)
-	if err := readAt(context.Background(), p, 0); err != nil {
-		return nil, err
-	}
-	out := make([]uint32, length/sector)
-	for i, v := range values(p) {
-		if v < 0 {
-			return nil, fmt.Errorf("sector %d holds what was never written", i)
+	out := make([]uint32, 0, length/sector)
+	p := make([]byte, min(length, 256<<10))
+	for off := int64(0); off < length; off += int64(len(p)) {
+		p = p[:min(int64(len(p)), length-off)]
+		if err := readAt(context.Background(), p, off); err != nil {
+			return nil, err
 		}
-		out[i] = uint32(v)
+		for _, v := range values(p) {
+			if v < 0 {
+				return nil, fmt.Errorf("sector %d holds what was never written", len(out))
+			}
+			out = append(out, uint32(v))
+		}
 	}
 	return out, nil
 }

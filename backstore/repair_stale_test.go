@@ -192,8 +192,8 @@ func wantNothingOlder(t *testing.T, s *Store, want staleWant, said string) (righ
 func TestRepair_NothingOlder(t *testing.T) {
 	ctx := context.Background()
 	o := Options{DedupUnit: 8 << 10, CacheBytes: 4 << 20, tuning: tuning{mergeFloor: 1 << 40}}
-	right, bad, every := 0, 0, sample.Size(16, 4, 1)
-	for seed := range uint64(2) {
+	right, bad, every := 0, 0, sample.Size(24, 4, 1)
+	for seed := range sample.Size[uint64](1, 2, 2) {
 		all, want := staleStore(t, seed, o)
 		var runs []string
 		for name := range all {
@@ -236,7 +236,7 @@ func TestRepair_NothingOlder(t *testing.T) {
 			left := maps.Clone(all)
 			delete(left, run)
 			delete(left, run+".copy")
-			if i < len(runs)-1 { // that the newest one is missing is what the journal tells
+			if i < len(runs)-1 && i%sample.Size(3, 1, 1) == 0 { // that the newest one is missing is what the journal tells
 				try("lost "+filepath.Base(run), left)
 			}
 			for off := i % every * BlockLength; off < len(all[run]); off += every * BlockLength {

@@ -160,7 +160,7 @@ func TestRepair_PowerCutsToDirectory(t *testing.T) {
 // repair ends well.
 func TestRepair_SwapFails(t *testing.T) {
 	ctx := context.Background()
-	ended, step := false, 5 // until it replaces something
+	ended, step := false, sample.Size(15, 5, 5) // until it replaces something
 	for fail := 0; !ended; fail += step {
 		d, want := damagedForRepair(t)
 		before := filesOf(t, d.fs)

@@ -26,9 +26,9 @@ func repairDisk(t *testing.T, o Options, records ...Record) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := createVolume(t, s, "v", 60<<20)
+	v := createVolume(t, s, "v", 15<<20)
 	for i := range 30 {
-		if err := v.WriteAt(ctx, randomBytes(uint64(i), 32<<10), int64(i)*(2<<20)); err != nil {
+		if err := v.WriteAt(ctx, randomBytes(uint64(i), 32<<10), int64(i)*(512<<10)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -154,7 +154,7 @@ func (c *crammed) must(what string, err error) {
 // unmaps, cleans and closes; after an unmap it writes again by itself, though what
 // it frees is not free for anyone else.
 func TestFullDisk(t *testing.T) {
-	const rounds = 6
+	rounds := sample.Size(3, 6, 6) // each third is of the same kind
 	ctx := context.Background()
 	rng := rand.New(rand.NewPCG(1, 8))
 	c := newCrammed(t)

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"odx/backstore/layout"
+	"odx/internal/kit/sample"
 )
 
 // TestSuperblock_Lost loses both copies of the superblock, of stores of each dedup unit:
@@ -18,7 +19,7 @@ import (
 // makes it whole, with deduplication.
 func TestSuperblock_Lost(t *testing.T) {
 	ctx := context.Background()
-	for unit := BlockLength; unit <= 64<<10; unit *= 2 {
+	for unit := BlockLength; unit <= 64<<10; unit *= sample.Size(16, 2, 2) {
 		for _, damage := range []string{"deleted", "flipped"} {
 			t.Run(fmt.Sprintf("%d bytes, %s", unit, damage), func(t *testing.T) {
 				d := newDisk()

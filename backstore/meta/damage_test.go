@@ -14,17 +14,18 @@ import (
 
 	"odx/backstore/vfs"
 	"odx/internal/kit/must"
+	"odx/internal/kit/sample"
 )
 
-// sample is a small DB of several runs, some of several tables.
-type sample struct {
+// sampleDB is a small DB of several runs, some of several tables.
+type sampleDB struct {
 	files map[string][]byte
 	want  map[string]string
 }
 
 const sampleDir = "/m"
 
-func makeSample(t *testing.T, copies int) sample {
+func makeSample(t *testing.T, copies int) sampleDB {
 	t.Helper()
 	fsys := vfs.NewMem()
 	db := openDB(t, fsys, sampleDir, func(o *Options) { o.Copies = copies })
@@ -34,7 +35,7 @@ func makeSample(t *testing.T, copies int) sample {
 		must.Succeed(t, storeOps(db, randomOps(rng, want)))
 	}
 	must.Succeed(t, db.Close())
-	return sample{files: filesOf(t, fsys), want: want}
+	return sampleDB{files: filesOf(t, fsys), want: want}
 }
 
 func filesOf(t *testing.T, fsys vfs.FS) map[string][]byte {
@@ -70,9 +71,14 @@ func withFiles(t *testing.T, files map[string][]byte) *vfs.Mem {
 	return fsys
 }
 
-// damages calls fn with every kind of damage to a file, in turn.
-func (s sample) damages(name string, fn func(what string, data []byte)) {
-	data := s.files[name]
+// damages calls each with every kind of damage to a file, in turn; a sample under -short.
+func (s sampleDB) damages(name string, each func(what string, data []byte)) {
+	data, n := s.files[name], 0
+	fn := func(what string, data []byte) {
+		if n++; n%sample.Size(5, 1, 1) == 0 {
+			each(what, data)
+		}
+	}
 	for at := 0; at < len(data); at += blockLength {
 		flipped := bytes.Clone(data)
 		bit := (at + at/blockLength*37) % (8 * min(blockLength, len(data)-at))
@@ -93,7 +99,7 @@ func (s sample) damages(name string, fn func(what string, data []byte)) {
 }
 
 // damaged returns the sample's files with one or several replaced.
-func (s sample) damaged(data []byte, names ...string) map[string][]byte {
+func (s sampleDB) damaged(data []byte, names ...string) map[string][]byte {
 	files := maps.Clone(s.files)
 	for _, name := range names {
 		if data == nil {
@@ -186,7 +192,7 @@ func TestDB_BothCopiesDamaged(t *testing.T) {
 }
 
 // readsDamaged returns how many rows are lost, -1 when the DB does not open.
-func readsDamaged(t *testing.T, s sample, what string, files map[string][]byte) int {
+func readsDamaged(t *testing.T, s sampleDB, what string, files map[string][]byte) int {
 	t.Helper()
 	db, err := Open(Options{FS: withFiles(t, files), Dir: sampleDir, StoreID: testStore})
 	if err != nil {
@@ -262,7 +268,9 @@ func powerCuts(t *testing.T, floor int64) {
 	before, after := map[string]string{}, map[string]string{}
 	cuts := 0
 	cut := func() {
-		cuts++
+		if cuts++; cuts%sample.Size(6, 1, 1) > 0 {
+			return
+		}
 		clone := fsys.CrashClone(cutRand)
 		for range 2 { // recovery is cut once, too
 			db := openDB(t, clone, sampleDir, merge)

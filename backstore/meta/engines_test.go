@@ -13,6 +13,7 @@ import (
 	"odx/backstore/meta/pebblekv"
 	"odx/backstore/vfs"
 	"odx/internal/kit/must"
+	"odx/internal/kit/sample"
 )
 
 // engines are all that store rows in files.
@@ -90,7 +91,7 @@ func TestReader_Conformance(t *testing.T) {
 		rng := rand.New(rand.NewPCG(1, 2))
 		want := map[string]string{}
 		must.Succeed(t, meta.SameRows(e, want))
-		for i := range 40 {
+		for i := range sample.Size(14, 40, 40) {
 			must.Succeed(t, e.update(meta.RandomOps(rng, want)))
 			must.Succeed(t, meta.SameRows(e, want))
 			switch i % 7 {

@@ -10,6 +10,7 @@ import (
 	"odx/backstore/reserve"
 	"odx/backstore/vfs"
 	"odx/internal/kit/must"
+	"odx/internal/kit/sample"
 )
 
 const keptBytes = 256 << 10
@@ -54,7 +55,7 @@ func TestDB_FullDisk(t *testing.T) {
 	must.Succeed(t, pool.Fill())
 	m.SetTaken(true)
 	m.SetCapacity(m.Used())
-	for i := range 200 {
+	for i := range sample.Size(40, 200, 200) {
 		before := maps.Clone(want)
 		ops := someRows(rng, want)
 		var left *vfs.Mem

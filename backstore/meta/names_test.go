@@ -15,11 +15,18 @@ import (
 
 	"odx/backstore/vfs"
 	"odx/internal/kit/must"
+	"odx/internal/kit/sample"
 )
 
 // junk calls fn with files that have the names of runs and are none: some that would be
 // the newest, some that would be in the middle, some that would have all rows.
-func (s sample) junk(fn func(what string, files map[string][]byte)) {
+func (s sampleDB) junk(each func(what string, files map[string][]byte)) {
+	n := 0
+	fn := func(what string, files map[string][]byte) {
+		if n++; n%sample.Size(10, 1, 1) == 0 {
+			each(what, files)
+		}
+	}
 	random := make([]byte, 20000)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for i := range random {

@@ -32,6 +32,7 @@ func model(out io.Writer) counts {
 		sequentially(
 			checked("./backstore/...", "./tokens/...", "./offload/..."),
 			checked("-run=^("+strings.Join(exhaustive, "|")+")$", "./backstore", "-all"),
+			checked("-run=^TestReconfigure_Model$", "./target/scsi", "-all"),
 			checked("-run=^TestHistories$", "./vhd", "-rapid.checks=200"),
 			checked("-run=^(TestKilledProcess|TestLinearizable)$", "./backstore", fmt.Sprint("-for=", *modelTime/4)),
 		))

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"odx/internal/kit/must"
+	"odx/internal/kit/sample"
 	"odx/target/scsi/sense"
 )
 
@@ -174,7 +175,7 @@ func TestSetVolume_Model(t *testing.T) {
 		})
 	}
 	now := f.vol
-	for range 200 {
+	for range sample.Size(30, 200, 200) {
 		release, err := f.lu.Hold(t.Context())
 		must.Succeed(t, err)
 		next := copyOf(now)

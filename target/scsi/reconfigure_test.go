@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"odx/internal/kit/must"
+	"odx/internal/kit/sample"
 	"odx/target/scsi/reserve"
 	"odx/target/scsi/sense"
 )
@@ -385,7 +386,7 @@ func TestTarget_Reconfigure_PortGroupComesBack(t *testing.T) {
 // announcement of the new one: the nexus has the new list, or is going to be notified. There
 // are many LUNs, so that reports and changes take long enough to meet.
 func TestTarget_Reconfigure_DuringReport(t *testing.T) {
-	const luns, rounds = 300, 400
+	const luns = 300
 	f := newFixture(t)
 	with := map[uint16]*LogicalUnit{0: f.lu}
 	for lun := uint16(1); lun < luns; lun++ {
@@ -396,7 +397,7 @@ func TestTarget_Reconfigure_DuringReport(t *testing.T) {
 	without := maps.Clone(with)
 	delete(without, luns-1)
 	lists := []map[uint16]*LogicalUnit{with, without}
-	for round := range rounds {
+	for round := range sample.Size(50, 400, 400) {
 		var last int
 		var changed atomic.Bool
 		var reports sync.WaitGroup

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"odx/internal/kit/sample"
 	"odx/target/bufpool"
 	"odx/target/handover"
 	"odx/target/scsi/sense"
@@ -475,8 +476,8 @@ func (w *world) fail(format string, args ...any) {
 // of rights and handovers, each nexus finds what the configuration and its view say, and
 // gets the unit attentions that it has to, each once.
 func TestReconfigure_Model(t *testing.T) {
-	const sequences, steps = 10_000, 30
-	for seed := range uint64(sequences) {
+	const steps = 30
+	for seed := range sample.Size[uint64](300, 3000, 10_000) {
 		w := newWorld(t, seed)
 		for range steps {
 			w.step()
