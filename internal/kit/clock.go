@@ -48,16 +48,17 @@ func BinaryAhead(ahead time.Duration) (path string, err error) {
 		}
 		return string(out), err
 	}
+	// -trimpath: otherwise what the package exports says in which directory the file is.
 	const file = `{{with .Export}}packagefile {{$.ImportPath}}={{.}}{{end}}`
-	clock, err := goTool("list", "-export", "-overlay="+overlay, "-f", file, "time")
+	clock, err := goTool("list", "-export", "-trimpath", "-overlay="+overlay, "-f", file, "time")
 	if err != nil {
 		return "", err
 	}
-	packages, err := goTool("list", "-export", "-deps", "-f", `{{if ne .ImportPath "time"}}`+file+`{{end}}`, "./cmd/odx")
+	packages, err := goTool("list", "-export", "-trimpath", "-deps", "-f", `{{if ne .ImportPath "time"}}`+file+`{{end}}`, "./cmd/odx")
 	if err != nil {
 		return "", err
 	}
-	main, err := goTool("list", "-export", "-f", "{{.Export}}", "./cmd/odx")
+	main, err := goTool("list", "-export", "-trimpath", "-f", "{{.Export}}", "./cmd/odx")
 	if err != nil {
 		return "", err
 	}

@@ -145,9 +145,9 @@ var Binary = sync.OnceValues(func() (string, error) {
 	// Test binaries of several packages build at the same time: each links
 	// under its own name, and the last rename wins with an equal file.
 	own := filepath.Join(dir, fmt.Sprintf("odx.%d", os.Getpid()))
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", own, "./cmd/odx")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-o", own, "./cmd/odx")
 	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as scripts/build does: it runs anywhere
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as scripts/build does, for the same packages in Go's cache
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build ./cmd/odx: %w\n%s", err, out)
 	}
