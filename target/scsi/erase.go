@@ -218,7 +218,7 @@ func (lu *LogicalUnit) Ready() error {
 	if e := lu.eraser.current.Load(); e != nil {
 		return e.sense()
 	}
-	return nil
+	return lu.absent()
 }
 
 // ready returns the sense data that currently prevents an operation, or nil.

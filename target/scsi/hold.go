@@ -51,6 +51,8 @@ type hold struct {
 	waiting []heldTask // in the order in which they came
 	// idle is closed once no task is under way, released at the end; nil without a hold.
 	idle, released chan struct{}
+	// none is closed once no task waits; nil: nothing waits for that.
+	none chan struct{}
 }
 
 // heldTask is a task that waits for the end of a hold.
@@ -125,6 +127,10 @@ func (h *hold) leave(t *Task) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.waiting = slices.DeleteFunc(h.waiting, func(w heldTask) bool { return w.task == t })
+		if len(h.waiting) == 0 && h.none != nil {
+			close(h.none)
+			h.none = nil
+		}
 	}
 }
 
@@ -197,6 +203,26 @@ func (lu *LogicalUnit) Hold(ctx context.Context) (release func(), err error) {
 		return nil, err
 	}
 	return release, nil
+}
+
+// AwaitNoneHeld waits until no command is held, since those who sent them have aborted them or
+// are gone, or for the end of ctx.
+func (lu *LogicalUnit) AwaitNoneHeld(ctx context.Context) {
+	h := &lu.holding
+	h.mu.Lock()
+	if len(h.waiting) == 0 {
+		h.mu.Unlock()
+		return
+	}
+	if h.none == nil {
+		h.none = make(chan struct{})
+	}
+	none := h.none
+	h.mu.Unlock()
+	select {
+	case <-none:
+	case <-ctx.Done():
+	}
 }
 
 // AwaitRelease waits for the end of a hold that there may be, or of ctx. It is for a command of

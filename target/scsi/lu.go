@@ -90,6 +90,7 @@ type LogicalUnit struct {
 	// on is what the logical unit stores its blocks on; it changes while commands are held.
 	on         atomic.Pointer[medium]
 	holding    hold
+	away       atomic.Uint32 // a PortState: see SetAway
 	blockShift uint
 	// blocks is the capacity, cached so that commands do not wait for the volume.
 	blocks atomic.Uint64

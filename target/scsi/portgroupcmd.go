@@ -40,17 +40,17 @@ func executeReportTargetPortGroups(_ context.Context, t *Task) error {
 	ports := t.LU.allPorts()
 	t.LU.mu.Unlock()
 	for _, p := range ports {
-		d = p.appendDescriptor(d)
+		d = p.appendDescriptor(d, t.LU.shown(p))
 	}
 	binary.BigEndian.PutUint32(d, uint32(len(d)-4))
 	t.SetDataIn(d, binary.BigEndian.Uint32(cdb[6:]))
 	return nil
 }
 
-// appendDescriptor appends the target port group descriptor.
-func (p *luPort) appendDescriptor(d []byte) []byte {
+// appendDescriptor appends the target port group descriptor of a port in a state.
+func (p *luPort) appendDescriptor(d []byte, state PortState) []byte {
 	const pref = 0x80
-	first := byte(p.current())
+	first := byte(state)
 	if p.Preferred {
 		first |= pref
 	}

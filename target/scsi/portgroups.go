@@ -304,8 +304,11 @@ func reachableAction(code, action byte) byte {
 }
 
 // reach refuses a command that the port of the nexus does not accept in its asymmetric
-// access state. An active port costs one atomic load.
+// access state. An active port costs two atomic loads.
 func (i *itlNexus) reach(cdb []byte) error {
+	if err := i.lu.reachAway(cdb); err != nil {
+		return err
+	}
 	port := i.port.Load()
 	if port == nil {
 		return nil

@@ -75,13 +75,17 @@ func (t *Task) admit(ctx context.Context) error {
 		return err
 	}
 	// Checked again: while the command received data or waited, the nexus may have lost
-	// access, an erasure may have started, or the volume may be another one.
+	// access, an erasure may have started, the volume may be another one, or the logical
+	// unit have moved.
 	if t.itl != nil {
 		if t.itl.revoked.Load() {
 			return sense.New(sense.KeyIllegalRequest, sense.ASCLogicalUnitNotSupported)
 		}
 		if t.op.offered != nil && !t.op.offered(t.itl) {
 			return errNotOffered()
+		}
+		if err := t.LU.reachAway(t.CDB()); err != nil {
+			return err
 		}
 		if err := t.LU.ready(t.op); err != nil {
 			return err

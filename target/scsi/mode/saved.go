@@ -10,6 +10,9 @@ import (
 // modeRecord is the key under which mode parameters are saved, and current ones kept.
 const modeRecord = "modes"
 
+// RecordKey is the key of both, for what copies them to another server.
+const RecordKey = modeRecord
+
 // savedModesVersion is the version of savedModes.
 const savedModesVersion = 1
 

@@ -15,6 +15,10 @@ import (
 // initiators that request it (APTPL).
 const recordKey = "reservations"
 
+// RecordKey is the key of persistent reservations, durable and current ones, for what copies
+// them to another server.
+const RecordKey = recordKey
+
 // keptVersion is the version of the record below.
 const keptVersion = 1
 

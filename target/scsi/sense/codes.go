@@ -11,6 +11,7 @@ const (
 	ASCNone                                  ASC = 0x0000
 	ASCLogicalUnitNotReady                   ASC = 0x0400
 	ASCFormatInProgress                      ASC = 0x0404
+	ASCAsymmetricAccessStateTransition       ASC = 0x040A
 	ASCPortInStandbyState                    ASC = 0x040B
 	ASCPortInUnavailableState                ASC = 0x040C
 	ASCSanitizeInProgress                    ASC = 0x041B
