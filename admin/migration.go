@@ -28,6 +28,8 @@ var (
 	ErrNoMigration = errors.New("no migration of this volume")
 	// ErrMigrated: the LUN is at the destination already.
 	ErrMigrated = errors.New("the LUN has moved to the destination; migrate it back, or finish the migration")
+	// ErrHandingOver: the destination may have the LUN already.
+	ErrHandingOver = errors.New("the LUN is being handed over, and the destination has not answered; the migration goes on when it does")
 	// ErrMigrating: the migration has not ended.
 	ErrMigrating = errors.New("the migration has not ended; abort it, or wait")
 )
@@ -35,8 +37,11 @@ var (
 // MigrationRequest says what is to be moved, and how.
 type MigrationRequest struct {
 	// Volume is the name of a volume that is a LUN, To the name of a view, or of a volume
-	// that does not exist.
+	// that does not exist, or PEER:VOLUME for one of another server.
 	Volume, To string
+	// Portal is the address, host:port, of another server to which initiators are redirected
+	// after the move; empty: none is.
+	Portal string
 	// Overwrite: what is at the destination is lost.
 	Overwrite bool
 	// Rate bounds the copying, in bytes a second; 0: no bound.
@@ -53,6 +58,9 @@ type MigrationState string
 const (
 	// MigrationCopying: the LUN is served from the source.
 	MigrationCopying MigrationState = "copying"
+	// MigrationHandingOver: the server has given up the LUN, and the one of the destination
+	// has not answered yet that it serves it.
+	MigrationHandingOver MigrationState = "handing-over"
 	// MigrationMoved: the LUN is served from the destination.
 	MigrationMoved MigrationState = "moved"
 	// MigrationAborting and MigrationAborted: the LUN is served from the source, and stays
@@ -64,7 +72,9 @@ const (
 // Migration describes a migration.
 type Migration struct {
 	Volume, To string
-	State      MigrationState
+	// Peer is the other server; empty: there is none.
+	Peer  string
+	State MigrationState
 	// SizeBytes is the size of the volume.
 	SizeBytes int64
 	// Rounds are those that were copied, CopiedBytes what was copied in all of them.

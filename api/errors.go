@@ -48,6 +48,7 @@ var kinds = []struct {
 	{"no_migration", http.StatusNotFound, admin.ErrNoMigration},
 	{"migrated", http.StatusConflict, admin.ErrMigrated},
 	{"migrating", http.StatusConflict, admin.ErrMigrating},
+	{"handing_over", http.StatusConflict, admin.ErrHandingOver},
 	{"no_policy", http.StatusNotFound, admin.ErrNoPolicy},
 	{"policy_busy", http.StatusConflict, admin.ErrPolicyBusy},
 	{"logged_in", http.StatusConflict, admin.ErrLoggedIn},

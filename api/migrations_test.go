@@ -13,7 +13,7 @@ import (
 
 // aMigration is one in every state at once.
 var aMigration = admin.Migration{
-	Volume: "src", To: "dst", State: admin.MigrationCopying, SizeBytes: 1 << 30, Rounds: 3, CopiedBytes: 5 << 20, RoundBytes: 1 << 20, RoundCopied: 4096,
+	Volume: "src", To: "b:dst", Peer: "b", State: admin.MigrationCopying, SizeBytes: 1 << 30, Rounds: 3, CopiedBytes: 5 << 20, RoundBytes: 1 << 20, RoundCopied: 4096,
 	BytesPerSecond: 100, Remaining: 1500 * time.Millisecond, Diverges: true, Throttled: true, Cuts: 2, Cut: 250 * time.Millisecond, LongestCut: 750 * time.Millisecond,
 	Problem: "a problem", Began: time.Date(2026, 12, 1, 2, 3, 4, 0, time.UTC), Ended: time.Date(2026, 12, 1, 3, 3, 4, 0, time.UTC),
 }
@@ -26,12 +26,15 @@ func (m *modelLive) StartMigration(_ context.Context, r admin.MigrationRequest) 
 	if r.Volume == "busy" {
 		return admin.Migration{}, admin.ErrMigrating
 	}
-	return admin.Migration{Volume: r.Volume, To: r.To, SizeBytes: r.Rate, CopiedBytes: r.Throttle, Diverges: r.Overwrite, Began: aMigration.Began}, m.err
+	return admin.Migration{Volume: r.Volume, To: r.To, Peer: r.Portal, SizeBytes: r.Rate, CopiedBytes: r.Throttle, Diverges: r.Overwrite, Began: aMigration.Began}, m.err
 }
 
 func (m *modelLive) AbortMigration(_ context.Context, volume string) (admin.Migration, error) {
-	if volume == "moved" {
+	switch volume {
+	case "moved":
 		return admin.Migration{}, admin.ErrMigrated
+	case "leaving":
+		return admin.Migration{}, admin.ErrHandingOver
 	}
 	return admin.Migration{Volume: volume, Began: aMigration.Began}, m.err
 }
@@ -52,9 +55,9 @@ func TestClient_Migrations(t *testing.T) {
 		if len(list) != 1 || !reflect.DeepEqual(list[0], aMigration) {
 			t.Errorf("%+v", list)
 		}
-		r := admin.MigrationRequest{Volume: "a/b", To: "c", Overwrite: true, Rate: 7, Throttle: 8}
+		r := admin.MigrationRequest{Volume: "a/b", To: "c", Portal: "192.0.2.1:3260", Overwrite: true, Rate: 7, Throttle: 8}
 		m, err := l.StartMigration(t.Context(), r)
-		if want := (admin.Migration{Volume: "a/b", To: "c", SizeBytes: 7, CopiedBytes: 8, Diverges: true, Began: aMigration.Began}); err != nil || m != want {
+		if want := (admin.Migration{Volume: "a/b", To: "c", Peer: "192.0.2.1:3260", SizeBytes: 7, CopiedBytes: 8, Diverges: true, Began: aMigration.Began}); err != nil || m != want {
 			t.Errorf("start: %+v, %v", m, err)
 		}
 		if m, err = l.FinishMigration(t.Context(), "src", true); err != nil || !m.Throttled || m.Volume != "src" {
@@ -65,8 +68,9 @@ func TestClient_Migrations(t *testing.T) {
 		}
 		_, err = l.StartMigration(t.Context(), admin.MigrationRequest{Volume: "busy"})
 		_, moved := l.AbortMigration(t.Context(), "moved")
+		_, leaving := l.AbortMigration(t.Context(), "leaving")
 		_, none := l.FinishMigration(t.Context(), "none", false)
-		for _, tt := range []struct{ got, want error }{{err, admin.ErrMigrating}, {moved, admin.ErrMigrated}, {none, admin.ErrNoMigration}} {
+		for _, tt := range []struct{ got, want error }{{err, admin.ErrMigrating}, {moved, admin.ErrMigrated}, {leaving, admin.ErrHandingOver}, {none, admin.ErrNoMigration}} {
 			if !errors.Is(tt.got, tt.want) {
 				t.Errorf("%v, want %v", tt.got, tt.want)
 			}

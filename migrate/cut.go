@@ -39,7 +39,10 @@ func (g *migration) cut(ctx context.Context, src *backstore.Volume, dst blockdev
 			return err
 		}
 		g.m.step("last difference copied")
-		return dst.Flush(ctx)
+		if err := dst.Flush(ctx); err != nil {
+			return err
+		}
+		return ctx.Err() // a flush that has begun is waited for, however long it takes
 	}
 	c.Moved = func(ctx context.Context) {
 		if err := g.m.o.References.EndReferences(ctx, src.ID()); err != nil {

@@ -13,10 +13,12 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/admin"
+	v1 "odx/api/v1"
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/conf"
 	"odx/offload"
+	"odx/replica/pair"
 )
 
 // Server is the server whose LUNs are moved.
@@ -33,6 +35,35 @@ type Server interface {
 	// Limit bounds reads and writes of the LUNs on a volume, in bytes a second, in addition
 	// to what the configuration says; 0 ends that.
 	Limit(d conf.Device, bytesPerSecond int64)
+
+	// LUNs returns the LUNs of the configuration that are on a volume.
+	LUNs(d conf.Device) []pair.MovedLUN
+	// CheckRedirect returns why initiators cannot be redirected to a portal once the LUNs on a
+	// volume have left.
+	CheckRedirect(d conf.Device, portal string) error
+	// Depart moves the LUNs on a volume to another server, and returns how long their commands
+	// were held: see Departure.
+	Depart(ctx context.Context, d Departure) (held time.Duration, err error)
+	// Units returns what the logical unit on a volume keeps.
+	Units(d conf.Device) ([]v1.UnitRecord, error)
+	// Away has the logical unit on a volume be as is right for the outcome of a migration to
+	// another server. Initiators are redirected once it has moved, if there is a portal.
+	Away(ctx context.Context, d conf.Device, o pair.Outcome, portal string) error
+	// Forget takes the LUNs on a volume out of the configuration.
+	Forget(ctx context.Context, d conf.Device) error
+}
+
+// Departure is the last step of a migration to another server.
+type Departure struct {
+	From conf.Device
+	// Portal is as in admin.MigrationRequest.
+	Portal string
+	// Last copies what is left, and gives the LUN up, durably. Commands are held while it runs,
+	// for what ctx gives it. An error means that nothing has changed.
+	Last func(ctx context.Context) error
+	// Decide returns once it is known who serves the LUN, or once ctx has ended. Commands are
+	// held until then.
+	Decide func(ctx context.Context) pair.Outcome
 }
 
 // Bound is how long commands are held at most for a cut: what does not fit is given up before
@@ -61,7 +92,9 @@ type Options struct {
 	Engine     *offload.Engine
 	References References
 	Server     Server
-	Log        *logrus.Entry
+	// Pairs does what is done between servers; nil: there are no others.
+	Pairs *pair.Manager
+	Log   *logrus.Entry
 	// Reached is called after each step of a migration, for tests that look at what is left
 	// if the process ends there; nil for none.
 	Reached func(step string)
@@ -110,7 +143,13 @@ func (m *Manager) Resume() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, name := range slices.Sorted(maps.Keys(m.all)) {
-		if g := m.all[name]; !m.closed && !g.ended() {
+		g := m.all[name]
+		if r := g.copyRecord(); r.remote() && r.State == admin.MigrationMoved {
+			if err := m.o.Server.Away(m.base, g.from(), pair.Moved, ""); err != nil {
+				g.log.WithError(err).Warn("migration: the LUN has moved, and initiators do not find that here yet")
+			}
+		}
+		if !m.closed && !g.ended() {
 			m.begin(g)
 		}
 	}
@@ -142,6 +181,19 @@ func (m *Manager) Destinations() map[conf.Device]string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.destinations()
+}
+
+// HasMoved reports whether the LUNs on a volume have moved to another server, until that
+// migration is finished.
+func (m *Manager) HasMoved(volume string) bool {
+	m.mu.Lock()
+	g := m.all[volume]
+	m.mu.Unlock()
+	if g == nil {
+		return false
+	}
+	r := g.copyRecord()
+	return r.remote() && r.State == admin.MigrationMoved
 }
 
 // Migrations implements admin.Migrator.
@@ -213,6 +265,12 @@ func (m *Manager) prepare(ctx context.Context, r admin.MigrationRequest) (*migra
 		Volume: r.Volume, ID: fmt.Sprintf("%x", src.ID()), Identity: conf.FormatIdentity(identity), State: admin.MigrationCopying,
 		Rate: r.Rate, Throttle: r.Throttle, Began: time.Now().UTC(),
 	}
+	if peer, volume, ok := strings.Cut(r.To, ":"); ok {
+		return m.prepareRemote(ctx, r, rec, peer, volume)
+	}
+	if r.Portal != "" {
+		return nil, fmt.Errorf("%w: a portal, and no other server", blockdev.ErrInvalid)
+	}
 	if err := m.chooseDestination(ctx, src, r, &rec); err != nil {
 		return nil, err
 	}
@@ -266,8 +324,7 @@ func (m *Manager) chooseDestination(ctx context.Context, src *backstore.Volume, 
 func (m *Manager) destinations() map[conf.Device]string {
 	found := map[conf.Device]string{}
 	for name, g := range m.all {
-		if !g.ended() {
-			r := g.copyRecord()
+		if r := g.copyRecord(); !g.ended() && !r.remote() {
 			found[r.to()] = name
 		}
 	}

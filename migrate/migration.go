@@ -13,6 +13,7 @@ import (
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/conf"
+	"odx/replica/pair"
 )
 
 // migration is one migration.
@@ -27,6 +28,8 @@ type migration struct {
 	mu       sync.Mutex // guards what follows
 	rec      record     // as the store has it, or will have it next
 	progress progress
+	decided  pair.Outcome // of the last cut to another server
+	refusal  error        // why the destination did not take over
 }
 
 // progress is what is known of the round that runs.
@@ -40,7 +43,7 @@ type progress struct {
 }
 
 func newMigration(m *Manager, r record) *migration {
-	return &migration{m: m, rec: r, log: m.o.Log.WithField("volume", r.Volume).WithField("to", r.to().String())}
+	return &migration{m: m, rec: r, log: m.o.Log.WithField("volume", r.Volume).WithField("to", r.destination())}
 }
 
 func (g *migration) copyRecord() record {
@@ -126,6 +129,12 @@ func (g *migration) abort(ctx context.Context) error {
 	case admin.MigrationAborted:
 		return nil
 	}
+	if r := g.copyRecord(); r.remote() {
+		if err := g.stayHere(ctx); err != nil {
+			g.m.restart(g)
+			return err
+		}
+	}
 	return g.giveUp(ctx, "aborted by an administrator")
 }
 
@@ -151,7 +160,11 @@ func (g *migration) clean(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := errors.Join(g.dropSnapshots(ctx), g.dropDestination(ctx)); err != nil {
+	drop := func(ctx context.Context) error { return errors.Join(g.dropSnapshots(ctx), g.dropDestination(ctx)) }
+	if r := g.copyRecord(); r.remote() {
+		drop = g.dropRemote
+	}
+	if err := drop(ctx); err != nil {
 		return err
 	}
 	g.m.step("cleaned")
@@ -218,6 +231,11 @@ func (g *migration) finish(ctx context.Context, keepSource bool) error {
 	r := g.copyRecord()
 	switch r.State {
 	case admin.MigrationMoved:
+		if r.remote() {
+			if err := g.leave(ctx); err != nil {
+				return err
+			}
+		}
 		if err := g.release(ctx, !keepSource); err != nil {
 			return err
 		}
@@ -262,7 +280,7 @@ func (g *migration) status() admin.Migration {
 	defer g.mu.Unlock()
 	r, p := &g.rec, &g.progress
 	s := admin.Migration{
-		Volume: r.Volume, To: r.to().String(), State: r.State, Rounds: r.Rounds, CopiedBytes: r.Copied, RoundBytes: p.total, RoundCopied: p.copied,
+		Volume: r.Volume, To: r.destination(), State: r.State, Rounds: r.Rounds, CopiedBytes: r.Copied, RoundBytes: p.total, RoundCopied: p.copied,
 		Diverges: p.diverges, Throttled: p.slow, Cuts: r.Cuts, Cut: r.Cut, LongestCut: r.Longest, Problem: r.Problem, Began: r.Began, Ended: r.Ended,
 	}
 	if v, err := g.m.o.Store.Volume(r.Volume); err == nil {
@@ -277,6 +295,9 @@ func (g *migration) status() admin.Migration {
 	}
 	if seconds := took.Seconds(); seconds > 0 {
 		s.BytesPerSecond = int64(float64(p.moved) / seconds)
+	}
+	if r.remote() {
+		s.Peer = r.ToPeer
 	}
 	if s.State == admin.MigrationCopying && s.BytesPerSecond > 0 {
 		s.Remaining = time.Duration(float64(max(p.total-p.copied, 0)) / float64(s.BytesPerSecond) * float64(time.Second))

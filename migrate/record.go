@@ -9,6 +9,7 @@ import (
 	"odx/admin"
 	"odx/backstore"
 	"odx/conf"
+	"odx/replica/pair"
 )
 
 // recordPrefix begins the keys of the records of migrations, and the identity of the volume
@@ -23,9 +24,14 @@ type record struct {
 	Version int    `json:"version"`
 	Volume  string `json:"volume"`
 	ID      string `json:"id"` // of the volume, in hexadecimal
-	// ToVolume or ToView is the destination.
+	// ToVolume or ToView is the destination: of this store, or the volume of a peer.
 	ToVolume string `json:"to_volume,omitempty"`
 	ToView   string `json:"to_view,omitempty"`
+	ToPeer   string `json:"to_peer,omitempty"`
+	// Pair names the migration to a peer on both sides, Portal is where initiators are
+	// redirected to.
+	Pair   pair.ID `json:"pair,omitzero"`
+	Portal string  `json:"portal,omitempty"`
 	// Identity is that of the logical unit, as the configuration writes it.
 	Identity string               `json:"identity"`
 	State    admin.MigrationState `json:"state"`
@@ -48,8 +54,24 @@ type record struct {
 	Ended    time.Time     `json:"ended,omitzero"`
 }
 
-// to returns the destination.
-func (r *record) to() conf.Device { return conf.Device{Volume: r.ToVolume, View: r.ToView} }
+// to returns the destination in this store; the zero value for one that is not.
+func (r *record) to() conf.Device {
+	if r.remote() {
+		return conf.Device{}
+	}
+	return conf.Device{Volume: r.ToVolume, View: r.ToView}
+}
+
+// remote reports whether the destination is another server.
+func (r *record) remote() bool { return r.ToPeer != "" }
+
+// destination names the destination as the request did.
+func (r *record) destination() string {
+	if r.remote() {
+		return r.ToPeer + ":" + r.ToVolume
+	}
+	return r.to().String()
+}
 
 // key returns the key of the record.
 func (r *record) key() []byte { return []byte(recordPrefix + r.ID) }
@@ -73,12 +95,14 @@ func decode(key, value []byte) (r record, err error) {
 		return r, fmt.Errorf("record of a migration: %q is that of another volume", key)
 	case (r.ToVolume == "") == (r.ToView == ""):
 		return r, errors.New("record of a migration: no destination, or two")
+	case r.remote() != (r.Pair != pair.ID{}) || r.remote() && r.ToVolume == "":
+		return r, errors.New("record of a migration: a peer and no pair, or no volume of it")
 	}
 	if _, err := conf.ParseIdentity(r.Identity); err != nil {
 		return r, fmt.Errorf("record of a migration: %w", err)
 	}
 	switch r.State {
-	case admin.MigrationCopying, admin.MigrationMoved, admin.MigrationAborting, admin.MigrationAborted:
+	case admin.MigrationCopying, admin.MigrationHandingOver, admin.MigrationMoved, admin.MigrationAborting, admin.MigrationAborted:
 		return r, nil
 	}
 	return r, fmt.Errorf("record of a migration: state %q is not known", r.State)

@@ -73,6 +73,9 @@ func (g *migration) advance(ctx context.Context) error {
 	if r.State == admin.MigrationAborting {
 		return g.clean(ctx)
 	}
+	if r.remote() {
+		return g.advanceRemote(ctx, &r)
+	}
 	// Where the LUN is decides, not what the record says last.
 	if id, served := g.m.o.Server.Serving(r.to()); served {
 		if conf.FormatIdentity(id) == r.Identity {
@@ -106,14 +109,20 @@ func (g *migration) follow(ctx context.Context, src *backstore.Volume, dst block
 	if err := g.fit(ctx, src, dst); err != nil {
 		return err
 	}
+	err := g.untilShort(shortRound, func() (time.Duration, error) { return g.round(ctx, src, dst) })
+	if err != nil {
+		return err
+	}
+	return g.cut(ctx, src, dst)
+}
+
+// untilShort does rounds until one takes no longer than short.
+func (g *migration) untilShort(short time.Duration, round func() (took time.Duration, err error)) error {
 	last, growing := time.Duration(0), 0
 	for {
-		took, err := g.round(ctx, src, dst)
-		if err != nil {
+		took, err := round()
+		if err != nil || took <= short {
 			return err
-		}
-		if took <= shortRound {
-			return g.cut(ctx, src, dst)
 		}
 		if last > 0 && took >= last*9/10 {
 			growing++

@@ -239,7 +239,7 @@ func (t *transition) migrating() error {
 // openMigrations reads the records of migrations. They go on once the service serves.
 func (s *Service) openMigrations() (err error) {
 	s.migrations, err = migrate.New(migrate.Options{
-		Store: s.store, Engine: s.tokens.Engine(), References: s.tokens, Server: migrated{s}, Log: s.log,
+		Store: s.store, Engine: s.tokens.Engine(), References: s.tokens, Server: migrated{s}, Pairs: s.replicas, Log: s.log,
 		Reached: func(step string) {
 			if s.reached != nil {
 				s.reached("migration: " + step)

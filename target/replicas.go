@@ -22,7 +22,7 @@ func (s *Service) Replicas() *pair.Manager { return s.replicas }
 func (s *Service) openReplicas(ctx context.Context, cfg *conf.Config) (err error) {
 	directory := &s.peers.directory
 	s.replicas, err = pair.Open(ctx, pair.Options{
-		Store: s.store, Log: s.log, Looks: s.rescue,
+		Store: s.store, Log: s.log, Looks: s.rescue, Arrivals: arrivals{s},
 		Named: func(name string) (pair.Link, bool) {
 			p, ok := directory.ByName(name)
 			if !ok {

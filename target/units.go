@@ -143,6 +143,9 @@ func (s *Service) makeUnit(ctx context.Context, st *state, l *conf.LUN) (*unit, 
 	if u.lu, err = scsi.NewLogicalUnit(c); err != nil {
 		return nil, err
 	}
+	if as.Away {
+		u.lu.SetAway(awayState(s.moved(l)))
+	}
 	if err := s.copies.Install(u.lu, nameOfMedium(l)); err != nil {
 		return nil, fmt.Errorf("copy manager: %w", err)
 	}

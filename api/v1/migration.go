@@ -6,6 +6,7 @@ import "time"
 type Migration struct {
 	Volume             string    `json:"volume"`
 	To                 string    `json:"to"`
+	Peer               string    `json:"peer,omitempty"`
 	State              string    `json:"state"`
 	SizeBytes          int64     `json:"size_bytes"`
 	Rounds             int       `json:"rounds"`
@@ -28,6 +29,7 @@ type Migration struct {
 type MigrationRequest struct {
 	Volume                 string `json:"volume"`
 	To                     string `json:"to"`
+	Portal                 string `json:"portal,omitempty"`
 	Overwrite              bool   `json:"overwrite,omitempty"`
 	BytesPerSecond         int64  `json:"bytes_per_second,omitempty"`
 	ThrottleBytesPerSecond int64  `json:"throttle_bytes_per_second,omitempty"`

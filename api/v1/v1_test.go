@@ -39,6 +39,7 @@ var types = map[string]any{
 	"Peers": &Peers{}, "Peer": &Peer{}, "HoldInfo": &HoldInfo{}, "TokensOfPeer": &TokensOfPeer{}, "FileTokenRequest": &FileTokenRequest{},
 	"Migration": &Migration{}, "MigrationRequest": &MigrationRequest{}, "FinishMigration": &FinishMigration{},
 	"PeerHello": &PeerHello{}, "PeerHoldRequest": &PeerHoldRequest{}, "PeerHold": &PeerHold{}, "PeerTokenRequest": &PeerTokenRequest{}, "PeerToken": &PeerToken{}, "PeerTokens": &PeerTokens{}, "PeerMakeRequest": &PeerMakeRequest{}, "PeerMade": &PeerMade{},
+	"PeerMove": &PeerMove{}, "MovedLUN": &MovedLUN{}, "UnitRecord": &UnitRecord{}, "PeerMoveAnswer": &PeerMoveAnswer{},
 	"DiffRanges": &DiffRanges{}, "DiffRange": &DiffRange{}, "Diff": &Diff{},
 	"Stream": &Stream{}, "Received": &Received{}, "Partial": &Partial{},
 	"ReplicaRequest": &ReplicaRequest{}, "ReplicaAnswer": &ReplicaAnswer{}, "Replica": &Replica{}, "ReplicaProgress": &ReplicaProgress{}, "ReplicaRound": &ReplicaRound{},

@@ -46,7 +46,8 @@ type guarded struct {
 // newQueries returns the API of a service, which is not served yet. It serves more, too.
 func newQueries(service *target.Service, more []api.Mounted, log *logrus.Entry) *queries {
 	more = append(more, api.Mounted{Pattern: peer.Path, Role: conf.RolePeer, Handler: service.Keeper().Handler()},
-		api.Mounted{Pattern: "POST " + pair.Path, Role: conf.RolePeer, Handler: service.Replicas().PeerHandler()})
+		api.Mounted{Pattern: "POST " + pair.Path, Role: conf.RolePeer, Handler: service.Replicas().PeerHandler()},
+		api.Mounted{Pattern: "POST " + pair.MovePath, Role: conf.RolePeer, Handler: service.Replicas().MoveHandler()})
 	streams := replica.NewStreams(service.Admin(), log)
 	if err := streams.Recover(context.Background()); err != nil {
 		log.WithError(err).Warn("streams that were being received at the last stop were not looked at; the next one that is received tries again")

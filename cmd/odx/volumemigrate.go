@@ -18,9 +18,10 @@ func newVolumeMigrate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "migrate",
 		Short: "Move the LUNs on a volume to another place while they are in use",
-		Long: "Move the LUNs on a volume to another volume, or to a view of the configuration, while initiators\n" +
-			"read and write. The LUNs keep their identity, reservations and sessions. The volume that they\n" +
-			"leave stays until the migration is finished. The commands need a server.",
+		Long: "Move the LUNs on a volume to another volume, to a view of the configuration, or to another server,\n" +
+			"while initiators read and write. The LUNs keep their identity, reservations and, on one server,\n" +
+			"sessions. The volume that they leave stays until the migration is finished. The commands need a\n" +
+			"server.",
 	}
 	cmd.AddCommand(newMigrateStart(), newMigrateList(), newMigrateAbort(), newMigrateFinish())
 	return cmd
@@ -34,10 +35,11 @@ func newMigrateStart() *cobra.Command {
 		Use:   "start VOLUME DEST",
 		Short: "Begin to move the LUNs on a volume",
 		Long: "Begin to move the LUNs on a volume to DEST: the name of a view of the configuration, or of a volume,\n" +
-			"which is created. It goes on in the server, also after a restart; odx volume migrate list says how\n" +
-			"far it is. What is written meanwhile is copied in rounds. Once a round is short, commands are held\n" +
-			"for at most a second, and the LUNs go on at DEST. Rates are in bytes a second, or have a unit (KiB,\n" +
-			"MiB, GiB).",
+			"which is created, or PEER:VOLUME for a volume of another server. It goes on in the server, also\n" +
+			"after a restart; odx volume migrate list says how far it is. What is written by then is copied in\n" +
+			"rounds. Once a round is short, commands are held, and the LUNs go on at DEST. At a peer they are\n" +
+			"added to the targets of the same names; initiators log in there once, by --portal, or use the path\n" +
+			"that they have to it. Rates are in bytes a second, or have a unit (KiB, MiB, GiB).",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			r.Volume, r.To = args[0], args[1]
@@ -54,6 +56,7 @@ func newMigrateStart() *cobra.Command {
 	}
 	addAdminFlags(cmd, &o)
 	cmd.Flags().BoolVar(&r.Overwrite, "overwrite", false, "move to a view, or to a volume that is there: what it has is lost")
+	cmd.Flags().StringVar(&r.Portal, "portal", "", "`HOST:PORT` of the peer, to which initiators are redirected after the move")
 	cmd.Flags().StringVar(&rate, "rate", "", "bound on the copying, in bytes a `SECOND`")
 	cmd.Flags().StringVar(&throttle, "throttle", "", "bound on what initiators do once rounds do not become shorter, in bytes a `SECOND`")
 	return cmd

@@ -59,7 +59,7 @@ func (m *Manager) Start(ctx context.Context, q StartRequest) error {
 	}
 	if _, err := m.ask(ctx, link, r, opBegin, nil); err != nil {
 		if refused := (*RefusedError)(nil); errors.As(err, &refused) {
-			return errors.Join(err, m.end(ctx, r)) // the source will not have it
+			return errors.Join(err, m.endHere(ctx, r)) // the source will not have it
 		}
 		return err
 	}
@@ -107,10 +107,15 @@ type RoundOptions struct {
 
 // Round brings a replica up to date, once.
 func (m *Manager) Round(ctx context.Context, name string, o RoundOptions) (Attempt, error) {
-	r, err := m.named(name)
+	r, err := m.ofAdministrator(name, nil)
 	if err != nil {
 		return Attempt{}, err
 	}
+	return m.attempt(ctx, r, o)
+}
+
+// attempt is Round of a pair, or of a migration.
+func (m *Manager) attempt(ctx context.Context, r *record, o RoundOptions) (Attempt, error) {
 	done, err := m.occupy(r.ID)
 	if err != nil {
 		return Attempt{}, fmt.Errorf("%v: %w", r, err)

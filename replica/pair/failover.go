@@ -16,7 +16,7 @@ import (
 // first, and what was written to it before that is fetched: nothing is lost. With force it
 // is not asked: what was written since the last round is not here.
 func (m *Manager) Failover(ctx context.Context, name string, force bool, o RoundOptions) error {
-	r, err := m.named(name)
+	r, err := m.ofAdministrator(name, func(r *record) bool { return force && r.Role == Former })
 	if err != nil {
 		return err
 	}
@@ -241,7 +241,7 @@ type FailbackOptions struct {
 // to date with what has changed since, and makes it the source again. What was written to it
 // after the common point stays as a snapshot.
 func (m *Manager) Failback(ctx context.Context, name string, o FailbackOptions) error {
-	r, err := m.named(name)
+	r, err := m.ofAdministrator(name, nil)
 	if err != nil {
 		return err
 	}
@@ -334,6 +334,8 @@ type Serving struct {
 	Out error
 	// ReadOnly: it is a replica.
 	ReadOnly bool
+	// Away: it is moved to another server, or about to be: initiators find no access here.
+	Away bool
 	// Identity is what initiators see, unless it is zero: then its own.
 	Identity [16]byte
 }
@@ -360,6 +362,10 @@ func (m *Manager) serving(v *backstore.Volume) (s Serving, err error) {
 			continue
 		}
 		switch {
+		case r.Move != nil && r.Role == Former:
+			s.Away = true
+		case r.Move != nil && r.Role == Replica:
+			s.Out = &NotServedError{fmt.Sprintf("%s: it is the destination of a migration from peer %s, which serves it", objectName(v.IsFile(), v.Name()), r.PeerName)}
 		case r.Role == Former:
 			s.Out = formerError(objectName(v.IsFile(), v.Name()), r)
 		case r.Role == Replica:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	v1 "odx/api/v1"
 	"odx/peer"
 )
 
@@ -16,6 +17,8 @@ type Link interface {
 	Store() [16]byte
 	// Ask sends a request. An error of the other side is a *RefusedError.
 	Ask(ctx context.Context, r Request) (Answer, error)
+	// Move sends a request about a migration, likewise.
+	Move(ctx context.Context, q v1.PeerMove) (v1.PeerMoveAnswer, error)
 	// Hold holds a point of a pair, for differences to another one; base zero: to nothing.
 	Hold(ctx context.Context, pair, point, base ID) (peer.Hold, error)
 }

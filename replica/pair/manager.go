@@ -34,6 +34,8 @@ type Options struct {
 	// it is to be served in another way (Serving). They are called without a lock.
 	Content func(object string)
 	Roles   func(ctx context.Context, object string) error
+	// Arrivals serves what is moved here; nil: nothing can be.
+	Arrivals Arrivals
 	// Looks: the store is only read; nothing is revealed or removed.
 	Looks bool
 	// reached is called before each step that changes something, for tests: an error ends
@@ -50,6 +52,9 @@ type Manager struct {
 	schedule schedule
 	// troubles are those of the last look.
 	troubles atomic.Pointer[[]string]
+	// background has a job run in the background: by Run, which takes it from jobs.
+	background func(ctx context.Context, job func(ctx context.Context)) error
+	jobs       chan func(ctx context.Context)
 
 	mu    sync.Mutex // guards what follows
 	pairs map[ID]*running
@@ -68,13 +73,15 @@ type running struct {
 	progress Progress
 	last     Attempt
 	counts   Counts
+	turn     *turn // of a migration to here; nil: none was asked for yet
 }
 
 // Open returns the manager of a store, after it has revealed what was complete when the
 // process before this one ended, and removed what was not needed any more. The store is not
 // served yet.
 func Open(ctx context.Context, o Options) (*Manager, error) {
-	m := &Manager{o: o, store: o.Store, log: o.Log, pairs: map[ID]*running{}}
+	m := &Manager{o: o, store: o.Store, log: o.Log, pairs: map[ID]*running{}, jobs: make(chan func(context.Context))}
+	m.background = m.send
 	all, err := m.records()
 	if err != nil {
 		return nil, err

@@ -92,6 +92,10 @@ type record struct {
 	Next *point `json:"next,omitempty"`
 	Work *work  `json:"work,omitempty"`
 
+	// Move is set if the pair is a migration: its roles do not change by an administrator's
+	// act.
+	Move *moving `json:"move,omitempty"`
+
 	Paused bool `json:"paused,omitempty"`
 	// Untold: the other side may not know of the epoch yet.
 	Untold bool `json:"untold,omitempty"`
@@ -99,6 +103,22 @@ type record struct {
 	Orphan bool `json:"orphan,omitempty"`
 	// Succeeded is when the last round ended, by the clock of this server.
 	Succeeded time.Time `json:"succeeded,omitzero"`
+}
+
+// moving is what both sides know of a migration.
+type moving struct {
+	LUNs []movedLUN `json:"luns"`
+	// Arrives: this side is the destination.
+	Arrives bool `json:"arrives,omitempty"`
+	// Served: the configuration of the destination names the LUNs.
+	Served bool `json:"served,omitempty"`
+}
+
+// movedLUN is a LUN that is served from the source first, and then from the destination.
+type movedLUN struct {
+	Target      string `json:"target"`
+	Number      uint16 `json:"lun"`
+	BlockLength int    `json:"block_length"`
 }
 
 var (

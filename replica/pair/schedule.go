@@ -137,6 +137,8 @@ func (m *Manager) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-changed:
+		case job := <-m.jobs:
+			running.Go(func() { job(ctx) })
 		}
 	}
 }
@@ -275,6 +277,7 @@ func (m *Manager) tellAll(ctx context.Context) {
 				m.log.WithField("replica", r.Name).WithError(err).Debug("the other side does not know yet that this one is the source")
 			}
 		}
+		m.serveArrivals(ctx)
 		m.look(ctx)
 		select {
 		case <-ctx.Done():
@@ -320,6 +323,7 @@ func (m *Manager) Troubles(ctx context.Context) (map[string]string, error) {
 		plan, planned, _ := m.plan(s.Name)
 		var text []string
 		switch {
+		case s.Moving:
 		case s.Role == Former:
 			text = append(text, "peer "+s.Peer+" has taken over; this side is frozen and not served")
 		case s.Orphan:

@@ -31,6 +31,9 @@ func (m *Manager) Serve(ctx context.Context, from string, q Request) (Answer, er
 	if r.PeerStore != q.From {
 		return Answer{}, fmt.Errorf("%w: %v is a pair with another store", ErrNoPair, q.Pair)
 	}
+	if rounds := q.Op == opTake || q.Op == opKeep; r.Move != nil && q.Op != opState && (!rounds || r.Role != Source) {
+		return Answer{}, fmt.Errorf("%w: %v is a migration, whose source decides", ErrRole, q.Pair)
+	}
 	switch q.Op {
 	case opBegin, opState:
 		return m.answer(r, nil), nil
@@ -266,7 +269,15 @@ func (m *Manager) forgotten(ctx context.Context, r *record) error {
 	if r.Role != Source {
 		return fmt.Errorf("%w: this side is %s, not a source; run `odx replicate forget %s` here if that is meant", ErrRole, r.Role, r.Name)
 	}
-	return m.end(ctx, r)
+	return m.endHere(ctx, r)
+}
+
+// endHere is end, after which the object is served as the roles that are left say.
+func (m *Manager) endHere(ctx context.Context, r *record) error {
+	if err := m.end(ctx, r); err != nil {
+		return err
+	}
+	return m.tellRoles(ctx, r)
 }
 
 // orphaned notes that the source has given up the pair. What is here stays as it is.
@@ -291,18 +302,8 @@ func (m *Manager) orphaned(ctx context.Context, r *record) error {
 // end deletes all that a side has of a pair, the record last. The object stays, and can be
 // written to.
 func (m *Manager) end(ctx context.Context, r *record) error {
-	for _, p := range r.points() {
-		if p == r.Next {
-			r.Next = nil
-		} else {
-			r.Common = nil
-		}
-		if err := m.reached("forget a point"); err != nil {
-			return err
-		}
-		if err := m.drop(ctx, r, p); err != nil {
-			return err
-		}
+	if err := m.dropPoints(ctx, r); err != nil {
+		return err
 	}
 	if v := m.hidden(r); v != nil {
 		if err := m.remove(ctx, v); err != nil {
@@ -326,7 +327,25 @@ func (m *Manager) end(ctx context.Context, r *record) error {
 		return err
 	}
 	m.log.WithField("replica", r.Name).Info("replica forgotten")
-	return m.tellRoles(ctx, r)
+	return nil
+}
+
+// dropPoints lets go of the points of a side.
+func (m *Manager) dropPoints(ctx context.Context, r *record) error {
+	for _, p := range r.points() {
+		if p == r.Next {
+			r.Next = nil
+		} else {
+			r.Common = nil
+		}
+		if err := m.reached("forget a point"); err != nil {
+			return err
+		}
+		if err := m.drop(ctx, r, p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Snapshot returns a point of a pair, by the name that Point gives it; ok is false if it is

@@ -47,6 +47,8 @@ type Status struct {
 	Paused     bool
 	// Planned: the configuration says when there are rounds.
 	Planned bool
+	// Moving: the pair is a migration.
+	Moving bool
 	// Untold: the other side may not know yet that this one is the source.
 	Untold bool
 	// Point is the state that both sides have; zero: there is none yet. Pinned is how many
@@ -94,7 +96,7 @@ func (m *Manager) Status(_ context.Context, name string) (Status, error) {
 func (m *Manager) status(r *record) Status {
 	s := Status{
 		ID: r.ID, Name: r.Name, Role: r.Role, Epoch: r.Epoch, Object: r.objectName(), Peer: r.PeerName, PeerStore: r.PeerStore, PeerObject: r.PeerObject,
-		Paused: r.Paused, Untold: r.Untold, Point: r.commonID(), Pinned: len(r.points()), Identity: r.Identity, Orphan: r.Orphan, Succeeded: r.Succeeded,
+		Moving: r.Move != nil, Paused: r.Paused, Untold: r.Untold, Point: r.commonID(), Pinned: len(r.points()), Identity: r.Identity, Orphan: r.Orphan, Succeeded: r.Succeeded,
 	}
 	_, s.Planned, _ = m.plan(r.Name)
 	if r.Volume != (ID{}) {
@@ -115,7 +117,7 @@ func (m *Manager) status(r *record) Status {
 
 // Pause has a replica not be brought up to date, or ends that.
 func (m *Manager) Pause(ctx context.Context, name string, paused bool) error {
-	r, err := m.named(name)
+	r, err := m.ofAdministrator(name, nil)
 	if err != nil {
 		return err
 	}
@@ -129,7 +131,7 @@ func (m *Manager) Pause(ctx context.Context, name string, paused bool) error {
 // to. A replica's source has to hear of it, unless only this side is to forget the pair; a
 // source notifies the other side if that answers.
 func (m *Manager) Forget(ctx context.Context, name string, onlyHere bool) error {
-	r, err := m.named(name)
+	r, err := m.ofAdministrator(name, func(r *record) bool { return onlyHere && r.Role == Replica })
 	if err != nil {
 		return err
 	}
@@ -166,7 +168,7 @@ func (m *Manager) forget(ctx context.Context, id ID) (*record, error) {
 	if r.Role == Replica && r.Next != nil {
 		return nil, fmt.Errorf("%v: %w: what it has received is being made visible; run a round first", r, ErrBusy)
 	}
-	return r, m.end(ctx, r)
+	return r, m.endHere(ctx, r)
 }
 
 // disownTime bounds how long a source that has forgotten a pair waits for the other side.

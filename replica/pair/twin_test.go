@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	v1 "odx/api/v1"
 	"odx/backstore"
 	"odx/backstore/vfs"
 	"odx/blockdev"
@@ -30,6 +31,10 @@ type world struct {
 	victims   []*server
 	steps     int // that were reached since the last kill was planned
 	kills     int
+	// loses: one of so many answers about migrations is lost; 0: none. late delivers requests to
+	// take over that were sent.
+	loses int
+	late  []func()
 }
 
 // server is one of them.
@@ -43,6 +48,8 @@ type server struct {
 	off   bool // cut off from the others
 	alone bool // its configuration names no peer
 	id    [16]byte
+	// refuses is why what is moved here cannot be served; nil: it can.
+	refuses error
 }
 
 func newWorld(t testing.TB, seed uint64, names ...string) *world {
@@ -82,7 +89,11 @@ func (s *server) start() {
 	s.store, err = backstore.Open(ctx, backstore.Options{Dir: "/store", Log: logs.Discard(), FS: s.fs, CacheBytes: 4 << 20, ScrubEvery: 0})
 	must.Succeed(s.w.t, err)
 	s.dead, s.id = false, s.store.ID()
-	s.m, err = Open(ctx, Options{Store: s.store, Log: logs.Discard(), Named: s.named, Resolve: s.resolve, reached: s.reached})
+	s.m, err = Open(ctx, Options{Store: s.store, Log: logs.Discard(), Named: s.named, Resolve: s.resolve, Arrivals: s, reached: s.reached})
+	s.m.background = func(ctx context.Context, job func(context.Context)) error {
+		job(ctx)
+		return nil
+	}
 	if !s.dead {
 		must.Succeed(s.w.t, err)
 	}
@@ -162,6 +173,25 @@ func (l *twin) Ask(ctx context.Context, q Request) (Answer, error) {
 		return Answer{}, errDown
 	case err != nil:
 		return Answer{}, &RefusedError{Peer: l.to.name, Text: err.Error(), Cause: err}
+	}
+	return a, nil
+}
+
+// Move loses answers, and keeps requests that can come a second time, late.
+func (l *twin) Move(ctx context.Context, q v1.PeerMove) (v1.PeerMoveAnswer, error) {
+	w := l.from.w
+	if q.Op == moveTake {
+		w.late = append(w.late, func() { _, _ = l.to.m.ServeMove(context.Background(), l.from.name, q) })
+	}
+	if l.to.dead || l.to.off || l.from.off {
+		return v1.PeerMoveAnswer{}, errDown
+	}
+	a, err := l.to.m.ServeMove(ctx, l.from.name, q)
+	switch {
+	case l.to.dead || errors.Is(err, errKilled) || w.loses > 0 && w.rng.IntN(w.loses) == 0:
+		return v1.PeerMoveAnswer{}, errDown
+	case err != nil:
+		return v1.PeerMoveAnswer{}, &RefusedError{Peer: l.to.name, Text: err.Error(), Cause: err}
 	}
 	return a, nil
 }

@@ -103,3 +103,63 @@ func FuzzRequest(f *testing.F) {
 		}
 	})
 }
+
+// TestManager_MoveHandler_Bad: what makes no sense is refused, and changes nothing.
+func TestManager_MoveHandler_Bad(t *testing.T) {
+	w := newWorld(t, 7, "a", "b")
+	a, from := w.servers[0], ID(w.servers[1].id).String()
+	if _, err := a.store.CreateVolume(context.Background(), "web", 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	id := newID().String()
+	offer := func(more string) string {
+		return `{"op":"offer","pair":"` + id + `","from":"` + from + `","epoch":1,"name":"n","volume":"v",` + more + `}`
+	}
+	const luns = `"luns":[{"target":"iqn","lun":0,"block_length":512}]`
+	for _, body := range []string{
+		"", "{", "{}", `{"op":"take"}`, `{"op":"take","pair":"xy"}`, `{"op":"take","pair":"` + id + `","from":"` + from + `"}`, `{"op":"offer","pair":"` + id + `","from":"` + id + `"}`,
+		offer(`"to":"web","identity":"` + id + `",` + luns), offer(`"to":"x","identity":"",` + luns), offer(`"to":"x","identity":"zz",` + luns),
+		offer(`"to":"x","identity":"` + id + `"`), offer(`"to":"x","identity":"` + id + `","more":1,` + luns),
+		strings.Replace(offer(`"to":"x","identity":"`+id+`",`+luns), `"epoch":1`, `"epoch":0`, 1),
+		`{"op":"offer","name":"` + strings.Repeat("x", maxMove) + `"}`,
+	} {
+		rec := httptest.NewRecorder()
+		a.m.MoveHandler().ServeHTTP(rec, httptest.NewRequest("POST", MovePath, strings.NewReader(body)))
+		var answer v1.PeerMoveAnswer
+		if err := json.Unmarshal(rec.Body.Bytes(), &answer); err != nil || answer.Refused == "" || answer.Message == "" {
+			t.Errorf("%.90s: %s, %v", body, rec.Body, err)
+		}
+	}
+	if all, err := a.m.records(); err != nil || len(all) != 0 {
+		t.Errorf("%d records, %v", len(all), err)
+	}
+}
+
+// FuzzMove gives a server requests about migrations of a peer that lies.
+func FuzzMove(f *testing.F) {
+	w := newWorld(f, 8, "a", "b")
+	a, from := w.servers[0], ID(w.servers[1].id).String()
+	for _, op := range []string{"offer", "round", "take", "keep", "end"} {
+		f.Add([]byte(`{"op":"` + op + `","pair":"00000000000000000000000000000001","from":"` + from + `","name":"n","volume":"v","to":"x","identity":"00000000000000000000000000000002","luns":[{"target":"iqn","lun":0,"block_length":512}],"epoch":1,"turn":1,"point":"00000000000000000000000000000003","units":[{"key":"k","value":"a2VwdA=="}]}`))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		w.t = t
+		rec := httptest.NewRecorder()
+		a.m.MoveHandler().ServeHTTP(rec, httptest.NewRequest("POST", MovePath, bytes.NewReader(body)))
+		if !json.Valid(rec.Body.Bytes()) {
+			t.Fatalf("%s", rec.Body)
+		}
+		if have, named := a.pins(); have != named {
+			t.Fatalf("%d snapshots, %d in records", have, named)
+		}
+		all, err := a.m.records()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range all {
+			if r.Role != Replica {
+				t.Fatalf("a peer that lies has made this side %s", r.Role)
+			}
+		}
+	})
+}
