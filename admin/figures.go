@@ -40,6 +40,9 @@ type ServerFigures struct {
 	Holds HoldFigures
 	// Replicas are those of the store, and what replicas of peers follow.
 	Replicas []ReplicaFigures
+	// Migrations are those of volumes, by name; those that have ended too until they are
+	// finished.
+	Migrations []Migration
 }
 
 // HoldFigures count what peers have asked a server to keep.

@@ -46,7 +46,7 @@ type Family struct {
 // Families returns all metrics of a Collector, in the order of the documentation.
 func Families() []Family {
 	var all []Family
-	for _, part := range [][]Family{serverFamilies(), lunFamilies(), copyFamilies(), tokenFamilies(), peerFamilies(), replicaFamilies(), storeFamilies()} {
+	for _, part := range [][]Family{serverFamilies(), lunFamilies(), copyFamilies(), tokenFamilies(), peerFamilies(), replicaFamilies(), migrationFamilies(), storeFamilies()} {
 		all = append(all, part...)
 	}
 	for i := range all {

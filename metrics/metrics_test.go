@@ -70,6 +70,9 @@ func full() admin.Figures {
 				{Name: "web", Role: "replica", Succeeded: time.Unix(1000, 0), Lag: time.Minute, Rounds: 3, Failures: 1, FetchedBytes: 30, NetworkBytes: 20},
 				{Name: "db", Role: "former"},
 			},
+			Migrations: []admin.Migration{{
+				Volume: "web", To: "b:web", State: admin.MigrationMoved, Rounds: 3, CopiedBytes: 30, RoundBytes: 10, Cuts: 2, Cut: 250 * time.Millisecond, LongestCut: 500 * time.Millisecond,
+			}},
 		},
 	}
 	bounds := []time.Duration{time.Millisecond, 4 * time.Millisecond}
@@ -123,6 +126,8 @@ func TestNewHandler(t *testing.T) {
 		`odx_condition{condition="store_full",severity="critical"} 0`,
 		`odx_replica_role{replica="db",role="former"} 1`, `odx_replica_lag_seconds{replica="web"} 60`, `odx_replica_last_success_timestamp_seconds{replica="web"} 1000`,
 		`odx_replica_failures_total{replica="web"} 1`, `odx_replica_network_bytes_total{replica="web"} 20`,
+		`odx_migration_state{state="moved",to="b:web",volume="web"} 1`, `odx_migration_rounds{volume="web"} 3`, `odx_migration_copied_bytes{volume="web"} 30`,
+		`odx_migration_round_bytes{volume="web"} 10`, `odx_migration_cuts{volume="web"} 2`, `odx_migration_cut_seconds{volume="web"} 0.25`, `odx_migration_longest_hold_seconds{volume="web"} 0.5`,
 		`odx_lun_served{lun="0",medium="volume src",target="iqn.a"} 1`,
 		`odx_lun_served{lun="1",medium="volume dst",target="iqn.a"} 0`,
 		`odx_lun_commands_total{kind="read",medium="volume src"} 7`,

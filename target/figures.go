@@ -1,6 +1,7 @@
 package target
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -63,6 +64,9 @@ func (v served) Figures() admin.ServerFigures {
 	}
 	f.DiscoverySessions = counts[""].Sessions
 	f.Replicas = s.replicaFigures()
+	if s.migrations != nil {
+		f.Migrations, _ = s.migrations.Migrations(context.Background()) // never fails
+	}
 	return f
 }
 
