@@ -194,6 +194,28 @@ func (s *Server) Keep() error {
 	return nil
 }
 
+// AddTarget gives the server another target, now and for its next starts.
+func (s *Server) AddTarget(ctx context.Context, target map[string]any) error {
+	return errors.Join(s.Reload(ctx, func(config map[string]any) {
+		config["targets"] = append(config["targets"].([]any), target)
+	}), s.KeepTargets())
+}
+
+// KeepTargets has the next starts of the server have the targets that its configuration has
+// now, whether it runs or not.
+func (s *Server) KeepTargets() error {
+	text, err := os.ReadFile(s.ConfigFile())
+	if err != nil {
+		return err
+	}
+	config := map[string]any{}
+	if err := yaml.Unmarshal(text, &config); err != nil {
+		return err
+	}
+	s.file["targets"] = config["targets"]
+	return nil
+}
+
 // API is the URL of the server's API for the test.
 func (s *Server) API() string {
 	return "https://" + net.JoinHostPort(s.Host.Control.String(), apiPort)

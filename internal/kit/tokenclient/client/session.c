@@ -175,6 +175,11 @@ int sessions_serve(int fd)
 		struct session *s = &sessions[i];
 		if (!s->iscsi)
 			continue;
+		/* After a logout that the target has asked for, libiscsi would connect again. */
+		if (s->logged_in && iscsi_get_fd(s->iscsi) < 0) {
+			session_abandon(s);
+			continue;
+		}
 		whose[count] = s;
 		p[count++] = (struct pollfd){ iscsi_get_fd(s->iscsi), (short)iscsi_which_events(s->iscsi), 0 };
 	}

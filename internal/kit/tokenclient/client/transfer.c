@@ -156,6 +156,19 @@ static void drop_unordered(struct run *r)
 			release(&r->slots[i]);
 }
 
+/*
+ * Releases what is under way when all sessions are gone: libiscsi does not call back for
+ * commands that it has given up after a logout that the target has asked for.
+ */
+static void drop_lost(struct run *r)
+{
+	if ((r->t->from && r->t->from->iscsi) || (r->t->to && r->t->to->iscsi))
+		return;
+	for (int i = 0; i < r->t->depth; i++)
+		if (r->slots[i].state == READING || r->slots[i].state == WRITING)
+			release(&r->slots[i]);
+}
+
 int transfer_run(struct transfer *t)
 {
 	struct run r = { .t = t };
@@ -183,6 +196,8 @@ int transfer_run(struct transfer *t)
 			sessions_serve(-1);
 		for (int i = 0; i < count; i++)
 			r.disconnected |= !both[i]->iscsi;
+		if (r.disconnected)
+			drop_lost(&r);
 	}
 	t->microseconds = now_microseconds() - start;
 	if (t->status & 0x0f000000)
