@@ -4,6 +4,7 @@ package peers
 
 import (
 	"encoding/base64"
+	"fmt"
 	"regexp"
 	"testing"
 	"time"
@@ -161,9 +162,10 @@ func TestToken_Unreachable(t *testing.T) {
 				t.Errorf("it took %v", answer.Elapsed)
 			}
 			t.Logf("%v after %v", answer, answer.Elapsed)
-			if log := c.Servers[1].Log()[before:]; !regexp.MustCompile(fault.says).MatchString(log) {
-				t.Errorf("the log does not say %q:\n%s", fault.says, log)
-			}
+			// What the server has written by then comes through a pipe.
+			until(t, 10*time.Second, fmt.Sprintf("the log says %q", fault.says), func() bool {
+				return regexp.MustCompile(fault.says).MatchString(c.Servers[1].Log()[before:])
+			})
 			harness.Must(t, fault.off())
 			until(t, 20*time.Second, "the token is good again", func() bool {
 				answer, err := b.write(token, perMiB)
