@@ -102,7 +102,7 @@ func completions() map[string][]argument {
 		"odx volume migrate abort":  {volume},
 		"odx volume migrate finish": {volume},
 
-		"odx replicate start":    {name, name, name},
+		"odx replicate start":    {argument{from: []candidates{peerNames}}, name, name},
 		"odx replicate run":      {pair},
 		"odx replicate status":   {pair},
 		"odx replicate pause":    {pair},
@@ -239,6 +239,26 @@ func targets(ctx context.Context, a admin.Administrator, _ []string) (names []st
 		}
 	}
 	return names, err
+}
+
+// peerNames returns the peers of the server's configuration, without asking them.
+func peerNames(ctx context.Context, a admin.Administrator, _ []string) (names []string, err error) {
+	c, ok := a.(*api.Client)
+	if !ok {
+		return nil, admin.ErrNotRunning
+	}
+	text, err := c.Config(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := conf.ParseEffective("configuration of the server", text)
+	if err != nil {
+		return nil, err
+	}
+	for i := range cfg.Peers {
+		names = append(names, cfg.Peers[i].Name)
+	}
+	return names, nil
 }
 
 // lunsOfTarget returns the numbers of the LUNs of the target that is the argument before.

@@ -28,7 +28,9 @@ func completed(t *testing.T, args ...string) (candidates []string, files bool) {
 
 // TestCompletion asks a server for each kind of argument.
 func TestCompletion(t *testing.T) {
-	path := writeConfig(t, config)
+	path := writeConfig(t, config+"peers:\n"+
+		"  - {name: first, store: 00000000000000000000000000000001, addresses: [\"http://127.0.0.1:1\"], secret: \"0123456789abcdef\"}\n"+
+		"  - {name: second, store: 00000000000000000000000000000002, addresses: [\"http://127.0.0.1:1\"], secret: \"0123456789abcdef\"}\n")
 	s := startServer(t, odx("serve", "--config", path))
 	defer s.stop(t)
 	for _, args := range [][]string{{"volume", "create", "other", "1MiB"}, {"vhd", "create", "disks/a.vhdx", "64MiB"}, {"file", "cp", "disks/a.vhdx", "notes"}} {
@@ -50,6 +52,7 @@ func TestCompletion(t *testing.T) {
 		"local file":         {[]string{"file", "put", ""}, nil, true},
 		"virtual disks":      {[]string{"vhd", "info", ""}, []string{"disks/a.vhdx"}, false},
 		"volumes and files":  {[]string{"token", "create", ""}, []string{"dst", "file:disks/a.vhdx", "file:notes", "other", "src"}, false},
+		"peers":              {[]string{"replicate", "start", ""}, []string{"first", "second"}, false},
 		"LUNs":               {[]string{"copy", "iscsi://127.0.0.1"}, []string{"iqn.2026-11.example.odx:disks/0", "iqn.2026-11.example.odx:disks/1"}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
