@@ -105,8 +105,8 @@ func TestToken_Refused(t *testing.T) {
 	unpinned(t, c.Servers[0], 10*time.Second)
 }
 
-// TestToken_UnknownStore: a token of a store that is no peer is refused at once, and nobody is
-// asked about it.
+// TestToken_UnknownStore: a token of a store that is no peer is refused at once, and no server
+// is asked about it.
 func TestToken_UnknownStore(t *testing.T) {
 	c := unacquainted(t, 8*mib, "a", "b")
 	a, b := newDisk(t, c.Servers[0], 0), newDisk(t, c.Servers[1], 0)

@@ -24,7 +24,7 @@ const (
 )
 
 // driver decides about the owner by a lock on root, which ends by the clock of its OSD, and
-// the epoch. The lock comes first: an owner whose epoch was raised by somebody without it
+// the epoch. The lock comes first: an owner whose epoch was raised by another holder without it
 // would go on renewing.
 type driver struct {
 	f   *FS

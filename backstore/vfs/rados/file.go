@@ -446,7 +446,7 @@ func (f *file) Size() (int64, error) {
 	return f.n.size, nil
 }
 
-// Close implements vfs.File. It waits for the writes of a file that nobody has open any more:
+// Close implements vfs.File. It waits for the writes of a file that no caller has open any more:
 // an error is that of the next Sync, as with a file system.
 func (f *file) Close() error {
 	f.mu.Lock()

@@ -169,7 +169,7 @@ func (f *FS) change(set map[string]entry, unset []string, more func(c *Change)) 
 	if notThere(err) && f.epoch == 0 {
 		c.Create, c.Compare = true, Any
 		if err = do(f.pool, rootObject, c); errors.Is(err, fs.ErrExist) {
-			err = ErrRefused // somebody else made it meanwhile
+			err = ErrRefused // another caller has made it
 		}
 	}
 	if err != nil {

@@ -84,7 +84,7 @@ func (t *Twin) CrashClone(rng *rand.Rand) *Twin {
 	return clone
 }
 
-// apply does a change. t.mu is held, or t is known to nobody.
+// apply does a change. t.mu is held, or no other goroutine has t.
 func (t *Twin) apply(name string, c *Change) error {
 	o := t.objects[name]
 	if c.Create && o != nil {
