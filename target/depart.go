@@ -25,7 +25,7 @@ var takenAlong = [...]string{mode.RecordKey, reserve.RecordKey}
 func (s migrated) LUNs(d conf.Device) (list []pair.MovedLUN) {
 	for t, l := range s.state.Load().luns {
 		if l.Medium() == mediumOf(d) {
-			list = append(list, pair.MovedLUN{Target: t.Name, Number: l.Number, BlockLength: l.BlockSize})
+			list = append(list, pair.MovedLUN{Target: t.Name, Number: l.Number, BlockLength: l.BlockSize, ReadOnly: l.ReadOnly})
 		}
 	}
 	return list
@@ -245,7 +245,7 @@ func (s arrivals) edits(volume string, identity pair.ID, luns []pair.MovedLUN) (
 		if t != nil && serves(t, l.Number, volume) {
 			continue
 		}
-		edits = append(edits, conf.AddLUN{Target: l.Target, LUN: conf.LUN{Number: l.Number, Volume: volume, BlockSize: l.BlockLength, Identity: identity}})
+		edits = append(edits, conf.AddLUN{Target: l.Target, LUN: conf.LUN{Number: l.Number, Volume: volume, BlockSize: l.BlockLength, ReadOnly: l.ReadOnly, Identity: identity}})
 		if t != nil && t.Redirect != nil {
 			edits = append(edits, conf.SetRedirect{Target: t.Name})
 		}

@@ -99,10 +99,10 @@ func (s *departing) know(o *departing) {
 }
 
 // departure starts two servers, of which the first has a LUN.
-func departure(t *testing.T) (a, b *departing) {
+func departure(t *testing.T, lun string) (a, b *departing) {
 	t.Helper()
 	t.Setenv("ODX_TEST_SECRET", "not looked at by this test")
-	a = newDeparting(t, t.TempDir(), fmt.Sprintf(departingConfig, "    luns:\n      - {lun: 0, volume: web, size: 4MiB}"))
+	a = newDeparting(t, t.TempDir(), fmt.Sprintf(departingConfig, "    luns:\n      - {lun: 0, volume: web, size: 4MiB"+lun+"}"))
 	b = newDeparting(t, t.TempDir(), fmt.Sprintf(departingConfig, "    redirect: {to: \"192.0.2.1:3260\"}"))
 	a.run()
 	b.run()
@@ -156,7 +156,7 @@ func (r *relogging) do(what string, f func(d *client.Disk) error) {
 // in once more, and finds its data, its registration and the identity of the disk. A token of
 // the source is good at the destination. What is left at the source goes with the end.
 func TestMigrate_Remote(t *testing.T) {
-	a, b := departure(t)
+	a, b := departure(t, "")
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	before := unitAt(t, a.Service, "web").SerialNumber()
@@ -284,7 +284,7 @@ func nothingLeft(t *testing.T, servers ...*departing) {
 // An abort, and a destination that refuses, leave the source as it is. A destination that has
 // no target of that name is refused at once.
 func TestMigrate_Remote_Stays(t *testing.T) {
-	a, b := departure(t)
+	a, b := departure(t, "")
 	d := login(t, a.Service, 0)
 	data := random(1, departingSize)
 	must.Succeed(t, d.WriteAt(t.Context(), data, 0))
@@ -345,7 +345,7 @@ func TestMigrate_Remote_Stays(t *testing.T) {
 // Whatever step of the source both processes end at, the next ones come to an end: the LUN is
 // served by one of both, with all that was acknowledged.
 func TestMigrate_Remote_Killed(t *testing.T) {
-	a, b := departure(t)
+	a, b := departure(t, "")
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
@@ -423,5 +423,27 @@ func killedApart(t *testing.T, a, b *departing, step string, model []byte) {
 	defer src.Close()
 	if err := run(t, src, []byte{0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0}, make([]byte, 512)); !senseIs(err, 2, 0x040C) {
 		t.Errorf("killed at %q: a write to the source: %v, want 2/04/0C", step, err)
+	}
+}
+
+// What the configuration says of the LUN that initiators find in its commands goes along.
+func TestMigrate_Remote_Settings(t *testing.T) {
+	a, b := departure(t, ", block_size: 4096, read_only: true")
+	_, err := a.migrations.StartMigration(t.Context(), admin.MigrationRequest{Volume: "web", To: "other:web2"})
+	must.Succeed(t, err)
+	if m := awaitMigration(t, a.Service, "web"); m.State != admin.MigrationMoved {
+		t.Fatalf("%+v", m)
+	}
+	lu := b.state.Load().unit("volume web2")
+	if lu == nil || lu.LogicalBlockLength() != 4096 || !lu.ReadOnly() {
+		t.Fatalf("the LUN at the destination: %+v", lu)
+	}
+	// It has moved for the next process of the source, too.
+	a.end()
+	a.run()
+	src := session(t, a.Service, "iqn.2026-11.example:host")
+	defer src.Close()
+	if err := run(t, src, []byte{0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0}, nil); !senseIs(err, 2, 0x040C) {
+		t.Errorf("a read of the source after a start: %v, want 2/04/0C", err)
 	}
 }

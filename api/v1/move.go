@@ -26,6 +26,7 @@ type MovedLUN struct {
 	Target      string `json:"target"`
 	Number      uint16 `json:"lun"`
 	BlockLength int    `json:"block_length"`
+	ReadOnly    bool   `json:"read_only,omitempty"`
 }
 
 // UnitRecord is what a logical unit keeps: reservations, mode parameters. Era: it outlives

@@ -119,6 +119,7 @@ type movedLUN struct {
 	Target      string `json:"target"`
 	Number      uint16 `json:"lun"`
 	BlockLength int    `json:"block_length"`
+	ReadOnly    bool   `json:"read_only,omitempty"`
 }
 
 var (
