@@ -127,7 +127,7 @@ func (t *Target) config(more Settings) []byte {
 	return b
 }
 
-// Binary builds the odx command once a process and returns its path.
+// Binary builds the odx command, unless it is up to date, and returns its path.
 var Binary = sync.OnceValues(func() (string, error) {
 	if path := os.Getenv(BinaryEnv); path != "" {
 		return path, nil
@@ -142,17 +142,24 @@ var Binary = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Test binaries of several packages build at the same time: each links
-	// under its own name, and the last rename wins with an equal file.
-	own := filepath.Join(dir, fmt.Sprintf("odx.%d", os.Getpid()))
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-o", own, "./cmd/odx")
+	// Test binaries of several packages build one after the other: what is up to date is
+	// not linked again.
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return "", fmt.Errorf("lock %s: %w", lock.Name(), err)
+	}
+	path := filepath.Join(dir, "odx")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-o", path, "./cmd/odx")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as scripts/build does, for the same packages in Go's cache
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build ./cmd/odx: %w\n%s", err, out)
 	}
-	path := filepath.Join(dir, "odx")
-	return path, os.Rename(own, path)
+	return path, nil
 })
 
 // ModuleRoot is the directory that holds go.mod, whatever the working directory is.

@@ -17,7 +17,7 @@ var modelTime = flag.Duration("model", time.Minute, "duration of the random hist
 var exhaustive = []string{
 	"TestEachFault", "TestHostErrors", "TestUpgrade_PowerCut", "TestDamage", "TestRepair_PowerCuts", "TestRepair_PowerCutsToDirectory",
 	"TestRepair_SwapFails", "TestRepair_NothingOlder", "TestJournalFileThatCannotBeOpened", "TestFullDisk_EachBlockTaken",
-	"TestOpen_NameIsNoProof", "TestHarmlessNames",
+	"TestOpen_NameIsNoProof", "TestHarmlessNames", "TestVolume_Revert_PowerCut", "TestDamage_Several", "TestFullDisk_CleaningInterrupted",
 }
 
 // model is the stage that checks the invariants of the store: the tests of the store,
