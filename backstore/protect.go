@@ -170,7 +170,7 @@ func (s *Store) loadProtections() error {
 		}
 		volume, owner, ok := strings.Cut(strings.TrimPrefix(string(key), protectPrefix), "/")
 		var id [16]byte
-		if n, err := hex.Decode(id[:], []byte(volume)); !ok || len(volume) != 2*len(id) || err != nil || n != len(id) {
+		if n, err := hex.DecodeString(volume); !ok || err != nil || copy(id[:], n) != len(id) || len(n) != len(id) {
 			return fmt.Errorf("%w: record %q: no identity of a volume", ErrCorrupt, key)
 		}
 		v, err := s.VolumeByID(id)

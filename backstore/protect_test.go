@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 
@@ -177,4 +178,23 @@ func TestVolume_Replace(t *testing.T) {
 	readers.Wait()
 	requireSound(t, s)
 	must.Succeed(t, s.Close())
+}
+
+// TestOpen_LongIdentity: a record with an identity of the wrong length is damage.
+func TestOpen_LongIdentity(t *testing.T) {
+	ctx := context.Background()
+	long := strings.Repeat("00", 17)
+	for name, r := range map[string]Record{
+		"protection": {Key: []byte(protectPrefix + long + "/one"), Value: []byte(`{"version":1}`)},
+		"revert":     {Key: []byte(revertPrefix + "1"), Value: []byte(`{"version":1,"volume":"` + long + `"}`)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDisk()
+			s := d.open(t, 4<<10)
+			must.Succeed(t, s.PutRecords(ctx, r), s.Close())
+			if _, err := Open(ctx, d.options(Options{DedupUnit: 4 << 10})); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "identity") {
+				t.Errorf("%v, want ErrCorrupt that says so", err)
+			}
+		})
+	}
 }

@@ -198,7 +198,7 @@ func (s *Store) finishReverts(ctx context.Context) error {
 
 func (s *Store) finishRevert(ctx context.Context, r revertRecord) error {
 	var id [16]byte
-	if n, err := hex.Decode(id[:], []byte(r.Volume)); err != nil || n != len(id) {
+	if n, err := hex.DecodeString(r.Volume); err != nil || copy(id[:], n) != len(id) || len(n) != len(id) {
 		return fmt.Errorf("%w: not an identity", ErrCorrupt)
 	}
 	v, err := s.VolumeByID(id)

@@ -93,7 +93,7 @@ func parseID(text string) (id stream.ID, err error) {
 	if text == "" {
 		return id, nil
 	}
-	if n, err := hex.Decode(id[:], []byte(text)); err != nil || n != len(id) || len(text) != 2*len(id) {
+	if n, err := hex.DecodeString(text); err != nil || copy(id[:], n) != len(id) || len(n) != len(id) {
 		return id, fmt.Errorf("%w: identity %q", errRecord, text)
 	}
 	return id, nil

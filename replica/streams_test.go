@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"odx/admin"
@@ -510,6 +511,19 @@ func TestToken(t *testing.T) {
 			} else if err != nil && !errors.Is(err, ErrResume) {
 				t.Errorf("%s: %v", bad, err)
 			}
+		}
+	}
+}
+
+// TestParseID: an identity of the wrong length is refused.
+func TestParseID(t *testing.T) {
+	id := strings.Repeat("0f", 16)
+	if got, err := parseID(id); err != nil || got.String() != id {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, bad := range []string{id[:30], id + "0f", id[1:], strings.Repeat("x", 32)} {
+		if _, err := parseID(bad); !errors.Is(err, errRecord) {
+			t.Errorf("%s: %v", bad, err)
 		}
 	}
 }

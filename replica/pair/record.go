@@ -39,7 +39,7 @@ func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (id *ID) UnmarshalText(text []byte) error {
-	if n, err := hex.Decode(id[:], text); err != nil || n != len(id) || len(text) != 2*len(id) {
+	if n, err := hex.DecodeString(string(text)); err != nil || copy(id[:], n) != len(id) || len(n) != len(id) {
 		return fmt.Errorf("%w: %.40q is not an ID", errRecord, text)
 	}
 	return nil

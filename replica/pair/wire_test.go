@@ -86,6 +86,7 @@ func FuzzRecord(f *testing.F) {
 // FuzzRequest gives a server requests of a peer that lies.
 func FuzzRequest(f *testing.F) {
 	f.Add([]byte(`{"op":"begin","pair":"00000000000000000000000000000001","from":"00000000000000000000000000000002","name":"n","object":"web","epoch":1}`))
+	f.Add([]byte(`{"op":"end","pair":"000000000000000000000000000000010203"}`)) // an ID that is too long
 	w := newWorld(f, 6, "a")
 	a := w.servers[0]
 	if _, err := a.store.CreateVolume(context.Background(), "web", 1<<20); err != nil {
