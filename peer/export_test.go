@@ -24,3 +24,13 @@ func (k *Keeper) AwaitNone(ctx context.Context) error {
 		}
 	}
 }
+
+// MaxLists is how many lists of tokens are kept.
+const MaxLists = maxLists
+
+// Lists returns how many there are.
+func (t *Tokens) Lists() int {
+	t.lists.mu.Lock()
+	defer t.lists.mu.Unlock()
+	return len(t.lists.of)
+}

@@ -17,8 +17,9 @@ const (
 	// listWait bounds how long a list waits for peers; those that have not answered by then
 	// are in the next one.
 	listWait = 500 * time.Millisecond
-	// maxLists bounds the initiators whose lists are kept.
-	maxLists = 64
+	// maxLists bounds the initiators whose lists are kept: about 3 MiB, with MaxListed tokens of
+	// each.
+	maxLists = 8
 )
 
 // lists are the tokens that initiators have made on peers. The zero value is ready for use.

@@ -3,6 +3,7 @@ package peer_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -85,6 +86,12 @@ func TestTokens_List(t *testing.T) {
 	}
 	if list := b.Tokens.ListAway(ctx, tokens.Requester{}); len(list) != 0 {
 		t.Errorf("without an initiator: %+v", list)
+	}
+	for i := range 3 * peer.MaxLists {
+		b.Tokens.ListAway(ctx, tokens.Requester{Initiator: fmt.Sprint("iqn.2026-11.example:", i)})
+	}
+	if n := b.Remote.Lists(); n > peer.MaxLists {
+		t.Errorf("%d lists are kept, at most %d", n, peer.MaxLists)
 	}
 	a.CutOff(true)
 	defer a.CutOff(false)
