@@ -9,6 +9,7 @@ import (
 	"odx/admin"
 	"odx/backstore"
 	"odx/internal/kit/fields"
+	"odx/replica/pair"
 )
 
 // A record is read as it was written; one that this program did not write is refused.
@@ -24,6 +25,9 @@ func TestRecord(t *testing.T) {
 	}
 	for name, change := range map[string]func(r *record, stored *backstore.Record){
 		"no destination":   func(r *record, _ *backstore.Record) { r.ToVolume = "" },
+		"a view of a peer": func(r *record, _ *backstore.Record) { r.ToVolume, r.ToView = "", "v" },
+		"no pair":          func(r *record, _ *backstore.Record) { r.Pair = pair.ID{} },
+		"no peer":          func(r *record, _ *backstore.Record) { r.ToPeer = "" },
 		"two destinations": func(r *record, _ *backstore.Record) { r.ToView = "v" },
 		"state":            func(r *record, _ *backstore.Record) { r.State = "unknown" },
 		"identity":         func(r *record, _ *backstore.Record) { r.Identity = "none" },

@@ -447,3 +447,47 @@ func TestMigrate_Remote_Settings(t *testing.T) {
 		t.Errorf("a read of the source after a start: %v, want 2/04/0C", err)
 	}
 }
+
+// While the destination does not answer after the LUN was given up, commands wait; an abort is
+// refused, since it is not known who serves, and lets them end so that hosts repeat them. The
+// migration goes on as soon as the destination answers.
+func TestMigrate_Remote_CutOff(t *testing.T) {
+	a, b := departure(t, "")
+	d := login(t, a.Service, 0)
+	data := random(1, departingSize)
+	must.Succeed(t, d.WriteAt(t.Context(), data, 0))
+	cut, answers := make(chan struct{}), b.handler.Load()
+	a.reached = func(step string) {
+		if step == "migration: given up" {
+			b.handler.Store(nil)
+			close(cut)
+		}
+	}
+	_, err := a.migrations.StartMigration(t.Context(), admin.MigrationRequest{Volume: "web", To: "other:web2"})
+	must.Succeed(t, err)
+	<-cut
+	waiting := make(chan error, 1)
+	go func() { waiting <- d.WriteAt(t.Context(), data[:4096], 0) }()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for migrationOf(t, a.Service, "web").State != admin.MigrationHandingOver {
+		<-tick.C
+	}
+	if _, err := a.migrations.AbortMigration(t.Context(), "web"); !errors.Is(err, admin.ErrHandingOver) {
+		t.Errorf("abort: %v", err)
+	}
+	if err := <-waiting; !senseIs(err, 2, 0x040A) {
+		t.Errorf("a command that was held ends with %v, want 2/04/0A", err)
+	}
+	if b.state.Load().unit("volume web2") != nil {
+		t.Error("the destination serves without having been asked")
+	}
+	b.handler.Store(answers)
+	if m := awaitMigration(t, a.Service, "web"); m.State != admin.MigrationMoved {
+		t.Fatalf("%+v", m)
+	}
+	moved := login(t, b.Service, 0)
+	if got := read(t, moved, 0, departingSize); !bytes.Equal(got, data) {
+		t.Error("the LUN has other data than was written")
+	}
+}
