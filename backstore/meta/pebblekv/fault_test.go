@@ -30,9 +30,9 @@ type faulty struct {
 	fault error
 	count atomic.Int64 // operations
 
-	tried  int // the number that the last checkpoint gave to all rows
-	stored int // the last number that was stored for certain
-	failed int // steps
+	tried  atomic.Int64 // the number that the last checkpoint gave to all rows
+	stored atomic.Int64 // the last number that was stored for certain
+	failed int          // steps
 }
 
 // try does a step, which may fail as the file system does and in no other way.
@@ -47,8 +47,8 @@ func (f *faulty) try(what string, err error) bool {
 }
 
 func (f *faulty) store(d *db) {
-	f.tried++
-	value := []byte(strconv.Itoa(f.tried))
+	number := f.tried.Add(1)
+	value := strconv.AppendInt(nil, number, 10)
 	err := d.Store(0, func(put func(meta.Op) error) error {
 		for k := range 30 {
 			if err := put(meta.Op{Key: fmt.Appendf(nil, "row %02d", k), Value: value}); err != nil {
@@ -58,7 +58,7 @@ func (f *faulty) store(d *db) {
 		return nil
 	})
 	if f.try("store", err) {
-		f.stored = f.tried
+		f.stored.Store(number)
 	}
 }
 
@@ -76,8 +76,9 @@ func (f *faulty) look(d *db) {
 	if !f.try("scan", err) {
 		return
 	}
-	if n, _ := strconv.Atoi(number); n < f.stored || n > f.tried {
-		f.t.Errorf("the rows are of checkpoint %q; %d is stored, %d was tried last", number, f.stored, f.tried)
+	stored, tried := f.stored.Load(), f.tried.Load()
+	if n, _ := strconv.ParseInt(number, 10, 64); n < stored || n > tried {
+		f.t.Errorf("the rows are of checkpoint %q; %d is stored, %d was tried last", number, stored, tried)
 	}
 }
 
@@ -85,7 +86,7 @@ func (f *faulty) look(d *db) {
 func (f *faulty) work() {
 	for range 2 {
 		d, err := openRows(f.disk, journaled)
-		if errors.Is(err, meta.ErrDamaged) && f.stored == 0 {
+		if errors.Is(err, meta.ErrDamaged) && f.stored.Load() == 0 {
 			if !f.empty() {
 				continue
 			}
@@ -112,6 +113,14 @@ func (f *faulty) empty() bool {
 		err = errors.Join(err, f.disk.Remove(dir+"/"+name))
 	}
 	return f.try("empty", err)
+}
+
+// after is for what was left on a disk after some checkpoints.
+func (f *faulty) after(disk *vfs.Mem, stored, tried int64) *faulty {
+	a := &faulty{t: f.t, disk: disk, fault: f.fault}
+	a.stored.Store(stored)
+	a.tried.Store(tried)
+	return a
 }
 
 // journaled: the journal has what comes after the checkpoint that can be read.
@@ -183,13 +192,13 @@ func eachFault(t *testing.T, fault error, first, end int64, reads bool) (operati
 	f.disk.SetHook(nil)
 	for what, disk := range map[string]*vfs.Mem{"": f.disk, " and a power cut": f.disk.CrashClone(rand.New(rand.NewPCG(uint64(first), 3)))} {
 		d, err := openRows(disk, journaled)
-		if errors.Is(err, meta.ErrDamaged) && f.stored == 0 {
+		if errors.Is(err, meta.ErrDamaged) && f.stored.Load() == 0 {
 			continue // it would be made again
 		}
 		if err != nil {
 			t.Fatalf("fault %d%s: open: %v", first, what, err)
 		}
-		after := &faulty{t: t, disk: disk, fault: fault, tried: f.tried, stored: f.stored}
+		after := f.after(disk, f.stored.Load(), f.tried.Load())
 		after.look(d)
 		after.store(d)
 		after.look(d)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,9 +75,11 @@ func (s *fileSystem) Create(name string, _ pvfs.DiskWriteCategory) (pvfs.File, e
 	if err := s.change(); err != nil {
 		return nil, err
 	}
-	err := s.base.Remove(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
+	err := s.settle(name)
+	if err == nil {
+		if err = s.base.Remove(name); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
 	}
 	var f vfs.File
 	if err == nil {
@@ -89,6 +92,15 @@ func (s *fileSystem) Create(name string, _ pvfs.DiskWriteCategory) (pvfs.File, e
 		return nil, err
 	}
 	return nowhere{name: name}, nil
+}
+
+// settle makes earlier changes of names durable before that of a marker, whose name says which
+// list of tables is the last one: a power cut may keep it and lose them.
+func (s *fileSystem) settle(name string) error {
+	if !strings.HasPrefix(filepath.Base(name), "marker.") {
+		return nil
+	}
+	return s.base.SyncDir(filepath.Dir(name))
 }
 
 // Link renames: Pebble links a file that it ingests, and then removes the old name.
@@ -145,6 +157,9 @@ func (s *fileSystem) Remove(name string) error {
 	s.mu.Unlock()
 	if linked {
 		return nil
+	}
+	if err := s.settle(name); err != nil {
+		return err
 	}
 	// What is left behind is found again when the rows are opened.
 	if s.later(func() { _ = s.base.Remove(name) }) {
