@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 	"time"
 
 	"odx/backstore"
@@ -26,8 +27,10 @@ const (
 
 // Place is the files of the store in a pool, for one claim of it.
 type Place struct {
-	files *rados.FS
-	close func() error
+	files  *rados.FS
+	close  func() error
+	stop   context.CancelFunc // ends asking
+	asking sync.WaitGroup     // for the space of the pool
 }
 
 // Open connects to the pool of a configuration. A program that cannot reach any returns a
@@ -48,11 +51,18 @@ func Open(cfg *conf.Config) (*Place, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", cfg.DataDir, err), closing())
 	}
+	ctx, stop := context.WithCancel(context.Background())
+	p.stop = stop
+	p.asking.Go(func() { p.files.KeepSpace(ctx) })
 	return p, nil
 }
 
 // Close ends the connection. The claim was released, and no file is used any more.
-func (p *Place) Close() error { return p.close() }
+func (p *Place) Close() error {
+	p.stop()
+	p.asking.Wait()
+	return p.close()
+}
 
 // Owner decides who owns the store.
 func (p *Place) Owner() owner.Driver { return p.files.Owner(dir) }

@@ -35,6 +35,8 @@ type node struct {
 	changes uint64
 	epoch   uint64
 	pending []write
+	held    []byte // to be written at heldAt; see gather
+	heldAt  int64
 	flying  int64 // bytes in pending
 	failed  error // of a change since the last Sync
 }
@@ -181,6 +183,8 @@ func (n *node) settle() {
 
 // sync waits for all writes. n.mu is held.
 func (n *node) sync() error {
+	n.send()
+	n.held = nil
 	for len(n.pending) > 0 {
 		n.settle()
 	}
@@ -325,6 +329,7 @@ func (f *file) ReadAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	f.n.mu.Lock()
+	f.n.send()
 	size, changes := f.n.size, f.n.changes
 	f.n.mu.Unlock()
 	if off >= size {
@@ -383,7 +388,8 @@ func (n *node) read(p []byte, off int64) error {
 	return nil
 }
 
-// WriteAt implements vfs.File. The data is on its way when it returns.
+// WriteAt implements vfs.File. The data is on its way when it returns, or goes with what follows
+// it.
 func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	if err := f.use("write", true); err != nil {
 		return 0, err
@@ -400,11 +406,17 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	done := 0
 	for done < len(p) {
 		at := off + int64(done)
+		if !n.follows(at) {
+			n.send()
+		}
 		if err := n.fill(at); err != nil {
 			return done, pathError("write", f.name, err)
 		}
 		part := p[done:min(int64(len(p)), int64(done)+(at/n.chunk+1)*n.chunk-at)]
-		n.begin(part, at)
+		if !n.gather(part, at) {
+			n.send()
+			n.begin(part, at)
+		}
 		done += len(part)
 	}
 	return done, nil
@@ -421,7 +433,15 @@ func (f *file) Sync() error {
 }
 
 // WriteBack implements vfs.File: what was written is on its way.
-func (f *file) WriteBack(int64, int64) error { return f.use("write back", false) }
+func (f *file) WriteBack(int64, int64) error {
+	if err := f.use("write back", false); err != nil {
+		return err
+	}
+	f.n.mu.Lock()
+	defer f.n.mu.Unlock()
+	f.n.send()
+	return nil
+}
 
 // Truncate implements vfs.File.
 func (f *file) Truncate(size int64) error {
@@ -443,7 +463,7 @@ func (f *file) Size() (int64, error) {
 	}
 	f.n.mu.Lock()
 	defer f.n.mu.Unlock()
-	return f.n.size, nil
+	return f.n.end(), nil
 }
 
 // Close implements vfs.File. It waits for the writes of a file that no caller has open any more:
@@ -458,6 +478,10 @@ func (f *file) Close() error {
 		return pathError("close", f.name, fs.ErrClosed)
 	}
 	n := f.n
+	n.mu.Lock()
+	n.send()
+	n.held = nil
+	n.mu.Unlock()
 	n.fs.mu.Lock()
 	defer n.fs.mu.Unlock()
 	n.refs--

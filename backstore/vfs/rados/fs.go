@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"path"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"odx/backstore/vfs"
 	"odx/owner"
@@ -27,9 +25,6 @@ const (
 
 // numbersAtOnce is how many numbers of files are taken with one change of root.
 const numbersAtOnce = 1000
-
-// unknownSpace is what is free and what there is where the pool does not say.
-const unknownSpace = math.MaxInt64 / 8
 
 // entry is a row of the directory.
 type entry struct {
@@ -68,18 +63,8 @@ type FS struct {
 	nodes   map[uint64]*node
 	gone    map[uint64]bool // removed files, whose objects are there
 
-	asking sync.Mutex // held while the pool is asked for its space
-	said   atomic.Pointer[spaceSaid]
+	said atomic.Pointer[spaceSaid] // nil unless KeepSpace runs
 }
-
-// spaceSaid is what the pool said of its space: it is asked of a monitor, which may be away.
-type spaceSaid struct {
-	free, total int64
-	at          time.Time
-}
-
-// spaceFor is how long it counts.
-const spaceFor = 5 * time.Second
 
 var _ vfs.FS = (*FS)(nil)
 
@@ -446,43 +431,6 @@ func (f *FS) SyncDir(dir string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return pathError("sync", dir, f.isDir(clean(dir)))
-}
-
-// Free implements vfs.FS.
-func (f *FS) Free(string) (int64, error) {
-	free, _, err := f.space()
-	return free, err
-}
-
-// Total implements vfs.FS.
-func (f *FS) Total(string) (int64, error) {
-	_, total, err := f.space()
-	return total, err
-}
-
-// space returns what is free and what there is. A cluster without a manager says nothing of
-// either, and that is no full pool.
-func (f *FS) space() (free, total int64, err error) {
-	said := f.said.Load()
-	if said != nil {
-		if time.Since(said.at) < spaceFor || !f.asking.TryLock() {
-			return said.free, said.total, nil
-		}
-	} else {
-		f.asking.Lock()
-	}
-	defer f.asking.Unlock()
-	free, total, err = f.pool.Space()
-	switch {
-	case err != nil && said != nil:
-		free, total = said.free, said.total // until a monitor answers
-	case err != nil:
-		return 0, 0, err
-	case total == 0:
-		free, total = unknownSpace, unknownSpace
-	}
-	f.said.Store(&spaceSaid{free, total, time.Now()})
-	return free, total, nil
 }
 
 // Place implements vfs.FS. A store is not moved within a pool.
