@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -90,6 +91,14 @@ func (nothing) ChangeDisk(context.Context, admin.DiskRequest, func(admin.DiskPro
 	return admin.DiskResult{}, errNothing
 }
 
+// leads reports whether the path of a request is one of a route, {name} and the like
+// standing for any element.
+func leads(path, route string) bool {
+	path, _, _ = strings.Cut(path, "?")
+	elements, names := strings.Split(path, "/"), strings.Split(route, "/")
+	return slices.EqualFunc(elements, names, func(e, n string) bool { return e == n || strings.HasPrefix(n, "{") })
+}
+
 // FuzzBody sends any body to any route that takes one, with anything as the names in its
 // path: the answer is a success or a failure with a kind, and never that of a fault of the
 // server.
@@ -110,7 +119,9 @@ func FuzzBody(f *testing.F) {
 	}
 	for _, s := range samples {
 		for i, r := range with {
-			if s.method == r.method && s.body != "" {
+			// Its own routes: with each body at each route, a fuzzer would be through with
+			// the seeds after a minute.
+			if s.method == r.method && s.body != "" && leads(s.path, r.path) {
 				f.Add(uint8(i), "..", []byte(s.body))
 			}
 		}

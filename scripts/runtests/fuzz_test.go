@@ -65,7 +65,7 @@ func TestReportFuzz(t *testing.T) {
 			progress + "--- FAIL: FuzzOne (0.1s)\n    --- FAIL: FuzzOne (0.00s)\n    Failing input written to testdata/fuzz/FuzzOne/abc\n",
 			failed, counts{failed: 1}, "testdata/fuzz/FuzzOne/abc",
 		},
-		"command to repeat":      {progress, failed, counts{failed: 1}, "-fuzz=^FuzzOne$ -fuzztime=5s -fuzzminimizetime=1s -parallel=1 m"},
+		"command to repeat":      {progress, failed, counts{failed: 1}, "-fuzz=^FuzzOne$ -fuzztime=5s -fuzzminimizetime=100ms -parallel=1 m"},
 		"spurious deadline":      {progress + "--- FAIL: FuzzOne (30.1s)\n    context deadline exceeded\nFAIL\nexit status 1\n", failed, counts{passed: 1}, "4321 inputs"},
 		"deadline of the target": {"--- FAIL: FuzzOne (1s)\n    a_test.go:3: context deadline exceeded\nFAIL\n", failed, counts{failed: 1}, "a_test.go:3"},
 		"build failure":          {"FAIL m [build failed]\n", failed, counts{failed: 1}, "build failed"},
