@@ -49,15 +49,19 @@ func (c *Client) Diff(ctx context.Context, r admin.DiffRequest, found func([]adm
 	if err != nil {
 		return admin.Diff{}, err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var refused error
 	result, err := linesOf[v1.DiffRanges, v1.Diff](ctx, c, http.MethodGet, path, nil, func(lines v1.DiffRanges) {
-		if err := found(diffRangesOf(lines.Ranges)); err != nil {
-			cancel(err)
+		if refused == nil {
+			refused = found(diffRangesOf(lines.Ranges))
+		}
+		if refused != nil {
+			cancel()
 		}
 	})
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		err = cause
+	if refused != nil { // also where the whole answer was here before the cancellation
+		err = refused
 	}
 	return admin.Diff{SizeBytes: result.SizeBytes, BaseBytes: result.BaseSizeBytes, Ranges: result.Ranges, DataBytes: result.DataBytes, HoleBytes: result.HoleBytes}, err
 }
