@@ -3,13 +3,12 @@
 package ceph_test
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -202,15 +201,15 @@ func BenchmarkServers_Write(b *testing.B) {
 	each := time.Since(start) / time.Duration(number)
 	const seconds = 3
 	out, err := exec.Command("rados", "-c", cluster.Conf(), "-p", cluster.Pool(), "-N", "bench",
-		"bench", fmt.Sprint(seconds), "write", "-b", fmt.Sprint(blockBytes), "-t", "1", "--format", "json").Output()
-	var of struct {
-		Latency float64 `json:"average_latency"` // in seconds
-	}
-	if err := errors.Join(err, json.Unmarshal(lastObject(out), &of)); err != nil || of.Latency <= 0 {
+		"bench", fmt.Sprint(seconds), "write", "-b", fmt.Sprint(blockBytes), "-t", "1").Output()
+	found := benchLatency.FindSubmatch(out)
+	if err != nil || found == nil {
 		b.Fatalf("rados bench: %v: %s", err, out)
 	}
-	b.ReportMetric(of.Latency/each.Seconds(), "of-rados-bench")
+	latency, err := strconv.ParseFloat(string(found[1]), 64) // in seconds
+	must.Succeed(b, err)
+	b.ReportMetric(latency/each.Seconds(), "of-rados-bench")
 }
 
-// lastObject returns the JSON object at the end of what a program prints.
-func lastObject(out []byte) []byte { return out[max(bytes.LastIndexByte(out, '{'), 0):] }
+// benchLatency finds the mean latency in what rados bench prints.
+var benchLatency = regexp.MustCompile(`Average Latency\(s\):\s+([0-9.]+)`)
