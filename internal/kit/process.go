@@ -128,14 +128,40 @@ func (l *lineLog) String() string { return l.to.String() }
 
 // logBuffer keeps everything written to it, for one process after another.
 type logBuffer struct {
-	mu sync.Mutex // guards b
-	b  strings.Builder
+	mu   sync.Mutex // guards b and more
+	b    strings.Builder
+	more chan struct{} // closed with the next Write; nil while none waits
 }
 
 func (l *logBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.more != nil {
+		close(l.more)
+		l.more = nil
+	}
 	return l.b.Write(p)
+}
+
+// wait returns once found takes what was written, or with the error of ctx.
+func (l *logBuffer) wait(ctx context.Context, found func(log string) bool) error {
+	for {
+		l.mu.Lock()
+		log := l.b.String()
+		if l.more == nil {
+			l.more = make(chan struct{})
+		}
+		more := l.more
+		l.mu.Unlock()
+		if found(log) {
+			return nil
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func (l *logBuffer) String() string {

@@ -81,6 +81,12 @@ func (t *Target) PID() int { return t.proc.cmd.Process.Pid }
 // Log is everything the target has said, over all of its runs.
 func (t *Target) Log() string { return t.log.String() }
 
+// AwaitLog returns once found takes the Log, or with the error of ctx. The log comes through a
+// pipe: what the target wrote before it answered can be in it after the answer was read.
+func (t *Target) AwaitLog(ctx context.Context, found func(log string) bool) error {
+	return t.log.wait(ctx, found)
+}
+
 // LogTail is the last n lines of Log.
 func (t *Target) LogTail(n int) string {
 	lines := strings.SplitAfter(t.Log(), "\n")

@@ -35,9 +35,7 @@ func TestCHAP(t *testing.T) {
 	runScript(t, fmt.Sprintf("PORTAL=10.0.2.2:%d IQN=%s SECRET=%s TARGET_SECRET=%s\n%s",
 		target.Port(), target.IQN, secret, targetSecret, chapScript), guest.Setup{})
 	for _, algorithm := range []string{"MD5", "SHA1", "SHA256", "SHA3-256"} {
-		if !strings.Contains(target.Log(), "chap="+algorithm+" ") {
-			t.Errorf("no login with %s", algorithm)
-		}
+		harness.Logged(t, target, "chap="+algorithm+" ")
 	}
 	if log := target.Log(); strings.Contains(log, secret) || strings.Contains(log, targetSecret) {
 		t.Error("the log shows a secret")

@@ -168,9 +168,7 @@ func TestBoot(t *testing.T) {
 			if err := disk.ReadAt(t.Context(), answer, answerAt*512); err != nil {
 				t.Fatal(err)
 			}
-			if !strings.Contains(target.Log(), c.log) {
-				t.Errorf("the target's log lacks %q", c.log)
-			}
+			harness.Logged(t, target, c.log)
 			if !c.boots {
 				if status != statusRebooted || strings.Contains(said, "odx boot") || !bytes.Equal(answer, make([]byte, 512)) {
 					t.Errorf("the machine booted; status %d", status)

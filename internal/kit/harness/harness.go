@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"odx/internal/kit"
 	"odx/internal/kit/proxy"
@@ -110,6 +112,18 @@ func Missing(t testing.TB, what string) {
 	}
 	fmt.Fprintf(os.Stderr, "NOT TESTED: %s: %s\n", t.Name(), what)
 	t.Skipf("NOT TESTED: %s", what)
+}
+
+// Logged requires that a target says each of texts in its log, soon.
+func Logged(t testing.TB, target *kit.Target, texts ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for _, text := range texts {
+		if target.AwaitLog(ctx, func(log string) bool { return strings.Contains(log, text) }) != nil {
+			t.Errorf("the log of the target lacks %q", text)
+		}
+	}
 }
 
 // Report logs a table that is of interest even if the test passes, and leaves it in the
