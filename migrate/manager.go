@@ -242,7 +242,9 @@ func (m *Manager) StartMigration(ctx context.Context, r admin.MigrationRequest) 
 		return admin.Migration{}, err
 	}
 	m.all[r.Volume] = g
-	m.begin(g)
+	if !m.closed { // otherwise it goes on after the next start
+		m.begin(g)
+	}
 	m.o.Log.WithField("volume", r.Volume).WithField("to", r.To).Info("migration begins")
 	return g.status(), nil
 }
@@ -257,9 +259,14 @@ func (m *Manager) prepare(ctx context.Context, r admin.MigrationRequest) (*migra
 	identity, ok := m.o.Server.Serving(from)
 	switch {
 	case !ok:
-		return nil, fmt.Errorf("%w: volume %s is no LUN; copy it with odx volume clone", blockdev.ErrInvalid, r.Volume)
+		return nil, fmt.Errorf("%w: volume %s is no LUN; copy it with odx volume clone, or to another server with odx copy there", blockdev.ErrInvalid, r.Volume)
 	case src.ReadOnly():
 		return nil, fmt.Errorf("volume %s: %w; a snapshot is not written to, so that a clone of it is enough", r.Volume, blockdev.ErrReadOnly)
+	}
+	if m.o.Pairs != nil {
+		if err := m.o.Pairs.CheckMove(src); err != nil {
+			return nil, err
+		}
 	}
 	rec := record{
 		Volume: r.Volume, ID: fmt.Sprintf("%x", src.ID()), Identity: conf.FormatIdentity(identity), State: admin.MigrationCopying,

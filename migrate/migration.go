@@ -111,7 +111,8 @@ func (g *migration) open(ctx context.Context) (blockdev.Volume, error) {
 	return v, v.Protect(ctx, protector, &backstore.Protection{By: "the migration of volume " + r.Volume})
 }
 
-// abort ends a migration whose LUN has not moved.
+// abort ends a migration whose LUN has not moved. What a destination that does not answer has
+// is removed later.
 func (g *migration) abort(ctx context.Context) error {
 	g.ending.Lock()
 	defer g.ending.Unlock()
@@ -135,7 +136,19 @@ func (g *migration) abort(ctx context.Context) error {
 			return err
 		}
 	}
-	return g.giveUp(ctx, "aborted by an administrator")
+	err := g.giveUp(ctx, "aborted by an administrator")
+	if err == nil {
+		return nil
+	}
+	g.mu.Lock()
+	g.progress.problem = err
+	aborting := g.rec.State == admin.MigrationAborting
+	g.mu.Unlock()
+	g.m.restart(g)
+	if aborting { // it is decided, and what is left goes on in the background
+		return nil
+	}
+	return err
 }
 
 // giveUp makes a migration aborted for good, and removes what was made for it. The LUN is
@@ -286,7 +299,7 @@ func (g *migration) status() admin.Migration {
 	if v, err := g.m.o.Store.Volume(r.Volume); err == nil {
 		s.SizeBytes = v.Size()
 	}
-	if p.problem != nil {
+	if p.problem != nil && s.Ended.IsZero() { // afterwards the record has why it has ended
 		s.Problem = p.problem.Error()
 	}
 	took := p.took

@@ -29,12 +29,15 @@ const (
 	askAgainAtLast = time.Second
 )
 
-// prepareRemote is prepare for a destination of another server.
+// prepareRemote is prepare for a destination of another server. It lets go of mu while that is
+// asked.
 func (m *Manager) prepareRemote(ctx context.Context, r admin.MigrationRequest, rec record, peer, volume string) (*migration, error) {
 	from := conf.Device{Volume: r.Volume}
 	switch err := conf.CheckVolumeName(volume); {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", blockdev.ErrInvalid, err)
+	case peer == "":
+		return nil, fmt.Errorf("%w: no peer is named before the colon; use PEER:VOLUME", blockdev.ErrInvalid)
 	case m.o.Pairs == nil:
 		return nil, fmt.Errorf("peer %s: %w", peer, backstore.ErrNotFound)
 	case r.Overwrite:
@@ -51,14 +54,39 @@ func (m *Manager) prepareRemote(ctx context.Context, r admin.MigrationRequest, r
 		return nil, err
 	}
 	g := newMigration(m, rec)
-	if err := g.offer(ctx); err != nil {
-		ctx = context.WithoutCancel(ctx)
-		if ended := m.o.Pairs.EndMove(ctx, rec.Pair, false); ended != nil {
-			err = errors.Join(err, m.o.Pairs.EndMove(ctx, rec.Pair, true))
-		}
-		return nil, errors.Join(err, m.o.Store.PutRecords(ctx, backstore.Record{Key: rec.key()}), m.o.Store.Flush(ctx))
+	g.ending.Lock() // it is not aborted before it has begun
+	defer g.ending.Unlock()
+	m.all[r.Volume] = g
+	m.running.Add(1)
+	defer m.running.Done()
+	m.mu.Unlock()
+	err := g.begins(ctx)
+	m.mu.Lock()
+	if err == nil {
+		return g, nil
 	}
-	return g, nil
+	delete(m.all, r.Volume)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.rec.State = admin.MigrationAborted // for an abort that waits
+	return nil, err
+}
+
+// begins has the peer become the destination, or leaves nothing.
+func (g *migration) begins(ctx context.Context) error {
+	r := g.copyRecord()
+	limited, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(g.m.base, cancel)()
+	err := g.offer(limited)
+	if err == nil {
+		return nil
+	}
+	ctx = context.WithoutCancel(ctx)
+	if ended := g.m.o.Pairs.EndMove(ctx, r.Pair, false); ended != nil {
+		err = errors.Join(err, g.m.o.Pairs.EndMove(ctx, r.Pair, true))
+	}
+	return errors.Join(err, g.m.o.Store.PutRecords(ctx, backstore.Record{Key: r.key()}), g.m.o.Store.Flush(ctx))
 }
 
 // offer has the peer become the destination. It can be repeated.
@@ -97,6 +125,9 @@ func (g *migration) advanceRemote(ctx context.Context, r *record) error {
 		return err
 	}
 	err = g.untilShort(shortRemoteRound, func() (time.Duration, error) { return g.remoteRound(ctx) })
+	if err == nil {
+		err = g.mayLeave(src)
+	}
 	if err != nil {
 		return err
 	}

@@ -110,10 +110,21 @@ func (g *migration) follow(ctx context.Context, src *backstore.Volume, dst block
 		return err
 	}
 	err := g.untilShort(shortRound, func() (time.Duration, error) { return g.round(ctx, src, dst) })
+	if err == nil {
+		err = g.mayLeave(src)
+	}
 	if err != nil {
 		return err
 	}
 	return g.cut(ctx, src, dst)
+}
+
+// mayLeave returns why there must not be a cut: a replica can have begun since the start.
+func (g *migration) mayLeave(src *backstore.Volume) error {
+	if g.m.o.Pairs == nil {
+		return nil
+	}
+	return g.m.o.Pairs.CheckMove(src)
 }
 
 // untilShort does rounds until one takes no longer than short.

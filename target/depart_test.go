@@ -289,7 +289,7 @@ func TestMigrate_Remote_Stays(t *testing.T) {
 	data := random(1, departingSize)
 	must.Succeed(t, d.WriteAt(t.Context(), data, 0))
 	for _, r := range []admin.MigrationRequest{
-		{Volume: "own", To: "other:x"}, {Volume: "web", To: "none:x"}, {Volume: "web", To: "other:own"}, {Volume: "web", To: "other:a/b"},
+		{Volume: "own", To: "other:x"}, {Volume: "web", To: "none:x"}, {Volume: "web", To: ":x"}, {Volume: "web", To: "other:own"}, {Volume: "web", To: "other:a/b"},
 		{Volume: "web", To: "other:x", Portal: "here"}, {Volume: "web", To: "other:x", Overwrite: true}, {Volume: "web", To: "x", Portal: "192.0.2.1:3260"},
 	} {
 		if _, err := a.migrations.StartMigration(t.Context(), r); err == nil {

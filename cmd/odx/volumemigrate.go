@@ -80,6 +80,12 @@ func actOnMigration(cmd *cobra.Command, o *adminOptions, what string, do func(ct
 		if o.json {
 			return printJSON(cmd.OutOrStdout(), api.MigrationV1(m))
 		}
+		if m.State == admin.MigrationAborting {
+			what = "the LUNs stay where they are; what was made for it is removed later"
+			if m.Problem != "" {
+				what += ": " + printable(m.Problem)
+			}
+		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "migration of volume %s to %s: %s\n", m.Volume, m.To, what)
 		return err
 	})
@@ -119,7 +125,9 @@ func printMigrations(w io.Writer, list []admin.Migration) error {
 		state, left, remaining, cut := string(m.State), "-", "-", "-"
 		if m.State == admin.MigrationCopying {
 			left = conf.FormatSize(max(m.RoundBytes-m.RoundCopied, 0))
-			remaining = m.Remaining.Round(time.Second).String()
+			if m.Remaining > 0 { // it is not known before the first bytes are there
+				remaining = m.Remaining.Round(time.Second).String()
+			}
 			if m.Diverges {
 				state += ", diverges"
 			}

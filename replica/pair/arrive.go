@@ -370,14 +370,31 @@ func (m *Manager) stay(ctx context.Context, id ID, epoch uint64) (a v1.PeerMoveA
 	return moveAnswer(r), nil
 }
 
+// endTurn cancels a round that the source has asked for, and waits for its end.
+func (m *Manager) endTurn(ctx context.Context, p *running) error {
+	p.mu.Lock()
+	t := p.turn
+	p.mu.Unlock()
+	if t == nil || t.ended() {
+		return nil
+	}
+	t.cancel()
+	limited, stop := context.WithTimeout(ctx, turnWait)
+	defer stop()
+	select {
+	case <-t.done:
+		return nil
+	case <-limited.Done():
+		return ErrBusy
+	}
+}
+
 // endMoved ends the pair on the destination. Before it has taken over, it deletes what it has.
 func (m *Manager) endMoved(ctx context.Context, r *record) error {
 	p := m.of(r.ID)
-	p.mu.Lock()
-	if t := p.turn; t != nil && !t.ended() {
-		t.cancel()
+	if err := m.endTurn(ctx, p); err != nil {
+		return err // it is asked again
 	}
-	p.mu.Unlock()
 	done, err := m.occupy(r.ID)
 	if err != nil {
 		return err // it is asked again

@@ -67,11 +67,14 @@ func (m *Manager) Start(ctx context.Context, q StartRequest) error {
 	return nil
 }
 
+// errNoPeer: the other side of a pair is not, or no more, in the configuration.
+var errNoPeer = fmt.Errorf("%w: the configuration names no peer with it", backstore.ErrNotFound)
+
 // link returns the way to the other side of a pair.
 func (m *Manager) link(r *record) (Link, error) {
 	link, ok := m.o.Resolve(r.PeerStore)
 	if !ok {
-		return nil, fmt.Errorf("store %v of peer %s: %w: the configuration names no peer with it", r.PeerStore, r.PeerName, backstore.ErrNotFound)
+		return nil, fmt.Errorf("store %v of peer %s: %w", r.PeerStore, r.PeerName, errNoPeer)
 	}
 	return link, nil
 }

@@ -16,7 +16,7 @@ import (
 // first, and what was written to it before that is fetched: nothing is lost. With force it
 // is not asked: what was written since the last round is not here.
 func (m *Manager) Failover(ctx context.Context, name string, force bool, o RoundOptions) error {
-	r, err := m.ofAdministrator(name, func(r *record) bool { return force && r.Role == Former })
+	r, err := m.ofAdministrator(name, func(r *record) bool { return force && r.Role == Former && !r.Move.Served })
 	if err != nil {
 		return err
 	}

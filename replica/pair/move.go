@@ -8,8 +8,10 @@ import (
 	"slices"
 	"time"
 
+	"odx/admin"
 	v1 "odx/api/v1"
 	"odx/backstore"
+	"odx/peer"
 )
 
 // A migration to another server is a pair whose roles change by a protocol of its own. The
@@ -41,6 +43,30 @@ type Offer struct {
 	LUNs   []MovedLUN
 	// Identity is what initiators see of the logical unit.
 	Identity ID
+}
+
+// CheckMove returns why LUNs may not leave a volume: a replica of it would go on following what
+// is not served any more, and a replica that was moved would not be brought up to date.
+func (m *Manager) CheckMove(v *backstore.Volume) error {
+	all, err := m.records()
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		o, err := m.object(r)
+		switch {
+		case r.Move != nil || errors.Is(err, backstore.ErrNotFound):
+			continue
+		case err != nil:
+			return err
+		case o.IsFile() || o.ID() != v.ID():
+			continue
+		case r.Role == Source:
+			return fmt.Errorf("%w: volume %s has the %v, which would not follow; forget that, and start one of the destination after the move", admin.ErrInUse, v.Name(), r)
+		}
+		return fmt.Errorf("%w: volume %s belongs to the %v, and would not follow its source any more; make it the source by a failover, and then forget the replica", admin.ErrInUse, v.Name(), r)
+	}
+	return nil
 }
 
 // Offer has a peer become the destination of a volume. It can be repeated.
@@ -289,7 +315,8 @@ func (m *Manager) keptHere(ctx context.Context, id ID, epoch uint64) (Outcome, e
 }
 
 // EndMove ends a migration on both sides: after it has moved, or while this side is the
-// source. It can be repeated. onlyHere: the destination is not asked.
+// source. It can be repeated. onlyHere: the destination is not asked; nor is one that the
+// configuration does not name any more.
 func (m *Manager) EndMove(ctx context.Context, id ID, onlyHere bool) error {
 	r, err := m.load(id)
 	if errors.Is(err, ErrNoPair) {
@@ -299,7 +326,12 @@ func (m *Manager) EndMove(ctx context.Context, id ID, onlyHere bool) error {
 		return err
 	}
 	if !onlyHere {
-		if _, err := m.askMove(ctx, r, moveEnd, nil); err != nil && !errors.Is(err, ErrNoPair) {
+		_, err := m.askMove(ctx, r, moveEnd, nil)
+		switch {
+		case err == nil || errors.Is(err, ErrNoPair) || errors.Is(err, errNoPeer):
+		case errors.Is(err, peer.ErrDown):
+			return fmt.Errorf("%w; if the peer is lost for good, take it out of the configuration: then it is not asked", err)
+		default:
 			return err
 		}
 	}
@@ -312,7 +344,8 @@ func (m *Manager) EndMove(ctx context.Context, id ID, onlyHere bool) error {
 	return m.end(ctx, r)
 }
 
-// Unpin lets go of the snapshots that the source of a migration keeps.
+// Unpin lets go of the snapshots that the source of a migration keeps, once it is aborted or the
+// destination has answered that it serves.
 func (m *Manager) Unpin(ctx context.Context, id ID) error {
 	p := m.of(id)
 	p.changing.Lock()
@@ -323,6 +356,12 @@ func (m *Manager) Unpin(ctx context.Context, id ID) error {
 	}
 	if err != nil {
 		return err
+	}
+	if r.Role == Former && !r.Move.Served {
+		r.Move.Served = true
+		if err := m.put(ctx, r); err != nil {
+			return err
+		}
 	}
 	return m.dropPoints(ctx, r)
 }

@@ -110,7 +110,8 @@ type moving struct {
 	LUNs []movedLUN `json:"luns"`
 	// Arrives: this side is the destination.
 	Arrives bool `json:"arrives,omitempty"`
-	// Served: the configuration of the destination names the LUNs.
+	// Served: the configuration of the destination names the LUNs. At the source: the
+	// destination has answered so.
 	Served bool `json:"served,omitempty"`
 }
 

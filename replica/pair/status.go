@@ -131,7 +131,7 @@ func (m *Manager) Pause(ctx context.Context, name string, paused bool) error {
 // to. A replica's source has to hear of it, unless only this side is to forget the pair; a
 // source notifies the other side if that answers.
 func (m *Manager) Forget(ctx context.Context, name string, onlyHere bool) error {
-	r, err := m.ofAdministrator(name, func(r *record) bool { return onlyHere && r.Role == Replica })
+	r, err := m.ofAdministrator(name, func(r *record) bool { return onlyHere && (r.Role == Replica || r.Move.Arrives && r.Move.Served) })
 	if err != nil {
 		return err
 	}
