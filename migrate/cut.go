@@ -49,6 +49,7 @@ func (g *migration) cut(ctx context.Context, src *backstore.Volume, dst blockdev
 			g.log.WithError(err).Warn("tokens that refer to the data of the volume in place have not all ended")
 		}
 	}
+	c.Stays = g.thaw(src)
 	held, err := g.m.o.Server.Cut(ctx, c)
 	g.mu.Lock()
 	g.rec.Cuts++
@@ -61,8 +62,17 @@ func (g *migration) cut(ctx context.Context, src *backstore.Volume, dst blockdev
 	if err == nil {
 		err = errors.New("the LUN has not moved")
 	}
-	thaw := src.Protect(context.WithoutCancel(ctx), protector, nil)
-	return errors.Join(fmt.Errorf("the cut was given up after commands were held for %s: %w", held.Round(time.Millisecond), err), thaw)
+	return fmt.Errorf("the cut was given up after commands were held for %s: %w", held.Round(time.Millisecond), err)
+}
+
+// thaw returns what lets the source be written to again, before commands that were held go on.
+// If that fails, their writes do, and the next start of the cut or of the process does it.
+func (g *migration) thaw(src *backstore.Volume) func(ctx context.Context) {
+	return func(ctx context.Context) {
+		if err := src.Protect(context.WithoutCancel(ctx), protector, nil); err != nil {
+			g.log.WithError(err).Error("migration: the volume stays frozen after a cut that was given up")
+		}
+	}
 }
 
 // moved notes that the LUN is served from the destination. The source stays as it was at the

@@ -64,6 +64,8 @@ type Departure struct {
 	// Decide returns once it is known who serves the LUN, or once ctx has ended. Commands are
 	// held until then.
 	Decide func(ctx context.Context) pair.Outcome
+	// Stays is as in Cut.
+	Stays func(ctx context.Context)
 }
 
 // Bound is how long commands are held at most for a cut: what does not fit is given up before
@@ -77,8 +79,9 @@ type Cut struct {
 	// Last copies what is left, durably. Commands are held while it runs, for what ctx gives
 	// it.
 	Last func(ctx context.Context) error
-	// Moved runs once the destination is what is served, before commands go on.
-	Moved func(ctx context.Context)
+	// Moved runs once the destination is what is served, Stays once it is certain that the
+	// source is; either before commands go on.
+	Moved, Stays func(ctx context.Context)
 }
 
 // References ends tokens that refer to the data of a volume in place; package tokens has it.

@@ -205,7 +205,7 @@ func (g *migration) depart(ctx context.Context, src *backstore.Volume) error {
 		}
 		return err
 	}
-	d.Decide = g.decide
+	d.Decide, d.Stays = g.decide, g.thaw(src)
 	held, err := g.m.o.Server.Depart(ctx, d)
 	g.mu.Lock()
 	g.rec.Cuts++

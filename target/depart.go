@@ -85,10 +85,14 @@ func (s migrated) Depart(ctx context.Context, d migrate.Departure) (held time.Du
 		return time.Since(began), errCopying
 	}
 	if err := d.Last(limited); err != nil {
+		d.Stays(ctx)
 		return time.Since(began), err
 	}
 	outcome := d.Decide(ctx)
 	held = time.Since(began)
+	if outcome == pair.Kept {
+		d.Stays(ctx)
+	}
 	err = s.Away(context.WithoutCancel(ctx), d.From, outcome, d.Portal)
 	if outcome == pair.Moved && d.Portal != "" && err == nil {
 		// They repeat their commands at the destination: an answer from here would be an error.

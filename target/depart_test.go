@@ -491,3 +491,39 @@ func TestMigrate_Remote_CutOff(t *testing.T) {
 		t.Error("the LUN has other data than was written")
 	}
 }
+
+// A write that comes in a cut that is given up, because it does not end in time or is refused,
+// goes on as if there had been none.
+func TestMigrate_GivenUp(t *testing.T) {
+	for _, to := range []string{"web2", "other:web2"} {
+		t.Run(to, func(t *testing.T) {
+			a, _ := departure(t, "")
+			d := login(t, a.Service, 0)
+			data := random(1, departingSize)
+			must.Succeed(t, d.WriteAt(t.Context(), data, 0))
+			const bound = 50 * time.Millisecond
+			usual := a.cutBound
+			a.cutBound = bound
+			written := make(chan error, 1)
+			var once sync.Once
+			a.reached = func(step string) {
+				if step != "migration: source frozen" {
+					return
+				}
+				once.Do(func() {
+					go func() { written <- d.WriteAt(context.Background(), data[4096:8192], 0) }()
+					<-time.After(2 * bound) // the fault: what is slow
+					a.cutBound = usual
+				})
+			}
+			_, err := a.migrations.StartMigration(t.Context(), admin.MigrationRequest{Volume: "web", To: to})
+			must.Succeed(t, err)
+			if err := <-written; err != nil {
+				t.Errorf("a write in a cut that was given up: %v", err)
+			}
+			if m := awaitMigration(t, a.Service, "web"); m.State != admin.MigrationMoved || m.Cuts < 2 {
+				t.Errorf("%+v", m)
+			}
+		})
+	}
+}

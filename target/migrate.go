@@ -109,8 +109,9 @@ type move struct {
 	unit *unit           // with the medium that it gets
 	to   blockdev.Volume // that medium
 	name string          // of it, for the copy manager
-	// freed ends the hold of commands.
+	// freed ends the hold of commands; last: cut.Last was called, and the LUN is not there yet.
 	freed func()
+	last  bool
 	began time.Time
 	took  time.Duration
 }
@@ -173,12 +174,17 @@ func (m *move) hold(ctx context.Context, t *transition) (err error) {
 		return errCopying
 	}
 	t.reached("held")
+	m.last = true
 	return m.cut.Last(limited)
 }
 
 // release lets the commands go on.
 func (m *move) release() {
 	if m != nil && m.freed != nil {
+		if m.last {
+			m.cut.Stays(context.Background())
+			m.last = false
+		}
 		m.freed()
 		m.freed = nil
 		m.took = time.Since(m.began)
@@ -190,6 +196,7 @@ func (m *move) committed(ctx context.Context) {
 	if m == nil {
 		return
 	}
+	m.last = false
 	m.cut.Moved(context.WithoutCancel(ctx))
 	m.release()
 }
