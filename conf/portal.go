@@ -73,6 +73,16 @@ func parseAddress(text string) (Portal, error) {
 	return Portal{Host: host, Port: uint16(port)}, nil
 }
 
+// ParseRemotePortal parses "address:port" of a portal that initiators connect to: neither the
+// address nor the port is one that stands for any.
+func ParseRemotePortal(text string) (Portal, error) {
+	p, err := parseAddress(text)
+	if err == nil && (p.Port == 0 || p.unspecified()) {
+		err = fmt.Errorf("%q: initiators cannot connect to any address or port 0; use for example 192.0.2.7:3260", text)
+	}
+	return p, err
+}
+
 // String returns the address in the syntax of ParsePortal, without the group.
 func (p Portal) String() string { return net.JoinHostPort(p.Host, strconv.Itoa(int(p.Port))) }
 

@@ -44,6 +44,9 @@ func (m *Manager) prepareRemote(ctx context.Context, r admin.MigrationRequest, r
 		return nil, fmt.Errorf("%w: a volume of another server is not overwritten; choose another name, or delete it there", blockdev.ErrInvalid)
 	}
 	if r.Portal != "" {
+		if _, err := conf.ParseRemotePortal(r.Portal); err != nil {
+			return nil, fmt.Errorf("%w: portal %w", blockdev.ErrInvalid, err)
+		}
 		if err := m.o.Server.CheckRedirect(from, r.Portal); err != nil {
 			return nil, err
 		}

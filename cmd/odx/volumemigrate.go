@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -49,6 +50,9 @@ func newMigrateStart() *cobra.Command {
 			if r.Throttle, err = parseRate(throttle); err != nil {
 				return fmt.Errorf("--throttle: %w", err)
 			}
+			if err := checkPortal(r.Portal, r.To); err != nil {
+				return err
+			}
 			return actOnMigration(cmd, &o, "begun; odx volume migrate list says how far it is", func(ctx context.Context, live admin.Live) (admin.Migration, error) {
 				return live.StartMigration(ctx, r)
 			})
@@ -68,6 +72,20 @@ func parseRate(text string) (int64, error) {
 		return 0, nil
 	}
 	return parseSize(text)
+}
+
+// checkPortal returns what is wrong with the portal of a migration; "" is none.
+func checkPortal(portal, to string) error {
+	if portal == "" {
+		return nil
+	}
+	if !strings.Contains(to, ":") {
+		return usagef("--portal is for another server, and %s is of this one; write PEER:VOLUME", to)
+	}
+	if _, err := conf.ParseRemotePortal(portal); err != nil {
+		return usagef("--portal %w", err)
+	}
+	return nil
 }
 
 // actOnMigration calls do, and prints the migration with what was done.
