@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"odx/admin"
@@ -224,9 +225,13 @@ func (s arrivals) Check(_ context.Context, volume string, identity pair.ID, luns
 	}
 	st := s.state.Load()
 	for medium, u := range st.units {
-		if u.lu.ID() == identity {
-			return fmt.Errorf("%w: %s is the same disk for initiators", admin.ErrInUse, medium)
+		if u.lu.ID() != identity {
+			continue
 		}
+		if left, ok := strings.CutPrefix(medium, "volume "); ok && s.migrations != nil && s.migrations.HasMoved(left) {
+			return fmt.Errorf("%w: the LUN has moved away from %s here; finish that migration first: odx volume migrate finish %s", admin.ErrInUse, medium, left)
+		}
+		return fmt.Errorf("%w: %s is the same disk for initiators", admin.ErrInUse, medium)
 	}
 	for _, l := range luns {
 		if l.BlockLength != 512 && l.BlockLength != 4096 {

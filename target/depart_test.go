@@ -297,7 +297,11 @@ func TestMigrate_Remote_Stays(t *testing.T) {
 		}
 	}
 	nothingLeft(t, a, b)
-	_, err := a.migrations.StartMigration(t.Context(), admin.MigrationRequest{Volume: "web", To: "other:x", Rate: 1 << 20})
+	_, err := a.migrations.StartMigration(t.Context(), admin.MigrationRequest{Volume: "web", To: "other:x", Portal: "here"})
+	if err == nil || !strings.Contains(err.Error(), `portal "here" is not an address and port`) {
+		t.Errorf("a portal that is none: %v", err)
+	}
+	_, err = a.migrations.StartMigration(t.Context(), admin.MigrationRequest{Volume: "web", To: "other:x", Rate: 1 << 20})
 	must.Succeed(t, err)
 	m, err := a.migrations.AbortMigration(t.Context(), "web")
 	must.Succeed(t, err)
@@ -433,6 +437,11 @@ func TestMigrate_Remote_Settings(t *testing.T) {
 	must.Succeed(t, err)
 	if m := awaitMigration(t, a.Service, "web"); m.State != admin.MigrationMoved {
 		t.Fatalf("%+v", m)
+	}
+	for _, to := range []string{"other:web", "other:web3"} {
+		if _, err := b.migrations.StartMigration(t.Context(), admin.MigrationRequest{Volume: "web2", To: to}); err == nil || !strings.Contains(err.Error(), "finish that migration first: odx volume migrate finish web") {
+			t.Errorf("back to %s before the end: %v", to, err)
+		}
 	}
 	lu := b.state.Load().unit("volume web2")
 	if lu == nil || lu.LogicalBlockLength() != 4096 || !lu.ReadOnly() {

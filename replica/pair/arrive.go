@@ -83,11 +83,12 @@ func (m *Manager) accept(ctx context.Context, id ID, store [16]byte, q v1.PeerMo
 	case m.o.Arrivals == nil || identity == (ID{}) || q.Volume == "" || len(q.LUNs) == 0 || len(q.LUNs) > maxMovedLUNs:
 		return nil, fmt.Errorf("%w: offer of volume %.70q with %d LUNs", blockdev.ErrInvalid, q.Volume, len(q.LUNs))
 	}
-	if _, err := m.lookUp(q.To); err == nil {
-		return nil, fmt.Errorf("volume %s: %w; choose another name", q.To, backstore.ErrExists)
-	}
+	// First why the LUN cannot come here at all: another name would not help.
 	if err := m.o.Arrivals.Check(ctx, q.To, identity, q.LUNs); err != nil {
 		return nil, err
+	}
+	if _, err := m.lookUp(q.To); err == nil {
+		return nil, fmt.Errorf("volume %s: %w; choose another name", q.To, backstore.ErrExists)
 	}
 	name, err := m.freeName(q.Name, link.Name())
 	if err != nil {
