@@ -22,7 +22,8 @@ const maxJobRanges = 512
 
 // FetchOptions are the choices of Fetch. The zero value is valid.
 type FetchOptions struct {
-	// Moved, if set, is called with how many more bytes are done, contiguous from the start.
+	// Moved, if set, is called with how many more bytes are done, contiguous from the start, after
+	// each piece of at most 1 MiB that adds to them. Calls do not overlap.
 	Moved func(n int64)
 	// Pace, if set, waits until n bytes more may be read.
 	Pace func(ctx context.Context, n int64) error
@@ -72,9 +73,6 @@ func FetchRanges(ctx context.Context, h Hold, dst blockdev.Volume, ranges []bloc
 		}
 		n, err := f.window(batch, 0)
 		done += n
-		if f.o.Moved != nil && n > 0 {
-			f.o.Moved(n)
-		}
 		if err != nil || n < length {
 			return done, err
 		}
@@ -101,9 +99,6 @@ func (f *fetch) fill(src int64, r blockdev.Range) (done int64, err error) {
 		n := min(r.Length-done, fetchWindow)
 		m, err := f.window([]blockdev.Range{{Offset: r.Offset + done, Length: n}}, r.Offset-src)
 		done += m
-		if f.o.Moved != nil && m > 0 {
-			f.o.Moved(m)
-		}
 		if err != nil || m < n {
 			return done, err
 		}
@@ -124,20 +119,11 @@ func (f *fetch) window(to []blockdev.Range, shift int64) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	all := sum(to)
-	f.mapped(all - sum(missing))
-	if len(missing) == 0 {
-		return all, nil
-	}
-	end, err := f.read(missing, shift)
-	if err == nil && end < 0 {
-		return all, nil
-	}
-	var done int64
-	for _, r := range to {
-		done += min(max(end-r.Offset, 0), r.Length)
-	}
-	return done, err
+	f.mapped(sum(to) - sum(missing))
+	w := &filling{to: to, missing: missing, moved: f.o.Moved}
+	w.advance(nil) // by what was here
+	err = f.read(w, shift)
+	return w.done, err
 }
 
 func sum(ranges []blockdev.Range) (n int64) {
@@ -225,52 +211,18 @@ func (f *fetch) unmapHoles(shift int64) (missing []blockdev.Range, err error) {
 	return missing, nil
 }
 
-// job is what one request reads, and where it goes.
-type job struct {
-	ranges []blockdev.Range // of the destination, in order
-	length int64
-	done   bool
-}
-
-// nextJob cuts a job of at most piece bytes off ranges. Where a range is cut, it is at a
-// multiple of piece in the hold, which lies shift bytes before the destination.
-func nextJob(missing []blockdev.Range, shift, piece int64) (j *job, rest []blockdev.Range) {
-	j = &job{}
-	for len(missing) > 0 && j.length < piece && len(j.ranges) < maxJobRanges {
-		r := missing[0]
-		if n := piece - j.length; r.Length > n {
-			if n -= (r.Offset - shift + n) % minPiece; n <= 0 {
-				if j.length > 0 {
-					break
-				}
-				n = minPiece - (r.Offset-shift)%minPiece
-			}
-			missing[0] = blockdev.Range{Offset: r.Offset + n, Length: r.Length - n}
-			r.Length = n
-		} else {
-			missing = missing[1:]
-		}
-		j.ranges, j.length = append(j.ranges, r), j.length+r.Length
-	}
-	return j, missing
-}
-
-// read reads ranges of the destination, which lie shift bytes behind those of the hold. It
-// returns the first byte of the destination that is not done, or -1 if all are.
-func (f *fetch) read(missing []blockdev.Range, shift int64) (end int64, err error) {
+// read reads what is missing of a window, which lies shift bytes behind the hold.
+func (f *fetch) read(w *filling, shift int64) error {
 	ctx, stop := context.WithCancelCause(f.ctx)
 	defer stop(nil)
 	var running sync.WaitGroup
 	free := make(chan struct{}, readers)
-	var jobs []*job
-	for len(missing) > 0 && ctx.Err() == nil && (len(jobs) == 0 || !blockdev.Late(f.ctx)) {
+	for first := true; len(w.missing) > 0 && ctx.Err() == nil && (first || !blockdev.Late(f.ctx)); first = false {
 		piece, parallel := f.pace()
 		if parallel == 1 {
 			running.Wait()
 		}
-		var j *job
-		j, missing = nextJob(missing, shift, piece)
-		jobs = append(jobs, j)
+		j := w.next(shift, piece)
 		free <- struct{}{}
 		if err := f.take(ctx); err != nil {
 			stop(err)
@@ -283,22 +235,15 @@ func (f *fetch) read(missing []blockdev.Range, shift int64) (end int64, err erro
 				stop(err) // the first error counts
 				return
 			}
-			j.done = true
+			w.advance(j)
 		})
 	}
 	running.Wait()
-	if err = f.ctx.Err(); err == nil && ctx.Err() != nil {
+	err := f.ctx.Err()
+	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	for _, j := range jobs {
-		if !j.done {
-			return j.ranges[0].Offset, err
-		}
-	}
-	if len(missing) > 0 {
-		return missing[0].Offset, err
-	}
-	return -1, err
+	return err
 }
 
 // pace returns how much to read at once.
