@@ -209,9 +209,9 @@ var valuePatterns = map[string]string{
 	"env":      variableName.String(),
 	"url":      `^https?://[^/].*$`,
 
-	"replicated":   `^(file:[^/.*][^*]*|[A-Za-z0-9][A-Za-z0-9._-]{0,63})$`,
+	"replicated":   `^(file:([^/.*][^*]*)?\*?|[A-Za-z0-9][A-Za-z0-9._-]{0,63}\*?|\*)$`,
 	"peer":         label.String(),
-	"object":       `^[^/.*]`,
+	"object":       `^[^/.]`,
 	"snapshotted":  `^(file:)?[^*]*\*?$`,
 	"period":       `^([0-9]{1,3}d|\+?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$`,
 	"cron":         `^(@(hourly|daily|midnight|weekly|monthly|yearly|annually)|[^=@]+)$`,

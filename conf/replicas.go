@@ -6,12 +6,15 @@ import (
 	"time"
 )
 
-// Replica is a volume or a file of this server that is to follow one of a peer.
+// Replica is a volume or a file of this server that is to follow one of a peer, or several of
+// them.
 type Replica struct {
 	Name string
-	// Peer is the name of a peer, Source a volume of it, or "file:" and the name of a file.
+	// Peer is the name of a peer, Source a volume of it, or "file:" and the name of a file. An
+	// asterisk at its end selects all whose names begin so.
 	Peer, Source string
-	// To is the name of the volume or file here.
+	// To is the name of the volume or file here; with such a Source, it ends with an asterisk,
+	// which stands for what that of Source stands for.
 	To       string
 	Schedule Schedule
 	// BytesPerSecond bounds what is read of the peer; 0: no limit.
@@ -80,13 +83,15 @@ func (c *checker) replica(key string, raw *fileReplica) Replica {
 	}
 	r.Peer, _ = c.required(key+".peer", raw.Peer, "the name of an entry of peers")
 	if source, ok := c.required(key+".source", raw.Source, "the name of a volume of the peer, or file:NAME"); ok {
-		if r.Source = source; strings.Contains(source, "*") {
-			c.add(key+".source", "%q: a replica follows one volume or file", source)
-		} else if err := checkSnapshotted(source); err != nil {
+		r.Source = source
+		if err := checkSnapshotted(source); err != nil {
 			c.add(key+".source", "%v", err)
 		}
 	}
 	r.To = r.Name
+	if r.Selects() {
+		r.To = strings.TrimPrefix(r.Source, "file:")
+	}
 	if raw.To != nil {
 		r.To = *raw.To
 	}
@@ -99,12 +104,32 @@ func (c *checker) checkTo(key string, r Replica) {
 	if r.To == "" || !label.MatchString(r.Name) && r.To == r.Name {
 		return // reported
 	}
+	if r.Selects() {
+		c.checkToPrefix(key, r)
+		return
+	}
 	if strings.HasPrefix(r.Source, "file:") {
 		if !isFileName(r.To) {
 			c.add(key, "invalid file name %.70q; use a path like images/base.img", r.To)
 		}
 	} else if err := CheckVolumeName(r.To); err != nil {
 		c.add(key, "%v", err)
+	}
+}
+
+// Selects reports whether the entry is for all volumes, or files, whose names begin in some way.
+func (r *Replica) Selects() bool { return strings.HasSuffix(r.Source, "*") }
+
+// checkToPrefix is checkTo for an entry that selects.
+func (c *checker) checkToPrefix(key string, r Replica) {
+	to := r.To
+	if strings.HasPrefix(r.Source, "file:") {
+		to = "file:" + to
+	}
+	if err := checkSnapshotted(to); err != nil {
+		c.add(key, "%v", err)
+	} else if !strings.HasSuffix(to, "*") {
+		c.add(key, "%.70q has no asterisk at its end, as source has; the names of %s are to differ", r.To, r.Source)
 	}
 }
 

@@ -31,6 +31,15 @@ type ReplicaAnswer struct {
 	// AgeMS is how long ago the point was taken, in milliseconds.
 	AgeMS int64 `json:"age_ms,omitempty"`
 	Final bool  `json:"final,omitempty"`
+	// Sources answers a list.
+	Sources []ReplicaSource `json:"sources,omitempty"`
+}
+
+// ReplicaSource is a volume, or file:NAME, that the caller can keep a replica of. Pairs are the
+// pairs that it has with the caller.
+type ReplicaSource struct {
+	Object string   `json:"object"`
+	Pairs  []string `json:"pairs,omitempty"`
 }
 
 // Replica describes this server's side of a pair. Seconds are by its clock.

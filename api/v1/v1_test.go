@@ -42,7 +42,7 @@ var types = map[string]any{
 	"PeerMove": &PeerMove{}, "MovedLUN": &MovedLUN{}, "UnitRecord": &UnitRecord{}, "PeerMoveAnswer": &PeerMoveAnswer{},
 	"DiffRanges": &DiffRanges{}, "DiffRange": &DiffRange{}, "Diff": &Diff{},
 	"Stream": &Stream{}, "Received": &Received{}, "Partial": &Partial{},
-	"ReplicaRequest": &ReplicaRequest{}, "ReplicaAnswer": &ReplicaAnswer{}, "Replica": &Replica{}, "ReplicaProgress": &ReplicaProgress{}, "ReplicaRound": &ReplicaRound{},
+	"ReplicaRequest": &ReplicaRequest{}, "ReplicaAnswer": &ReplicaAnswer{}, "ReplicaSource": &ReplicaSource{}, "Replica": &Replica{}, "ReplicaProgress": &ReplicaProgress{}, "ReplicaRound": &ReplicaRound{},
 	"ReplicaStart": &ReplicaStart{}, "ReplicaRun": &ReplicaRun{}, "ReplicaFailover": &ReplicaFailover{}, "ReplicaFailback": &ReplicaFailback{}, "ReplicaPause": &ReplicaPause{},
 	"Snapshot": &Snapshot{}, "SnapshotPolicy": &SnapshotPolicy{}, "SnapshotRun": &SnapshotRun{}, "PrunedSnapshot": &PrunedSnapshot{},
 	"DumpItem": &DumpItem{}, "CopyResult": &CopyResult{}, "Finding": &Finding{},

@@ -20,6 +20,8 @@ type StartRequest struct {
 	Name   string // of the replica
 	// To is the name of the volume or file here; empty: Name.
 	To string
+	// Entry names the entry of the configuration that has selected Source; empty: it was named.
+	Entry string
 }
 
 // Start makes the record of a new replica, which the first round makes the content of.
@@ -49,7 +51,7 @@ func (m *Manager) Start(ctx context.Context, q StartRequest) error {
 	}
 	r := &record{
 		ID: newID(), Name: q.Name, Role: Replica, Epoch: 1, File: file, Object: to,
-		PeerStore: link.Store(), PeerName: q.Peer, PeerObject: q.Source,
+		PeerStore: link.Store(), PeerName: q.Peer, PeerObject: q.Source, Entry: q.Entry,
 	}
 	if err := m.reached("replica record"); err != nil {
 		return err

@@ -17,6 +17,8 @@ type Link interface {
 	Store() [16]byte
 	// Ask sends a request. An error of the other side is a *RefusedError.
 	Ask(ctx context.Context, r Request) (Answer, error)
+	// Offered returns what a server with that store can keep replicas of (Manager.Offered).
+	Offered(ctx context.Context, from [16]byte, prefix string) ([]Offered, error)
 	// Move sends a request about a migration, likewise.
 	Move(ctx context.Context, q v1.PeerMove) (v1.PeerMoveAnswer, error)
 	// Hold holds a point of a pair, for differences to another one; base zero: to nothing.
@@ -45,6 +47,8 @@ const (
 	opForget Op = "forget"
 	// opOrphan says that the caller, the source, has given up the pair.
 	opOrphan Op = "orphan"
+	// opList asks for what can be a source. It names no pair; Object is a prefix.
+	opList Op = "list"
 )
 
 // Request is what one side asks of the other.

@@ -83,6 +83,10 @@ type record struct {
 	PeerName   string `json:"peer_name"`
 	PeerObject string `json:"peer_object,omitempty"`
 
+	// Entry names the entry of the configuration that has selected the source; "" for one that
+	// was named.
+	Entry string `json:"entry,omitempty"`
+
 	// Identity is what initiators see of a LUN on the source.
 	Identity ID `json:"identity,omitzero"`
 

@@ -18,6 +18,8 @@ import (
 
 // Plan is what the configuration says of a replica.
 type Plan struct {
+	// A Source that ends with an asterisk selects volumes, or files, by the beginning of their
+	// names. To then ends with one, too, which stands for the rest of a name; empty: as there.
 	StartRequest
 	// Next returns the first time after t at which a round begins.
 	Next func(t time.Time) time.Time
@@ -51,9 +53,16 @@ const limitBurst = 4 << 20
 
 // schedule is what runs the plans of a manager.
 type schedule struct {
-	mu     sync.Mutex // guards what follows
-	plans  map[string]Plan
+	mu sync.Mutex // guards what follows
+	// entries are the plans as they were set; offered is what peers have for those that select, by
+	// the name of the entry; plans is what follows of them, by the name of the replica.
+	entries []Plan
+	offered map[string]offer
+	plans   map[string]Plan
+	// limits are those of entries, by name: what an entry selects has one together.
 	limits map[string]*rate.Limiter
+	// followed are the plans that a goroutine brings up to date.
+	followed map[string]bool
 	// change is closed when the plans change.
 	change chan struct{}
 }
@@ -61,12 +70,18 @@ type schedule struct {
 // SetPlans replaces the plans. A round that is under way goes on, with the limit that the new
 // plan gives it.
 func (m *Manager) SetPlans(list []Plan) {
+	all, err := m.records()
+	if err != nil {
+		m.log.WithError(err).Warn("replicas not known")
+	}
 	s := &m.schedule
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	plans, limits := map[string]Plan{}, map[string]*rate.Limiter{}
+	limits := map[string]*rate.Limiter{}
 	for _, p := range list {
-		plans[p.Name] = p
+		if old := slices.IndexFunc(s.entries, func(e Plan) bool { return e.Name == p.Name }); old < 0 || s.entries[old].Source != p.Source || s.entries[old].Peer != p.Peer {
+			delete(s.offered, p.Name) // to another one
+		}
 		l := s.limits[p.Name]
 		if l == nil {
 			l = rate.NewLimiter(rate.Inf, limitBurst)
@@ -76,7 +91,14 @@ func (m *Manager) SetPlans(list []Plan) {
 		}
 		limits[p.Name] = l
 	}
-	s.plans, s.limits = plans, limits
+	maps.DeleteFunc(s.offered, func(name string, _ offer) bool { return limits[name] == nil })
+	s.entries, s.limits = slices.Clone(list), limits
+	s.plans, _ = effective(s.entries, s.offered, all)
+	s.changedLocked()
+}
+
+// changedLocked says that the plans have changed.
+func (s *schedule) changedLocked() {
 	if s.change != nil {
 		close(s.change)
 	}
@@ -95,18 +117,37 @@ func (m *Manager) plan(name string) (p Plan, ok bool, changed <-chan struct{}) {
 	return p, ok, s.change
 }
 
-// names returns the names of the plans.
-func (m *Manager) names() (list []string, changed <-chan struct{}) {
+// unfollowed returns the names of the plans that nothing brings up to date yet; the caller does
+// from now on.
+func (m *Manager) unfollowed() (list []string, changed <-chan struct{}) {
 	s := &m.schedule
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.change == nil {
 		s.change = make(chan struct{})
 	}
+	if s.followed == nil {
+		s.followed = map[string]bool{}
+	}
 	for name := range s.plans {
-		list = append(list, name)
+		if !s.followed[name] {
+			s.followed[name] = true
+			list = append(list, name)
+		}
 	}
 	return list, s.change
+}
+
+// leave reports whether there is no plan of that name any more; then it is not followed.
+func (m *Manager) leave(name string) bool {
+	s := &m.schedule
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, planned := s.plans[name]; planned {
+		return false
+	}
+	delete(s.followed, name)
+	return true
 }
 
 // Planned returns the options of rounds that the plan of a replica gives; the zero value
@@ -115,7 +156,8 @@ func (m *Manager) Planned(name string) RoundOptions {
 	s := &m.schedule
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return RoundOptions{Limit: s.limits[name], Keep: s.plans[name].Keep}
+	p := s.plans[name]
+	return RoundOptions{Limit: s.limits[p.Entry], Keep: p.Keep}
 }
 
 // Run brings the replicas of the plans up to date until ctx ends, and tells former sources
@@ -125,14 +167,10 @@ func (m *Manager) Run(ctx context.Context) {
 	defer running.Wait()
 	running.Go(func() { m.tellAll(ctx) })
 	free := make(chan struct{}, parallelRounds)
-	followed := map[string]bool{}
 	for ctx.Err() == nil {
-		names, changed := m.names()
+		names, changed := m.unfollowed()
 		for _, name := range names {
-			if !followed[name] {
-				followed[name] = true
-				running.Go(func() { m.follows(ctx, name, free) })
-			}
+			running.Go(func() { m.follows(ctx, name, free) })
 		}
 		select {
 		case <-ctx.Done():
@@ -143,15 +181,21 @@ func (m *Manager) Run(ctx context.Context) {
 	}
 }
 
-// follows brings one replica up to date until ctx ends, as long as it has a plan.
+// follows does what one plan says until ctx ends, as long as there is the plan.
 func (m *Manager) follows(ctx context.Context, name string, free chan struct{}) {
 	pause := &backoff.ExponentialBackOff{InitialInterval: firstPause, MaxInterval: lastPause, Multiplier: 2, RandomizationFactor: 0.2}
 	pause.Reset()
 	due := time.Now() // what was missed while the process did not run is made up once
 	for {
 		plan, ok, changed := m.plan(name)
+		if !ok {
+			if m.leave(name) {
+				return
+			}
+			continue
+		}
 		wait := time.Until(due)
-		if !ok || plan.Paused {
+		if plan.Paused {
 			wait = idleWait
 		}
 		timer := time.NewTimer(wait)
@@ -168,7 +212,7 @@ func (m *Manager) follows(ctx context.Context, name string, free chan struct{}) 
 			}
 			continue
 		case <-timer.C:
-			if !ok || plan.Paused {
+			if plan.Paused {
 				continue
 			}
 		}
@@ -177,7 +221,11 @@ func (m *Manager) follows(ctx context.Context, name string, free chan struct{}) 
 			return
 		case free <- struct{}{}:
 		}
-		err := m.scheduled(ctx, plan)
+		do := m.scheduled
+		if _, selects := isSelector(name); selects {
+			do = m.selectSources
+		}
+		err := do(ctx, plan)
 		<-free
 		m.look(ctx)
 		due = plan.Next(time.Now())
@@ -188,7 +236,7 @@ func (m *Manager) follows(ctx context.Context, name string, free chan struct{}) 
 		if again := time.Now().Add(pause.NextBackOff()); again.Before(due) {
 			due = again
 		}
-		m.log.WithField("replica", name).WithError(err).Warn("replica is not up to date")
+		m.log.WithField("replica", plan.Name).WithError(err).Warn("replica is not up to date")
 	}
 }
 
@@ -231,13 +279,19 @@ func (r *record) matches(p Plan) error {
 func (m *Manager) failed(name string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.noteUnstarted(name, err)
+}
+
+// noteUnstarted is failed for a caller that has locked mu.
+func (m *Manager) noteUnstarted(name string, err error) {
 	if m.unstarted == nil {
 		m.unstarted = map[string]error{}
 	}
 	m.unstarted[name] = err
 }
 
-// Unstarted returns why replicas of the plans could not be started.
+// Unstarted returns why replicas of the plans could not be started, by name, and why entries
+// that select cannot, by the name of the entry and an asterisk.
 func (m *Manager) Unstarted() map[string]error {
 	all, err := m.records()
 	if err != nil {
@@ -252,9 +306,14 @@ func (m *Manager) Unstarted() map[string]error {
 	for _, r := range all {
 		delete(list, r.Name)
 	}
-	for name := range list {
-		if _, planned, _ := m.plan(name); !planned {
+	for name, err := range list {
+		_, planned, _ := m.plan(name)
+		entry, selects := isSelector(name)
+		if !planned || selects {
 			delete(list, name)
+		}
+		if planned && selects {
+			list[entry+"*"] = err
 		}
 	}
 	return list

@@ -177,6 +177,13 @@ func (l *twin) Ask(ctx context.Context, q Request) (Answer, error) {
 	return a, nil
 }
 
+func (l *twin) Offered(_ context.Context, from [16]byte, prefix string) ([]Offered, error) {
+	if l.to.dead || l.to.off || l.from.off {
+		return nil, errDown
+	}
+	return l.to.m.Offered(from, prefix)
+}
+
 // Move loses answers, and keeps requests that can come a second time, late.
 func (l *twin) Move(ctx context.Context, q v1.PeerMove) (v1.PeerMoveAnswer, error) {
 	w := l.from.w

@@ -53,6 +53,9 @@ func (m *Manager) serveHTTP(req *http.Request, body interface{ Read([]byte) (int
 	if err != nil {
 		return refusalV1(err)
 	}
+	if q.Op == opList {
+		return m.listed(q)
+	}
 	// What is asked for is done as a whole: the other side may be gone before its answer.
 	a, err := m.Serve(context.WithoutCancel(req.Context()), audit.From(req.Context()).Name, q)
 	if err != nil {
@@ -60,6 +63,43 @@ func (m *Manager) serveHTTP(req *http.Request, body interface{ Read([]byte) (int
 		return refusalV1(err)
 	}
 	return answerV1(a)
+}
+
+// listed is the answer to opList.
+func (m *Manager) listed(q Request) v1.ReplicaAnswer {
+	list, err := m.Offered(q.From, q.Object)
+	if err != nil {
+		return refusalV1(err)
+	}
+	a := v1.ReplicaAnswer{Sources: make([]v1.ReplicaSource, 0, len(list))}
+	for _, o := range list {
+		s := v1.ReplicaSource{Object: o.Object}
+		for _, id := range o.Pairs {
+			s.Pairs = append(s.Pairs, id.String())
+		}
+		a.Sources = append(a.Sources, s)
+	}
+	return a
+}
+
+// offeredOf is its inverse.
+func offeredOf(list []v1.ReplicaSource) ([]Offered, error) {
+	if len(list) > maxOffered {
+		return nil, fmt.Errorf("%w: %d sources", peer.ErrProtocol, len(list))
+	}
+	var offered []Offered
+	for _, s := range list {
+		o := Offered{Object: s.Object}
+		for _, text := range s.Pairs {
+			id, err := idOf(text)
+			if err != nil {
+				return nil, fmt.Errorf("%w: %w", peer.ErrProtocol, err)
+			}
+			o.Pairs = append(o.Pairs, id)
+		}
+		offered = append(offered, o)
+	}
+	return offered, nil
 }
 
 // refusalV1 is the answer for an error.
@@ -173,6 +213,18 @@ func (l overPeer) Ask(ctx context.Context, q Request) (Answer, error) {
 		return Answer{}, refusalOf(l.Name(), w)
 	}
 	return answerOf(w)
+}
+
+// Offered implements Link.
+func (l overPeer) Offered(ctx context.Context, from [16]byte, prefix string) ([]Offered, error) {
+	var w v1.ReplicaAnswer
+	if err := l.Call(ctx, http.MethodPost, Path, requestV1(Request{Op: opList, From: from, Object: prefix}), &w); err != nil {
+		return nil, err
+	}
+	if w.Refused != "" {
+		return nil, refusalOf(l.Name(), w)
+	}
+	return offeredOf(w.Sources)
 }
 
 // Hold implements Link.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	v1 "odx/api/v1"
+	"odx/peer"
 )
 
 // TestWire: requests, answers and refusals are the same on the other side of the wire.
@@ -27,6 +28,17 @@ func TestWire(t *testing.T) {
 		if err := refusalOf("p", refusalV1(k.cause)); !errors.Is(err, k.cause) {
 			t.Errorf("%v becomes %v", k.cause, err)
 		}
+	}
+	list := v1.ReplicaAnswer{Sources: []v1.ReplicaSource{{Object: "o", Pairs: []string{newID().String(), newID().String()}}}}
+	if got, err := offeredOf(list.Sources); err != nil || len(got) != 1 || got[0].Object != "o" || len(got[0].Pairs) != 2 || got[0].Pairs[1].String() != list.Sources[0].Pairs[1] {
+		t.Errorf("offered %+v, %v", got, err)
+	}
+	list.Sources[0].Pairs[1] = "xy"
+	if _, err := offeredOf(list.Sources); !errors.Is(err, peer.ErrProtocol) {
+		t.Errorf("a pair that is no ID: %v", err)
+	}
+	if _, err := offeredOf(make([]v1.ReplicaSource, maxOffered+1)); !errors.Is(err, peer.ErrProtocol) {
+		t.Errorf("too many: %v", err)
 	}
 	if a, err := answerOf(v1.ReplicaAnswer{AgeMS: 1 << 62}); err != nil || a.Age > maxAge {
 		t.Errorf("an age that cannot be: %v, %v", a.Age, err)
@@ -86,6 +98,7 @@ func FuzzRecord(f *testing.F) {
 // FuzzRequest gives a server requests of a peer that lies.
 func FuzzRequest(f *testing.F) {
 	f.Add([]byte(`{"op":"begin","pair":"00000000000000000000000000000001","from":"00000000000000000000000000000002","name":"n","object":"web","epoch":1}`))
+	f.Add([]byte(`{"op":"list","object":"w"}`))
 	f.Add([]byte(`{"op":"end","pair":"000000000000000000000000000000010203"}`)) // an ID that is too long
 	w := newWorld(f, 6, "a")
 	a := w.servers[0]
