@@ -59,7 +59,6 @@ func TestPool_WriteOut(t *testing.T) {
 		}
 		crashed := p
 		crashed.twin = p.twin.CrashClone(rng)
-		p.clock.Add(int64(5 * time.Second))
 		next, err := Open(t.Context(), crashed.options(crashed.twin.Client()))
 		must.Succeed(t, err)
 		if got, err := next.GetRecord(record.Key); err != nil || string(got) != string(record.Value) {

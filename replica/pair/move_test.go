@@ -162,7 +162,7 @@ func (m *mover) decide(ctx context.Context) error {
 	}
 	if m.rng.IntN(4) == 0 { // requests are on their way, and arrive late or never
 		m.b.off = true
-		if outcome, err = m.a.m.HandOver(ctx, m.id, keptUnits); outcome == Moved {
+		if outcome, _ = m.a.m.HandOver(ctx, m.id, keptUnits); outcome == Moved {
 			m.t.Fatal("moved without an answer")
 		}
 	}
