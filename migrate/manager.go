@@ -13,7 +13,6 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/admin"
-	v1 "odx/api/v1"
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/conf"
@@ -45,7 +44,7 @@ type Server interface {
 	// were held: see Departure.
 	Depart(ctx context.Context, d Departure) (held time.Duration, err error)
 	// Units returns what the logical unit on a volume keeps.
-	Units(d conf.Device) ([]v1.UnitRecord, error)
+	Units(d conf.Device) ([]pair.UnitRecord, error)
 	// Away has the logical unit on a volume be as is right for the outcome of a migration to
 	// another server. Initiators are redirected once it has moved, if there is a portal.
 	Away(ctx context.Context, d conf.Device, o pair.Outcome, portal string) error

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"odx/admin"
-	v1 "odx/api/v1"
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/conf"
@@ -254,7 +253,7 @@ func (g *migration) decide(ctx context.Context) pair.Outcome {
 		g.log.WithError(err).Warn("migration: its state is not recorded")
 	}
 	for pause := askAgain; ; pause = min(2*pause, askAgainAtLast) {
-		var units []v1.UnitRecord
+		var units []pair.UnitRecord
 		if units, err = g.m.o.Server.Units(g.from()); err == nil {
 			outcome, err = g.m.o.Pairs.HandOver(ctx, r.Pair, units)
 		}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"odx/admin"
-	v1 "odx/api/v1"
 	"odx/blockdev"
 	"odx/conf"
 	"odx/migrate"
@@ -33,7 +32,7 @@ func (s migrated) LUNs(d conf.Device) (list []pair.MovedLUN) {
 }
 
 // Units implements migrate.Server.
-func (s migrated) Units(d conf.Device) (list []v1.UnitRecord, err error) {
+func (s migrated) Units(d conf.Device) (list []pair.UnitRecord, err error) {
 	lu := s.state.Load().unit(mediumOf(d))
 	if lu == nil {
 		return nil, errNoUnit(d)
@@ -50,7 +49,7 @@ func (s migrated) Units(d conf.Device) (list []v1.UnitRecord, err error) {
 				return nil, err
 			}
 			if value != nil {
-				list = append(list, v1.UnitRecord{Key: key, Era: from.era, Value: value})
+				list = append(list, pair.UnitRecord{Key: key, Era: from.era, Value: value})
 			}
 		}
 	}
@@ -273,7 +272,7 @@ func serves(t *conf.Target, number uint16, volume string) bool {
 }
 
 // Keep implements pair.Arrivals. What is not among units is as after power on.
-func (s arrivals) Keep(ctx context.Context, identity pair.ID, units []v1.UnitRecord) error {
+func (s arrivals) Keep(ctx context.Context, identity pair.ID, units []pair.UnitRecord) error {
 	durable := admin.NewUnitRecords(s.store, s.store.Identify(identity))
 	era := durable.InEra(s.era.id)
 	for _, key := range takenAlong {

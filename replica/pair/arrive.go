@@ -18,7 +18,7 @@ type Arrivals interface {
 	// Check returns why LUNs on a new volume cannot be served here.
 	Check(ctx context.Context, volume string, identity ID, luns []MovedLUN) error
 	// Keep stores what the logical unit with an identity has, before it is served.
-	Keep(ctx context.Context, identity ID, units []v1.UnitRecord) error
+	Keep(ctx context.Context, identity ID, units []UnitRecord) error
 	// Serve has the configuration name the LUNs, and serves them. It can be repeated.
 	Serve(ctx context.Context, volume string, identity ID, luns []MovedLUN) error
 }
@@ -84,7 +84,7 @@ func (m *Manager) accept(ctx context.Context, id ID, store [16]byte, q v1.PeerMo
 		return nil, fmt.Errorf("%w: offer of volume %.70q with %d LUNs", blockdev.ErrInvalid, q.Volume, len(q.LUNs))
 	}
 	// First why the LUN cannot come here at all: another name would not help.
-	if err := m.o.Arrivals.Check(ctx, q.To, identity, q.LUNs); err != nil {
+	if err := m.o.Arrivals.Check(ctx, q.To, identity, movedLUNs(q.LUNs)); err != nil {
 		return nil, err
 	}
 	if _, err := m.lookUp(q.To); err == nil {
@@ -239,7 +239,7 @@ func (m *Manager) takeOver(ctx context.Context, r *record, q v1.PeerMove) (a v1.
 			err = m.o.Arrivals.Check(ctx, r.Object, r.Identity, luns)
 		}
 		if err == nil {
-			err = m.o.Arrivals.Keep(ctx, r.Identity, q.Units)
+			err = m.o.Arrivals.Keep(ctx, r.Identity, unitRecords(q.Units))
 		}
 		if err == nil {
 			err = m.giveUp(ctx, r.ID)

@@ -31,8 +31,21 @@ import (
 // itself; so at no time do both serve. A side that starts after a crash finds its role in its
 // record, and the source repeats step 5: so one of them serves as soon as both are up.
 
-// MovedLUN is a LUN that is moved with its volume.
-type MovedLUN = v1.MovedLUN
+// MovedLUN is a LUN that is moved with its volume. BlockLength is in bytes.
+type MovedLUN struct {
+	Target      string
+	Number      uint16
+	BlockLength int
+	ReadOnly    bool
+}
+
+// UnitRecord is what a logical unit keeps: reservations, mode parameters. Era: it outlives the
+// process, and no loss of power.
+type UnitRecord struct {
+	Key   string
+	Era   bool
+	Value []byte
+}
 
 // Offer is what is to be moved where.
 type Offer struct {
@@ -79,9 +92,38 @@ func (m *Manager) Offer(ctx context.Context, o Offer) error {
 		return err
 	}
 	_, err = m.askMove(ctx, r, moveOffer, func(q *v1.PeerMove) {
-		q.Name, q.Volume, q.To, q.Identity, q.LUNs = r.Name, r.Object, o.To, r.Identity.String(), o.LUNs
+		q.Name, q.Volume, q.To, q.Identity, q.LUNs = r.Name, r.Object, o.To, r.Identity.String(), lunsV1(o.LUNs)
 	})
 	return err
+}
+
+// lunsV1 and unitsV1 return the JSON of what is moved; movedLUNs and unitRecords read it.
+func lunsV1(list []MovedLUN) (wire []v1.MovedLUN) {
+	for _, l := range list {
+		wire = append(wire, v1.MovedLUN(l))
+	}
+	return wire
+}
+
+func movedLUNs(wire []v1.MovedLUN) (list []MovedLUN) {
+	for _, l := range wire {
+		list = append(list, MovedLUN(l))
+	}
+	return list
+}
+
+func unitsV1(list []UnitRecord) (wire []v1.UnitRecord) {
+	for _, r := range list {
+		wire = append(wire, v1.UnitRecord(r))
+	}
+	return wire
+}
+
+func unitRecords(wire []v1.UnitRecord) (list []UnitRecord) {
+	for _, r := range wire {
+		list = append(list, UnitRecord(r))
+	}
+	return list
 }
 
 // becomeMoved makes the record of the source.
@@ -237,7 +279,7 @@ const (
 // HandOver has the destination take over from a source that has given up, or takes the role
 // back if it refuses. units are what the logical unit keeps. The error says why the outcome is
 // Unknown or Kept.
-func (m *Manager) HandOver(ctx context.Context, id ID, units []v1.UnitRecord) (Outcome, error) {
+func (m *Manager) HandOver(ctx context.Context, id ID, units []UnitRecord) (Outcome, error) {
 	r, err := m.load(id)
 	switch {
 	case err != nil:
@@ -247,7 +289,7 @@ func (m *Manager) HandOver(ctx context.Context, id ID, units []v1.UnitRecord) (O
 	case r.Role != Former || r.Move == nil:
 		return Unknown, fmt.Errorf("%w: this side is %s", ErrRole, r.Role)
 	}
-	a, err := m.askMove(ctx, r, moveTake, func(q *v1.PeerMove) { q.Point, q.Units = idText(r.commonID()), units })
+	a, err := m.askMove(ctx, r, moveTake, func(q *v1.PeerMove) { q.Point, q.Units = idText(r.commonID()), unitsV1(units) })
 	var refused *RefusedError
 	switch {
 	case err == nil && a.Role == string(Source) && a.Served:

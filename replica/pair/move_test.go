@@ -18,7 +18,7 @@ import (
 func (s *server) Check(context.Context, string, ID, []MovedLUN) error { return s.refuses }
 
 // Keep implements Arrivals.
-func (s *server) Keep(_ context.Context, _ ID, units []v1.UnitRecord) error {
+func (s *server) Keep(_ context.Context, _ ID, units []UnitRecord) error {
 	if len(units) != 1 || string(units[0].Value) != "kept" {
 		s.w.t.Fatalf("%s gets %+v", s.name, units)
 	}
@@ -28,7 +28,7 @@ func (s *server) Keep(_ context.Context, _ ID, units []v1.UnitRecord) error {
 // Serve implements Arrivals.
 func (s *server) Serve(context.Context, string, ID, []MovedLUN) error { return s.reached("serve") }
 
-var keptUnits = []v1.UnitRecord{{Key: "reservations", Value: []byte("kept")}}
+var keptUnits = []UnitRecord{{Key: "reservations", Value: []byte("kept")}}
 
 // mover moves a volume to and fro, as package migrate does.
 type mover struct {
@@ -282,7 +282,7 @@ func TestManager_ServeMove_Refused(t *testing.T) {
 		t.Errorf("a source that can be written to gives up: %v", err)
 	}
 	take := func(change func(q *v1.PeerMove)) error {
-		q := v1.PeerMove{Op: moveTake, Pair: o.ID.String(), From: ID(a.id).String(), Epoch: 1, Point: caught.Point.String(), Units: keptUnits}
+		q := v1.PeerMove{Op: moveTake, Pair: o.ID.String(), From: ID(a.id).String(), Epoch: 1, Point: caught.Point.String(), Units: unitsV1(keptUnits)}
 		change(&q)
 		_, err := b.m.ServeMove(ctx, "a", q)
 		return err
