@@ -80,7 +80,8 @@ type Migration struct {
 	// Rounds are those that were copied, CopiedBytes what was copied in all of them.
 	Rounds      int
 	CopiedBytes int64
-	// RoundBytes is what the current round has to copy, RoundCopied what it has.
+	// RoundBytes is what the current round has to copy, 0 before that is known; RoundCopied is
+	// what it has, which is not in CopiedBytes yet.
 	RoundBytes, RoundCopied int64
 	// BytesPerSecond is how fast this process has copied so far.
 	BytesPerSecond int64

@@ -34,7 +34,7 @@ type migration struct {
 
 // progress is what is known of the round that runs.
 type progress struct {
-	total, copied  int64         // bytes
+	total, copied  int64         // bytes; total is 0 before it is known
 	began          time.Time     // of the round
 	moved          int64         // bytes, of all rounds of this process
 	took           time.Duration // of all rounds of this process that have ended
@@ -72,6 +72,9 @@ func (g *migration) update(change func(*record), put func(rec backstore.Record) 
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if next.Rounds != g.rec.Rounds { // what was copied in the round is in the record now
+		g.progress.total, g.progress.copied = 0, 0
+	}
 	g.rec = next
 	return nil
 }

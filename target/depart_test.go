@@ -194,6 +194,9 @@ func TestMigrate_Remote(t *testing.T) {
 	m := awaitMigration(t, a.Service, "web")
 	close(stop)
 	writing.Wait()
+	if m.RoundBytes != 0 || m.RoundCopied != 0 || m.CopiedBytes == 0 {
+		t.Errorf("bytes of a round that has ended count twice: %+v", m)
+	}
 	if m.State != admin.MigrationMoved || m.Cut <= 0 || m.To != "other:web2" || m.Peer != "other" {
 		t.Fatalf("%+v", m)
 	}

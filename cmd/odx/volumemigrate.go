@@ -116,8 +116,8 @@ func newMigrateList() *cobra.Command {
 		Aliases: []string{"status"},
 		Short:   "List the migrations",
 		Long: "List the migrations, those that have ended too until they are finished. LEFT is what the current\n" +
-			"round has to copy yet, TIME the estimate for it, and CUT how long commands were held when the LUNs\n" +
-			"moved.",
+			"round has to copy yet, and TIME the estimate for it, as far as they are known. CUT is how long\n" +
+			"commands were held when the LUNs moved.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withServing(cmd, &o, func(ctx context.Context, _ *conf.Config, live admin.Live) error {
@@ -142,7 +142,9 @@ func printMigrations(w io.Writer, list []admin.Migration) error {
 	for _, m := range list {
 		state, left, remaining, cut := string(m.State), "-", "-", "-"
 		if m.State == admin.MigrationCopying {
-			left = conf.FormatSize(max(m.RoundBytes-m.RoundCopied, 0))
+			if m.RoundBytes > 0 { // known: of a peer, from its first answer on
+				left = conf.FormatSize(max(m.RoundBytes-m.RoundCopied, 0))
+			}
 			if m.Remaining > 0 { // it is not known before the first bytes are there
 				remaining = m.Remaining.Round(time.Second).String()
 			}
@@ -157,7 +159,7 @@ func printMigrations(w io.Writer, list []admin.Migration) error {
 			cut = latencyText(m.Cut)
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%.1f\t%s\t%s\t%s\n", m.Volume, m.To, state, conf.FormatSize(m.SizeBytes), m.Rounds,
-			conf.FormatSize(m.CopiedBytes), left, float64(m.BytesPerSecond)/(1<<20), remaining, cut, orDash(printable(m.Problem)))
+			conf.FormatSize(m.CopiedBytes+m.RoundCopied), left, float64(m.BytesPerSecond)/(1<<20), remaining, cut, orDash(printable(m.Problem)))
 	}
 	return table.Flush()
 }

@@ -7,7 +7,9 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
+	"odx/admin"
 	v1 "odx/api/v1"
 )
 
@@ -88,5 +90,29 @@ func TestVolumeMigrate(t *testing.T) {
 	text, err := os.ReadFile(path)
 	if err != nil || !strings.HasPrefix(string(text), "# a comment\n") || !strings.Contains(string(text), "{lun: 0, volume: moved, size: 64MiB, identity: ") {
 		t.Errorf("the file is %s (%v)", text, err)
+	}
+}
+
+// TestPrintMigrations: what is copied counts while a round runs, and what is not known is a dash.
+func TestPrintMigrations(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		m    admin.Migration
+		want string // COPIED, LEFT, MiB/s, TIME
+	}{
+		{"nothing known", admin.Migration{State: admin.MigrationCopying}, "0 - 0.0 -"},
+		{"a round", admin.Migration{State: admin.MigrationCopying, CopiedBytes: 1 << 30, RoundBytes: 8 << 20, RoundCopied: 2 << 20, BytesPerSecond: 1 << 20, Remaining: 6 * time.Second},
+			"1026MiB 6MiB 1.0 6s"},
+		{"moved", admin.Migration{State: admin.MigrationMoved, CopiedBytes: 4 << 20, BytesPerSecond: 1 << 20}, "4MiB - 1.0 -"},
+	} {
+		var out bytes.Buffer
+		tt.m.Volume, tt.m.To = "v", "p:w"
+		if err := printMigrations(&out, []admin.Migration{tt.m}); err != nil {
+			t.Fatal(err)
+		}
+		fields := strings.Fields(strings.Split(out.String(), "\n")[1])
+		if got := strings.Join(fields[5:9], " "); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
 	}
 }
