@@ -192,16 +192,29 @@ func (sp *space) measure() {
 	}
 	sp.parts.segments.Scarce(free < lowSpace)
 	sp.holdNames(free)
-	low := missing != nil || free < lowSpace && free+sp.parts.segments.RoomBytes() < lowSpace
-	if sp.low.Swap(low) == low {
+	free, missing = roomFor(free, sp.parts.segments.RoomBytes(), missing)
+	if low := missing != nil; sp.low.Swap(low) == low {
 		return
 	}
 	entry := sp.log.WithField("free_bytes", free)
-	if low {
+	if missing != nil {
 		entry.WithError(missing).Error("the file system is full: writes of new data fail until there is room")
 	} else {
 		entry.Info("the file system has room again: writes continue")
 	}
+}
+
+// roomFor returns what there is for new data, in bytes, and ErrNoSpace if that is too little:
+// free on the file system, own in files of the store, which count once there is little else.
+// missing is what the reserve lacks.
+func roomFor(free, own int64, missing error) (room int64, err error) {
+	if free < lowSpace {
+		free += own
+	}
+	if missing == nil && free < lowSpace {
+		missing = fmt.Errorf("%w: less than %d bytes are free", ErrNoSpace, lowSpace)
+	}
+	return free, missing
 }
 
 // holdNames keeps room for names in the directories of the store, where the file

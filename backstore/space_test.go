@@ -15,6 +15,7 @@ import (
 	"odx/backstore/layout"
 	"odx/backstore/rows"
 	"odx/backstore/segment"
+	"odx/internal/kit/logs"
 	"odx/internal/kit/sample"
 )
 
@@ -26,6 +27,7 @@ type crammed struct {
 	store *Store
 	want  []byte
 	last  error // of write
+	log   logs.Text
 
 	segmentBlocks uint32
 }
@@ -41,11 +43,10 @@ func newCrammed(t *testing.T) *crammed {
 
 func (c *crammed) open() {
 	c.t.Helper()
+	o := c.disk.options(Options{DedupUnit: 4 << 10, CacheBytes: 4 << 20, StoreDuplicates: true, tuning: tuning{segmentBlocks: c.segmentBlocks}})
+	o.Log = c.log.Entry()
 	var err error
-	c.store, err = Open(context.Background(), c.disk.options(Options{
-		DedupUnit: 4 << 10, CacheBytes: 4 << 20, StoreDuplicates: true, tuning: tuning{segmentBlocks: c.segmentBlocks},
-	}))
-	if err != nil {
+	if c.store, err = Open(context.Background(), o); err != nil {
 		c.t.Fatalf("open: %v", err)
 	}
 }
@@ -398,6 +399,47 @@ func TestFreeBytes(t *testing.T) {
 		t.Errorf("on a full disk %d bytes are free, %v", free, err)
 	}
 	c.must("close", c.store.Close())
+}
+
+// TestFullDisk_Log: the log says why there is no room where the reserve is whole.
+func TestFullDisk_Log(t *testing.T) {
+	c := newCrammed(t)
+	waitFor(t, "the reserve is whole", func() bool { return c.store.space.fillReserve() == nil })
+	c.store.parts.segments.Seal()
+	c.store.space.dropSpares(time.Now())
+	c.disk.fs.SetCapacity(c.disk.fs.Used() + lowSpace/2)
+	c.store.space.measure()
+	if text := c.log.String(); !strings.Contains(text, `error="no space left in the store: less than 1048576 bytes are free"`) {
+		t.Errorf("the file system became full: %s", text)
+	}
+	c.disk.fs.SetCapacity(0)
+	c.store.space.measure()
+	if text := c.log.String(); strings.Count(text, "has room again") != 1 {
+		t.Errorf("the file system has room again: %s", text)
+	}
+	c.must("close", c.store.Close())
+}
+
+// TestRoomFor: what the log says is free is what made the difference.
+func TestRoomFor(t *testing.T) {
+	lacks := fmt.Errorf("%w: the reserve", ErrNoSpace)
+	for _, tt := range []struct {
+		free, own int64
+		missing   error
+		room      int64
+		full      bool
+	}{
+		{free: 0, own: lowSpace, room: lowSpace},
+		{free: lowSpace / 2, own: lowSpace / 2, room: lowSpace},
+		{free: lowSpace / 2, own: lowSpace/2 - 1, room: lowSpace - 1, full: true},
+		{free: 5 * lowSpace, own: lowSpace, room: 5 * lowSpace},
+		{free: 5 * lowSpace, missing: lacks, room: 5 * lowSpace, full: true},
+	} {
+		room, err := roomFor(tt.free, tt.own, tt.missing)
+		if room != tt.room || errors.Is(err, ErrNoSpace) != tt.full || tt.missing != nil && err != tt.missing {
+			t.Errorf("%d and %d free: %d, %v", tt.free, tt.own, room, err)
+		}
+	}
 }
 
 // TestFullDisk_Killed: a process that is killed costs a spare file of the journal, since

@@ -285,7 +285,7 @@ func (m *Manager) HandOver(ctx context.Context, id ID, units []UnitRecord) (Outc
 	case err != nil:
 		return Unknown, err
 	case r.Role == Source:
-		return Kept, nil
+		return Kept, fmt.Errorf("%w: this side has taken its role back", ErrRole)
 	case r.Role != Former || r.Move == nil:
 		return Unknown, fmt.Errorf("%w: this side is %s", ErrRole, r.Role)
 	}

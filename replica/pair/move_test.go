@@ -183,8 +183,13 @@ func (m *mover) decide(ctx context.Context) error {
 			m.t.Fatalf("both servers are up, and neither serves: %v", err)
 		}
 	}
-	if outcome == Moved {
+	switch outcome {
+	case Moved:
 		m.moved, m.ending = true, true
+	case Kept:
+		if again, why := m.a.m.HandOver(ctx, m.id, keptUnits); again == Kept && why == nil {
+			m.t.Fatal("kept here, and no error says why")
+		}
 	}
 	return err
 }

@@ -233,7 +233,11 @@ func (m *Manager) finish(op *operation, r report, err, cause error) {
 	case r.transferCount == 0:
 		m.refuse(op.origin, r.sense, err)
 	default:
-		m.log.WithFields(op.origin.fields()).WithField("transferred", r.transferCount).WithError(err).Info("copy command ended early")
+		log := m.log.WithFields(op.origin.fields()).WithField("transferred", r.transferCount)
+		if err != nil { // otherwise its time or the token was over
+			log = log.WithError(err)
+		}
+		log.Info("copy command ended early")
 	}
 	if kept := m.operations.finish(op, r); !kept && r.token != nil {
 		// No initiator can retrieve this token any more.

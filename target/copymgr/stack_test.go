@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"strings"
 	"testing"
 
 	"odx/blockdev"
@@ -88,6 +89,9 @@ func TestWriteUsingToken_StripingUnits(t *testing.T) {
 	const skip = 16 // blocks into the first unit
 	a := b.writeUsing(lunStripe, 5, writeParameters(token, 0, rangeOf{skip, 1024}))
 	b.wantUnderrun(t, lunStripe, 5, a, stripeUnit/512-skip)
+	if log := b.log.String(); !strings.Contains(log, "copy command ended early") || strings.Contains(log, "error=") {
+		t.Errorf("no error, and the log has %q", log)
+	}
 	for done := uint64(stripeUnit/512 - skip); done < 1024; {
 		a := b.writeUsing(lunStripe, 6, writeParameters(token, done, rangeOf{skip + done, uint32(1024 - done)}))
 		n, _ := a.information()
