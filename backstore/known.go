@@ -83,6 +83,7 @@ func (v *Volume) MapKnown(ctx context.Context, from [16]byte, off int64, runs []
 // knownMapping is one MapKnown.
 type knownMapping struct {
 	v       *Volume
+	names   *naming // of what it maps, if those are to be known from then on
 	ctx     context.Context
 	number  uint16 // of the other store in the table; 0: the table has none of its names
 	missing []Range
@@ -130,7 +131,7 @@ func (m *knownMapping) blocks(at int64, slots []extent.Slot, crc []uint32) error
 		}
 		done := 0
 		err := m.v.changeWatched(m.ctx, uint64(to/BlockLength), uint64(n), func() (err error) {
-			done, err = m.v.mapClaimed(m.ctx, to, slots[i:i+n], crc[i:i+n])
+			done, err = m.v.mapClaimed(m.ctx, to, slots[i:i+n], crc[i:i+n], m.names)
 			return err
 		})
 		if err != nil {
@@ -146,7 +147,7 @@ func (m *knownMapping) blocks(at int64, slots []extent.Slot, crc []uint32) error
 
 // mapClaimed maps blocks from byte off on to slots, at most planBlocks, as far as they name
 // blocks that are live and have the checksums. It returns how many it did.
-func (v *Volume) mapClaimed(ctx context.Context, off int64, slots []extent.Slot, crc []uint32) (done int, err error) {
+func (v *Volume) mapClaimed(ctx context.Context, off int64, slots []extent.Slot, crc []uint32, names *naming) (done int, err error) {
 	s := v.store
 	plan := s.writer.newPlan()
 	defer func() {
@@ -197,6 +198,9 @@ func (v *Volume) mapClaimed(ctx context.Context, off int64, slots []extent.Slot,
 		op.revise(rec)
 	}
 	op.Commit()
+	if names != nil {
+		names.add(s, off, claimed[:done])
+	}
 	return done, nil
 }
 

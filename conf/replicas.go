@@ -19,6 +19,8 @@ type Replica struct {
 	Schedule Schedule
 	// BytesPerSecond bounds what is read of the peer; 0: no limit.
 	BytesPerSecond int64
+	// Hash: data that is here already is found by fingerprints that the peer computes.
+	Hash bool
 	// Keep is how many snapshots of the replica are kept, one for each state that it had.
 	Keep int
 	// MaxLag is how old the replica may become before that is reported; 0: it never is.
@@ -71,6 +73,7 @@ func (c *checker) replica(key string, raw *fileReplica) Replica {
 		Key: key, Schedule: c.schedule(key, raw.Every, raw.At, raw.TimeZone),
 		BytesPerSecond: c.size(key+".bytes_per_s", raw.BytesPerS, 64<<10),
 		Keep:           int(c.number(key+".keep", raw.Keep, 0, 0, maxKeptOfThose, "snapshots")),
+		Hash:           c.oneOf(key+".hash", raw.Hash, "false", "true") == "true",
 		Paused:         c.oneOf(key+".pause", raw.Pause, "false", "true") == "true",
 	}
 	if raw.MaxLag != nil {
@@ -136,7 +139,7 @@ func (c *checker) checkToPrefix(key string, r Replica) {
 // file returns what the file says.
 func (r *Replica) file() fileReplica {
 	f := fileReplica{
-		Name: textOf(r.Name), Peer: textOf(r.Peer), Source: textOf(r.Source), To: textOf(r.To), Pause: boolOf(r.Paused),
+		Name: textOf(r.Name), Peer: textOf(r.Peer), Source: textOf(r.Source), To: textOf(r.To), Hash: boolOf(r.Hash), Pause: boolOf(r.Paused),
 		BytesPerS: sizeOf(r.BytesPerSecond), Keep: numberOf(int64(r.Keep)), MaxLag: durationOf(r.MaxLag),
 	}
 	f.Every, f.At, f.TimeZone = durationOf(r.Schedule.Every), textsOf(r.Schedule.At), textOf(r.Schedule.Zone)

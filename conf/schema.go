@@ -319,6 +319,7 @@ type (
 		At        []*string `yaml:"at" is:"cron" list:"set" class:"once" items:"1"`
 		TimeZone  *string   `yaml:"time_zone" is:"zone" default:"UTC" class:"once"`
 		BytesPerS *string   `yaml:"bytes_per_s" is:"size 64KiB" class:"once" auto:"no limit"`
+		Hash      *string   `yaml:"hash" is:"bool" default:"false" class:"once"`
 		Keep      *string   `yaml:"keep" is:"int 0 10000" default:"0" class:"once"`
 		MaxLag    *string   `yaml:"max_lag" is:"period" class:"once" auto:"none"`
 		Pause     *string   `yaml:"pause" is:"bool" default:"false" class:"once"`

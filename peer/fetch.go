@@ -27,6 +27,9 @@ type FetchOptions struct {
 	Moved func(n int64)
 	// Pace, if set, waits until n bytes more may be read.
 	Pace func(ctx context.Context, n int64) error
+	// Hash has FetchRanges look for what has not come from there before by fingerprints, for which
+	// the other server gets the key of this store. Without deduplication it does nothing.
+	Hash bool
 	// Memory, if set, bounds the buffers of all fetches together; Client is whose they are.
 	Memory *quota.Quota
 	Client string
@@ -118,6 +121,11 @@ func (f *fetch) window(to []blockdev.Range, shift int64) (int64, error) {
 	missing, err := f.mapRuns(shift)
 	if err != nil {
 		return 0, err
+	}
+	if f.o.Hash && f.known != nil && shift == 0 {
+		if missing, err = f.mapAlike(missing); err != nil {
+			return 0, err
+		}
 	}
 	f.mapped(sum(to) - sum(missing))
 	w := &filling{to: to, missing: missing, moved: f.o.Moved}

@@ -55,6 +55,8 @@ func (k *Keeper) Handler() http.Handler {
 		"GET /v1/peer/holds/{id}/differences": k.serveDifferences,
 		"POST /v1/peer/holds/{id}/runs":       k.serveRunsOf,
 		"POST /v1/peer/holds/{id}/read":       k.serveRead,
+
+		"POST /v1/peer/holds/{id}/fingerprints": k.serveFingerprints,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			k.deadline(w)

@@ -26,6 +26,9 @@ type Hold interface {
 	// Diff calls fn with what may differ between the base that the hold was taken with and
 	// the hold, in order. Without a base, everything but holes differs.
 	Diff(ctx context.Context, off, length int64, fn func(backstore.Difference) error) error
+	// Fingerprints returns the fingerprints, by the key of another store, of the pieces of ranges
+	// that its dedup unit, in bytes, makes extents of: of at most MaxRanges and 4 MiB.
+	Fingerprints(ctx context.Context, key [32]byte, unit int, ranges []blockdev.Range) ([]backstore.Fingerprint, error)
 	// ReadAt fills p from off.
 	ReadAt(ctx context.Context, p []byte, off int64) error
 	// ReadRanges fills p with the bytes of ranges, laid end to end.

@@ -205,6 +205,28 @@ func FuzzDifferences(f *testing.F) {
 	})
 }
 
+// FuzzFingerprintRequest: a request for fingerprints is refused, or its unit is one that a store can
+// have; what is accepted reads the same when it is written.
+func FuzzFingerprintRequest(f *testing.F) {
+	f.Add(fingerprintRequest([32]byte{1, 2}, 8192))
+	f.Add(fingerprintRequest([32]byte{3}, 3*4096))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		key, unit, err := parseFingerprintRequest(bytes.NewReader(body))
+		if err != nil {
+			if !errors.Is(err, blockdev.ErrInvalid) {
+				t.Fatalf("%v has no kind", err)
+			}
+			return
+		}
+		if unit < 4096 || unit > 65536 || unit&(unit-1) != 0 {
+			t.Fatalf("unit of %d bytes", unit)
+		}
+		if again := fingerprintRequest(key, int(unit)); !bytes.Equal(again, body[:len(again)]) {
+			t.Fatalf("%x is written as %x", body, again)
+		}
+	})
+}
+
 // FuzzRanges: a request for ranges is refused, or they are inside what is held and within the
 // bounds.
 func FuzzRanges(f *testing.F) {

@@ -66,7 +66,7 @@ func plans(cfg *conf.Config) []pair.Plan {
 		r := &cfg.Replicas[i]
 		list = append(list, pair.Plan{
 			StartRequest: pair.StartRequest{Peer: r.Peer, Source: r.Source, Name: r.Name, To: r.To},
-			Next:         r.Schedule.Next, BytesPerSecond: r.BytesPerSecond, Keep: r.Keep, Lag: r.MaxLag, Paused: r.Paused,
+			Next:         r.Schedule.Next, BytesPerSecond: r.BytesPerSecond, Hash: r.Hash, Keep: r.Keep, Lag: r.MaxLag, Paused: r.Paused,
 		})
 	}
 	return list

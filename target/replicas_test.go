@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -67,6 +68,32 @@ func (s *site) unit(volume string) (id [16]byte, readOnly, served bool) {
 		return id, false, false
 	}
 	return u.lu.ID(), u.snapshot, true
+}
+
+// TestService_ReplicaHash: with hash in the entry, what the server of a replica has in another
+// volume does not cross; the rate and the figures count the fingerprints.
+func TestService_ReplicaHash(t *testing.T) {
+	t.Setenv("ODX_TEST_SECRET", "not looked at by this test")
+	ctx := context.Background()
+	a := newSite(t, "a", "      - {lun: 0, volume: web, size: 1MiB}\n")
+	b := newSite(t, "b", "      - {lun: 0, volume: own, size: 1MiB}\n")
+	a.know(b)
+	b.know(a)
+	data := make([]byte, 1<<20)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(data) // never fails
+	for _, to := range []struct {
+		s      *site
+		volume string
+	}{{a, "web"}, {b, "own"}} {
+		v, err := to.s.store.Volume(to.volume)
+		must.Succeed(t, err, v.WriteAt(ctx, data, 0))
+	}
+	b.put("replicas:\n  - {name: copy, peer: other, source: web, every: 366d, pause: true, hash: true}\n")
+	must.Succeed(t, b.Replicas().Start(ctx, pair.StartRequest{Peer: "other", Source: "web", Name: "copy"}))
+	at, err := b.Replicas().Round(ctx, "copy", b.Replicas().Planned("copy"))
+	if err != nil || at.Fetched != 1<<20 || at.Crossed == 0 || at.Crossed > 1<<20*3/100 {
+		t.Errorf("%+v, %v", at.Progress, err)
+	}
 }
 
 // TestService_Replicas: the LUN on a replica is read-only and another disk, until a failover

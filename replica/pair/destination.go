@@ -106,6 +106,9 @@ type RoundOptions struct {
 	Limit *rate.Limiter
 	// Keep is how many snapshots of the replica are kept, the last ones.
 	Keep int
+	// Hash: what has never come from the source is looked for here by fingerprints, which the
+	// source computes with the key of this store.
+	Hash bool
 	// EvenPaused: by hand, a paused replica is brought up to date too.
 	EvenPaused bool
 }
@@ -385,7 +388,7 @@ const diffWindow = 4 << 30
 // fill makes v equal to what is held, where the two may differ.
 func (m *Manager) fill(ctx context.Context, id ID, h peer.Hold, v *backstore.Volume, o RoundOptions) error {
 	p := m.of(id)
-	options := peer.FetchOptions{Moved: p.fetched, Pace: func(ctx context.Context, n int64) error {
+	options := peer.FetchOptions{Moved: p.fetched, Hash: o.Hash, Pace: func(ctx context.Context, n int64) error {
 		p.crossed(n)
 		if o.Limit == nil {
 			return nil

@@ -25,6 +25,8 @@ type Plan struct {
 	Next func(t time.Time) time.Time
 	// BytesPerSecond bounds what crosses the network; 0: no limit.
 	BytesPerSecond int64
+	// Hash is as in RoundOptions.
+	Hash bool
 	// Keep is how many snapshots of the replica are kept.
 	Keep int
 	// Lag is how old the replica may become before that is a failure to be reported; 0: no
@@ -157,7 +159,7 @@ func (m *Manager) Planned(name string) RoundOptions {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.plans[name]
-	return RoundOptions{Limit: s.limits[p.Entry], Keep: p.Keep}
+	return RoundOptions{Limit: s.limits[p.Entry], Keep: p.Keep, Hash: p.Hash}
 }
 
 // Run brings the replicas of the plans up to date until ctx ends, and tells former sources

@@ -258,6 +258,9 @@ func (h *heldHere) Diff(ctx context.Context, off, length int64, fn func(backstor
 	}
 	return h.data.Diff(ctx, h.base, off, length, fn)
 }
+func (h *heldHere) Fingerprints(context.Context, [32]byte, int, []blockdev.Range) ([]backstore.Fingerprint, error) {
+	return nil, errors.New("no fingerprints without a network")
+}
 func (h *heldHere) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err := h.gone(); err != nil {
 		return err
