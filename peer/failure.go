@@ -89,8 +89,17 @@ func errorOf(f v1.Failure) error {
 			return &remoteError{fmt.Sprintf("%v: the peer says %s", k.cause, text), k.cause}
 		}
 	}
-	return fmt.Errorf("%w: it says %s", ErrDown, text)
+	return &remoteError{"the peer fails: it says " + text, ErrDown}
 }
+
+// refusals say what to do where a peer refuses this server itself, by the kind of the failure.
+var refusals = map[string]string{
+	"unauthorized":      wrongSecret,
+	"too_many_failures": wrongSecret,
+	"forbidden":         `set "role: peer" for it in api.secrets there`,
+}
+
+const wrongSecret = `the secret of the peer here has to be that of an entry of api.secrets there with "role: peer", or the certificate one that "accept" of an entry of peers there vouches for`
 
 // readFailure decodes a failure.
 func readFailure(p []byte) error {

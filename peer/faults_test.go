@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -247,6 +248,51 @@ func TestRemote_Liar(t *testing.T) {
 			}
 			if err := h.ReadAt(ctx, make([]byte, 8192), 0); !errors.Is(err, tt.want) {
 				t.Errorf("bytes: %v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
+// TestRemote_Refused: a peer that refuses this server, or is no odx, answers: its error says so,
+// and what to do, and it is not up until a request succeeds.
+func TestRemote_Refused(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		status int
+		answer string
+		want   string
+	}{
+		{"wrong secret", http.StatusUnauthorized, `{"kind": "unauthorized", "error": "missing or wrong secret"}`,
+			`it refuses this server: "missing or wrong secret"; the secret of the peer here has to be that of an entry of api.secrets there with "role: peer"`},
+		{"too many", http.StatusTooManyRequests, `{"kind": "too_many_failures", "error": "too many wrong secrets"}`, `it refuses this server: "too many wrong secrets"; the secret of the peer`},
+		{"wrong role", http.StatusForbidden, `{"kind": "forbidden", "error": "b has the role read"}`, `it refuses this server: "b has the role read"; set "role: peer" for it in api.secrets there`},
+		{"another program", http.StatusNotFound, "<html>", `it answers "404 Not Found", as no odx does; check its addresses`},
+		{"another store", http.StatusOK, `{"store": "0200"}`, `the server at its address has the store "0200", not 01000000000000000000000000000000; correct store or addresses`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var good atomic.Bool
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if good.Load() {
+					fmt.Fprint(w, `{"store": "01000000000000000000000000000000"}`)
+					return
+				}
+				w.WriteHeader(tt.status)
+				fmt.Fprint(w, tt.answer)
+			}))
+			defer s.Close()
+			r := peer.NewRemote(peer.RemoteOptions{Name: "a", Store: [16]byte{1}, Addresses: []string{s.URL}})
+			defer r.Close()
+			err := r.Hello(ctx)
+			if !errors.Is(err, peer.ErrDown) || !strings.HasPrefix(err.Error(), "peer a: "+tt.want) {
+				t.Errorf("%v", err)
+			}
+			if s := r.Status(); s.Up || !strings.HasPrefix(s.Problem, tt.want) {
+				t.Errorf("up %v: %s", s.Up, s.Problem)
+			}
+			good.Store(true)
+			must.Succeed(t, r.Hello(ctx))
+			if s := r.Status(); !s.Up || s.Problem != "" {
+				t.Errorf("up %v: %s", s.Up, s.Problem)
 			}
 		})
 	}

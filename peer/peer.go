@@ -66,7 +66,8 @@ const Path = "/v1/peer/"
 
 // Why a peer gives nothing.
 var (
-	// ErrDown: the peer does not answer, or is not the one that the configuration names.
+	// ErrDown: the peer does not answer, or refuses this server, or is not the one that the
+	// configuration names.
 	ErrDown = errors.New("peer does not answer")
 	// ErrProtocol: the answer of the peer is damaged, or makes no sense.
 	ErrProtocol = errors.New("answer of the peer is malformed")

@@ -258,9 +258,19 @@ func (r *Remote) checked(resp *http.Response) (*http.Response, error) {
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxRequest))
 	var f v1.Failure
 	if json.Unmarshal(text, &f) != nil || f.Kind == "" {
-		return nil, r.downError(fmt.Errorf("it answers %.40q", resp.Status))
+		return nil, r.unusable("it answers %.40q, as no odx does; check its addresses", resp.Status)
+	}
+	if todo, ok := refusals[f.Kind]; ok {
+		return nil, r.unusable("it refuses this server: %.*q; %s", maxFailureText, f.Error, todo)
 	}
 	return nil, errorOf(f)
+}
+
+// unusable notes, and returns as an ErrDown, why a peer that answers gives nothing.
+func (r *Remote) unusable(format string, args ...any) error {
+	text := fmt.Sprintf(format, args...)
+	r.answered(errors.New(text))
+	return &remoteError{"peer " + r.name + ": " + text, ErrDown}
 }
 
 // Call implements Peer.
@@ -364,9 +374,7 @@ func (r *Remote) checkStore(id string) error {
 	if id == r.storeID {
 		return nil
 	}
-	err := fmt.Errorf("it has the store %.40q, not %s", id, r.storeID)
-	r.answered(err)
-	return r.downError(err)
+	return r.unusable("the server at its address has the store %.40q, not %s; correct store or addresses", id, r.storeID)
 }
 
 // HoldToken implements Peer.
@@ -546,8 +554,8 @@ type RemoteStatus struct {
 	Name      string
 	Store     [16]byte
 	Addresses []string
-	// Up: it has answered the last request. Problem is why not; both are empty before the
-	// first one.
+	// Up: it has answered the last request, and does not refuse this server. Problem is why not;
+	// both are empty before the first one.
 	Up      bool
 	Problem string
 	// Heard is when it answered last.
