@@ -1,5 +1,4 @@
-// Package ceph runs a Ceph cluster of one monitor and some OSDs on the loopback address, for
-// tests: real daemons of the distribution's packages, in a directory, with authentication
+// Package ceph runs a Ceph cluster of one monitor and some OSDs on one address, for tests: real daemons of the distribution's packages, in a directory, with authentication
 // on. The daemons are children of the test and end with it.
 package ceph
 
@@ -24,6 +23,8 @@ type Options struct {
 	OSDs int // 0 means 1
 	// OnDisk keeps data in files (bluestore), so that it outlives an OSD; else in memory.
 	OnDisk bool
+	// Address is the IPv4 address of this machine that all daemons have; "" means 127.0.0.1.
+	Address string
 }
 
 const (
@@ -104,13 +105,16 @@ func Start(dir string, o Options) (_ *Cluster, err error) {
 	if o.OSDs == 0 {
 		o.OSDs = 1
 	}
+	if o.Address == "" {
+		o.Address = "127.0.0.1"
+	}
 	c := &Cluster{dir: dir, o: o, fsid: uuid(), daemons: make(map[string]*exec.Cmd), stopped: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			c.Stop()
 		}
 	}()
-	if c.port, err = freePorts(1 + 8*o.OSDs); err != nil {
+	if c.port, err = freePorts(o.Address, 1+8*o.OSDs); err != nil {
 		return nil, err
 	}
 	for _, step := range []func() error{c.configure, c.makeKeys, c.startMonitor, c.startOSDs, c.makePool} {
@@ -128,17 +132,17 @@ func uuid() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// freePorts returns the first of n free ports in a row.
-func freePorts(n int) (int, error) {
+// freePorts returns the first of n free ports in a row of an address.
+func freePorts(address string, n int) (int, error) {
 	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := net.Listen("tcp", address+":0")
 		if err != nil {
 			return 0, err
 		}
 		first := l.Addr().(*net.TCPAddr).Port
 		open := []net.Listener{l}
 		for i := 1; i < n; i++ {
-			if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+i)); err == nil {
+			if l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", address, first+i)); err == nil {
 				open = append(open, l)
 			}
 		}
@@ -160,9 +164,9 @@ func (c *Cluster) configure() error {
 	size := min(c.o.OSDs, 3)
 	text := fmt.Sprintf(`[global]
 fsid = %[1]s
-mon_host = [v2:127.0.0.1:%[2]d]
-public_addr = 127.0.0.1
-cluster_addr = 127.0.0.1
+mon_host = [v2:%[8]s:%[2]d]
+public_addr = %[8]s
+cluster_addr = %[8]s
 ms_bind_msgr1 = false
 ms_bind_ipv6 = false
 ms_bind_port_min = %[3]d
@@ -194,7 +198,7 @@ paxos_propose_interval = 0.05
 mon_data = %[5]s/$name
 [osd]
 osd_data = %[5]s/$name
-`, c.fsid, c.port, c.port+1, c.port+8*c.o.OSDs, c.dir, size, store)
+`, c.fsid, c.port, c.port+1, c.port+8*c.o.OSDs, c.dir, size, store, c.o.Address)
 	return os.WriteFile(c.Conf(), []byte(text), 0o600)
 }
 
@@ -268,7 +272,7 @@ func (c *Cluster) start(kind, id string) error {
 func (c *Cluster) startMonitor() error {
 	monmap := filepath.Join(c.dir, "monmap")
 	if err := c.run("", "monmaptool", "--create", "--clobber", "--fsid", c.fsid, "--set-min-mon-release", "pacific",
-		"--addv", "a", fmt.Sprintf("[v2:127.0.0.1:%d]", c.port), monmap); err != nil {
+		"--addv", "a", fmt.Sprintf("[v2:%s:%d]", c.o.Address, c.port), monmap); err != nil {
 		return err
 	}
 	if err := os.Mkdir(filepath.Join(c.dir, "mon.a"), 0o700); err != nil {

@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"os/exec"
 	"strconv"
@@ -68,6 +69,19 @@ func (h *Host) Up() error {
 		return err
 	}
 	return ready("ip", "-n", h.ns, "-o", "link", "show", "dev", wire)
+}
+
+// Isolate is Down for both links of the host.
+func (h *Host) Isolate() error {
+	return errors.Join(h.Down(), run("ip", "-n", h.ns, "link", "set", control, "down"))
+}
+
+// Rejoin ends Isolate. Routes by the links are gone.
+func (h *Host) Rejoin() error {
+	if err := run("ip", "-n", h.ns, "link", "set", control, "up"); err != nil {
+		return err
+	}
+	return errors.Join(h.Up(), ready("ip", "-n", h.ns, "-o", "link", "show", "dev", control))
 }
 
 // Bytes returns how many bytes the host has sent to the others and got from them, with the
