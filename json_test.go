@@ -34,6 +34,7 @@ var durable = map[string]string{
 	"snapshots/record.go":            "a snapshot of a policy; what a policy did last",
 	"successor/doc.go":               "what a process passes to its successor, but for the state",
 	"standby/doc.go":                 "what comes with a socket for a standby",
+	"target/addresses.go":            "connections to the addresses of a store's owner",
 	"target/era.go":                  "the last start, and whether the server was stopped",
 	"target/handover/state.go":       "the sessions that one process hands over to another",
 	"target/lunhistory.go":           "what was served at each LUN",

@@ -223,6 +223,8 @@ var cannotChange = map[string]string{
 	"ceph.user":                  "the example has a directory",
 	"ceph.keyring":               "the example has a directory",
 	"ceph.run_dir":               "the example has a directory",
+	"ceph.addresses.address":     "the example has a directory",
+	"ceph.addresses.interface":   "the example has a directory",
 	"targets.luns.view":          "another view is another size",
 	"targets.paths.portal_group": "the example has one group per path",
 	"tokens.groups.name":         "rules name it",

@@ -1,6 +1,9 @@
 package conf
 
 import (
+	"fmt"
+	"net/netip"
+	"reflect"
 	"regexp"
 	"strings"
 )
@@ -14,7 +17,20 @@ type Pool struct {
 	Conf, User, Keyring string
 	// RunDir is a directory of this machine for the sockets of the server.
 	RunDir string
+	// Addresses are those that the owner of the store has, and no other machine.
+	Addresses []OwnerAddress
 }
+
+// OwnerAddress is an IP address that follows the owner of a store.
+type OwnerAddress struct {
+	// Prefix is the address with the length of its network.
+	Prefix netip.Prefix
+	// Interface is the name of the network interface that gets it.
+	Interface string
+}
+
+// maxOwnerAddresses bounds Pool.Addresses.
+const maxOwnerAddresses = 16
 
 const (
 	poolPrefix       = "rados:"
@@ -48,7 +64,7 @@ func (c *checker) place(raw *fileConfig, cfg *Config) {
 	}
 	if !strings.HasPrefix(text, poolPrefix) {
 		cfg.DataDir = resolve(c.file, text)
-		if raw.Ceph != (fileCeph{}) {
+		if !reflect.ValueOf(raw.Ceph).IsZero() {
 			c.add("ceph", "the store is in a directory of this machine; write data_dir: rados:POOL/NAMESPACE for one in a pool of Ceph, or leave this out")
 		}
 		return
@@ -75,7 +91,45 @@ func (c *checker) place(raw *fileConfig, cfg *Config) {
 			c.add("ceph.user", "invalid user %q; use the whole name, for example %s", p.User, DefaultCephUser)
 		}
 	}
+	p.Addresses = c.ownerAddresses(raw.Ceph.Addresses)
 	cfg.Pool, cfg.DataDir = p, p.String()
+}
+
+// interfaceName is a name that Linux takes for a network interface.
+var interfaceName = regexp.MustCompile(`^[^\x00-\x20/:]{1,15}$`)
+
+// ownerAddresses reads the addresses that follow the owner.
+func (c *checker) ownerAddresses(raw []fileCephAddress) (list []OwnerAddress) {
+	if len(raw) > maxOwnerAddresses {
+		c.add("ceph.addresses", "%d addresses; at most %d follow the owner", len(raw), maxOwnerAddresses)
+		return nil
+	}
+	seen := map[netip.Addr]bool{}
+	for i, r := range raw {
+		key := fmt.Sprintf("ceph.addresses[%d]", i)
+		text, ok := c.required(key+".address", r.Address, "an address with the length of its network, for example 192.0.2.10/24")
+		name, named := c.required(key+".interface", r.Interface, "the network interface that gets the address, for example eth0")
+		if !ok || !named {
+			continue
+		}
+		prefix, err := netip.ParsePrefix(text)
+		switch a := prefix.Addr(); {
+		case err != nil:
+			c.add(key+".address", "invalid address %q; write it with the length of its network, for example 192.0.2.10/24 or 2001:db8::10/64", text)
+		case a.Is4In6() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || prefix.Bits() == 0:
+			c.add(key+".address", "%s cannot be an address of a network interface", text)
+		case a.IsLinkLocalUnicast():
+			c.add(key+".address", "%s is valid on one link alone; choose an address that initiators can be configured with", text)
+		case seen[a]:
+			c.add(key+".address", "%s is in the list twice", a)
+		case !interfaceName.MatchString(name):
+			c.add(key+".interface", "invalid name of a network interface %q", name)
+		default:
+			seen[a] = true
+			list = append(list, OwnerAddress{prefix, name})
+		}
+	}
+	return list
 }
 
 // checkPool adds problems for what a store in a pool cannot have: all that is of one machine.
@@ -108,5 +162,9 @@ func (p *Pool) file() fileCeph {
 	if p == nil {
 		return fileCeph{}
 	}
-	return fileCeph{textOf(p.Conf), textOf(p.User), textOf(p.Keyring), textOf(p.RunDir)}
+	f := fileCeph{Conf: textOf(p.Conf), User: textOf(p.User), Keyring: textOf(p.Keyring), RunDir: textOf(p.RunDir)}
+	for _, a := range p.Addresses {
+		f.Addresses = append(f.Addresses, fileCephAddress{textOf(a.Prefix.String()), textOf(a.Interface)})
+	}
+	return f
 }

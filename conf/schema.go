@@ -54,6 +54,12 @@ type (
 		User    *string `yaml:"user" is:"cephuser" class:"restart" auto:"client.odx"`
 		Keyring *string `yaml:"keyring" is:"path" class:"restart" auto:"what the configuration of Ceph says"`
 		RunDir  *string `yaml:"run_dir" is:"path" class:"restart" auto:"/run/odx"`
+
+		Addresses []fileCephAddress `yaml:"addresses" list:"address" class:"restart" items:"1"`
+	}
+	fileCephAddress struct {
+		Address   *string `yaml:"address" is:"prefix" need:"" class:"restart"`
+		Interface *string `yaml:"interface" is:"interface" need:"" class:"restart"`
 	}
 	fileCopy struct {
 		Rules []fileCopyRule `yaml:"rules" class:"once" items:"1"`

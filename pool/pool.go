@@ -16,6 +16,7 @@ import (
 	"odx/backstore/vfs/rados"
 	"odx/conf"
 	"odx/owner"
+	"odx/pool/address"
 )
 
 const (
@@ -109,6 +110,19 @@ func Look(cfg *conf.Config) (t Tenure, err error) {
 		return t, fmt.Errorf("%s: %w", cfg.DataDir, err)
 	}
 	return Tenure{held.Host(), held.Address, epoch}, nil
+}
+
+// LeaveAddresses removes the addresses of the owner that an earlier process of this machine has
+// left, and returns why this one could not have them, or nil.
+func LeaveAddresses(cfg *conf.Config) error {
+	err := address.Check(cfg.Pool.Addresses)
+	if err == nil {
+		err = address.Remove(cfg.Pool.Addresses)
+	}
+	if err != nil {
+		return cfg.Problem("ceph.addresses", "%v", err)
+	}
+	return nil
 }
 
 // Wait waits until no other process owns the store, and takes it. While the pool does not

@@ -72,8 +72,9 @@ type Service struct {
 	policies   atomic.Pointer[snapshots.Policies] // nil until they are opened, and in a rescue
 	throttled  throttles
 
-	portals portals
-	server  *iscsi.Server
+	portals   portals
+	addresses ownerAddresses
+	server    *iscsi.Server
 	// standbys wait to take over. It is nil where they have no socket.
 	standbys  *standby.Server
 	listening listening
@@ -192,6 +193,7 @@ func (s *Service) start(ctx context.Context, cfg *conf.Config, o admin.Options, 
 	if in.Sessions != nil {
 		s.resume(in.Sessions)
 	}
+	s.addresses.announce()
 	s.startServing()
 	return nil
 }
@@ -219,6 +221,9 @@ func (s *Service) openAll(ctx context.Context, cfg *conf.Config, all secrets, o 
 	}
 	s.state.Store(st)
 	if err := st.media.checkMedia(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.addresses.hold(cfg, s.store, s.log); err != nil {
 		return nil, err
 	}
 	if !first {
@@ -335,6 +340,7 @@ func (s *Service) startServing() {
 	s.runReplicas(watching)
 	s.serving.Go(func() { s.guardOwnership(watching) })
 	s.serving.Go(func() { s.sample(watching) })
+	s.serving.Go(func() { s.addresses.keepConnections(watching, s.server.Sessions) })
 	s.serving.Go(func() { s.sightings.run(watching, s.log) })
 	s.serving.Go(func() { s.space.run(watching, s.warnOfSpace, s.relieveStore) })
 	if s.migrations != nil {
@@ -473,7 +479,7 @@ func (s *Service) stopCopies(ctx context.Context) {
 
 // release closes what is open, in the reverse order of Start.
 func (s *Service) release() error {
-	err := s.releaseMedia()
+	err := errors.Join(s.addresses.close(), s.releaseMedia())
 	s.closePeers()
 	if s.admin != nil {
 		err = errors.Join(err, s.admin.Close())

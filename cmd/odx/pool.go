@@ -31,7 +31,12 @@ func inPool(ctx context.Context, cfg *conf.Config, o serveOptions, stdout io.Wri
 	if err != nil {
 		return nil, err
 	}
-	run, err := waitInPool(ctx, cfg, o, stdout, log)
+	// The claim proves that no process of this machine has them.
+	err = pool.LeaveAddresses(cfg)
+	var run *running
+	if err == nil {
+		run, err = waitInPool(ctx, cfg, o, stdout, log)
+	}
 	if err != nil {
 		return nil, errors.Join(err, local.Release())
 	}

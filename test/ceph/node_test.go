@@ -23,6 +23,7 @@ import (
 	"odx/internal/kit"
 	"odx/internal/kit/ceph"
 	"odx/internal/kit/must"
+	"odx/internal/kit/netns"
 	"odx/internal/kit/tokenclient"
 )
 
@@ -59,6 +60,7 @@ type node struct {
 	name   string
 	dir    string
 	portal string
+	host   *netns.Host // nil: that of the test
 	cmd    *exec.Cmd
 	lines  chan string // of standard output
 	log    *lockedBuffer
@@ -89,14 +91,20 @@ func newNodeOf(t testing.TB, cluster *ceph.Cluster, name string) *node {
 	t.Helper()
 	portal, err := kit.FreePortal()
 	must.Succeed(t, err)
-	n := &node{t: t, name: name, dir: t.TempDir(), portal: portal, log: &lockedBuffer{}}
+	return newNodeAt(t, cluster, name, nil, portal, "")
+}
+
+// newNodeAt returns a node on a host, with more of the part ceph of its configuration.
+func newNodeAt(t testing.TB, cluster *ceph.Cluster, name string, host *netns.Host, portal, more string) *node {
+	t.Helper()
+	n := &node{t: t, name: name, dir: t.TempDir(), portal: portal, host: host, log: &lockedBuffer{}}
 	text := fmt.Sprintf(`data_dir: rados:%s/%s
-ceph: {conf: %q, user: %s, keyring: %q, run_dir: run}
+ceph: {conf: %q, user: %s, keyring: %q, run_dir: run%s}
 portals: [%q]
 targets:
   - name: %s
     luns: [{lun: 0, volume: v, size: %d}]
-`, cluster.Pool(), t.Name(), cluster.Conf(), cluster.User(), cluster.Keyring(), portal, target, lunBytes)
+`, cluster.Pool(), t.Name(), cluster.Conf(), cluster.User(), cluster.Keyring(), more, portal, target, lunBytes)
 	must.Succeed(t, os.WriteFile(n.config(), []byte(text), 0o600))
 	t.Cleanup(func() {
 		n.kill()
@@ -111,12 +119,22 @@ func (n *node) config() string { return filepath.Join(n.dir, "odx.yaml") }
 
 func (n *node) url() string { return fmt.Sprintf("iscsi://%s/%s/0", n.portal, target) }
 
-// start starts the server.
-func (n *node) start() {
+// command returns the command that runs the program on the node.
+func (n *node) command(ctx context.Context, args ...string) *exec.Cmd {
 	n.t.Helper()
 	path, err := program()
 	must.Succeed(n.t, err)
-	n.cmd = exec.Command(path, "serve", "--config", n.config())
+	args = append(args, "--config", n.config())
+	if n.host != nil {
+		return n.host.Command(ctx, path, args...)
+	}
+	return exec.CommandContext(ctx, path, args...)
+}
+
+// start starts the server.
+func (n *node) start() {
+	n.t.Helper()
+	n.cmd = n.command(context.Background(), "serve")
 	n.cmd.Stderr = n.log
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := n.cmd.StdoutPipe()
@@ -178,11 +196,9 @@ func (n *node) kill() {
 // run runs a command with the configuration of the node, and returns what it prints.
 func (n *node) run(args ...string) (string, error) {
 	n.t.Helper()
-	path, err := program()
-	must.Succeed(n.t, err)
 	ctx, cancel := context.WithTimeout(n.t.Context(), takeOverMax)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, path, append(args, "--config", n.config())...).CombinedOutput()
+	out, err := n.command(ctx, args...).CombinedOutput()
 	return string(out), err
 }
 
@@ -200,6 +216,28 @@ func (n *node) epoch() (epoch uint64) {
 	return st.Epoch
 }
 
+// isStandby proves that the status says that the machine waits, and for what, as text and JSON.
+func (n *node) isStandby(epoch uint64) {
+	n.t.Helper()
+	const standby = 8 // the exit status
+	out, err := n.run("status")
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != standby || !strings.HasPrefix(out, "standby") || !strings.Contains(out, fmt.Sprintf("epoch %d", epoch)) {
+		n.t.Errorf("status of %s: %v: %s", n.name, err, out)
+	}
+	out, err = n.run("status", "--json")
+	host, hostErr := os.Hostname()
+	must.Succeed(n.t, hostErr)
+	var st struct {
+		Health, Pool, Owner string
+		Epoch               uint64
+	}
+	jsonErr := json.Unmarshal([]byte(out), &st)
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if jsonErr != nil || !ok || exit.ExitCode() != standby || st.Health != "standby" || !strings.HasPrefix(st.Pool, "rados:") || st.Owner != host || st.Epoch != epoch {
+		n.t.Errorf("JSON of the status of %s: %v, %v: %s", n.name, err, jsonErr, out)
+	}
+}
+
 // client is an initiator that writes number after number to the blocks of a LUN, each when the
 // one before was answered.
 type client struct {
@@ -212,9 +250,26 @@ func dial(t testing.TB, n *node) *client {
 	t.Helper()
 	program, err := tokenclient.Start(context.Background())
 	must.Succeed(t, err)
+	return dialBy(t, program, n)
+}
+
+// dialFrom is dial on a host.
+func dialFrom(t testing.TB, h *netns.Host, n *node) *client {
+	t.Helper()
+	var program *tokenclient.Client
+	must.Succeed(t, h.Do(func() (err error) {
+		program, err = tokenclient.Start(context.Background())
+		return err
+	}))
+	return dialBy(t, program, n)
+}
+
+func dialBy(t testing.TB, program *tokenclient.Client, n *node) *client {
+	t.Helper()
 	c := &client{program: program}
 	t.Cleanup(func() { _ = c.program.Close() }) // its server may have ended
 	for end := time.Now().Add(takeOverMax); ; {
+		var err error
 		if c.session, err = program.Open(n.url(), tokenclient.OpenOptions{}); err == nil {
 			break
 		}

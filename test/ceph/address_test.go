@@ -1,0 +1,153 @@
+//go:build rados
+
+package ceph_test
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"odx/internal/kit/ceph"
+	"odx/internal/kit/must"
+	"odx/internal/kit/netns"
+)
+
+// site is a network with two servers of a pool and a client, and a cluster that the servers
+// reach by links of their own.
+type site struct {
+	hosts   *netns.Net
+	client  *netns.Host
+	cluster *ceph.Cluster
+	address netip.Addr // that follows the owner
+	ceph    string     // the address of the cluster
+}
+
+func newSite(t *testing.T) *site {
+	if err := netns.Check(); err != nil {
+		t.Skip(err)
+	}
+	n, err := netns.New("a", "b", "client")
+	must.Succeed(t, err)
+	t.Cleanup(func() { must.Succeed(t, n.Close()) })
+	s := &site{hosts: n, client: n.Host("client")}
+	s.ceph = s.client.Control.Prev().String() // the test's end of a link that stays up
+	subnet := s.client.Address.As4()
+	subnet[3] = 200
+	s.address = netip.AddrFrom4(subnet)
+	dir, err := os.MkdirTemp("", "ceph") // short: sockets are in it
+	must.Succeed(t, err)
+	t.Cleanup(func() { must.Succeed(t, os.RemoveAll(dir)) })
+	s.cluster, err = ceph.Start(dir, ceph.Options{OSDs: 2, Address: s.ceph})
+	must.Succeed(t, err)
+	t.Cleanup(s.cluster.Stop)
+	return s
+}
+
+// node returns a server on a host of the site.
+func (s *site) node(t *testing.T, h *netns.Host) *node {
+	t.Helper()
+	s.reach(t, h)
+	return newNodeAt(t, s.cluster, h.Name, h, s.address.String()+":3260", fmt.Sprintf(", addresses: [{address: %s/24, interface: eth0}]", s.address))
+}
+
+// reach has a host reach the cluster.
+func (s *site) reach(t *testing.T, h *netns.Host) {
+	t.Helper()
+	if out, err := h.Command(t.Context(), "ip", "route", "replace", s.ceph+"/32", "via", h.Control.Prev().String()).CombinedOutput(); err != nil {
+		t.Fatalf("route to the cluster: %v: %s", err, out)
+	}
+}
+
+// has reports whether a node has the address.
+func (s *site) has(t *testing.T, n *node) bool {
+	t.Helper()
+	out, err := n.host.Command(t.Context(), "ip", "-o", "addr", "show").Output()
+	must.Succeed(t, err)
+	return strings.Contains(string(out), " "+s.address.String()+"/")
+}
+
+// awaitRemoved waits until a node has the address no more.
+func (s *site) awaitRemoved(t *testing.T, n *node) {
+	t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(takeOverMax); s.has(t, n); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("%s has the address still", n.name)
+		}
+	}
+}
+
+// TestServers_Address has a client that knows one address while the server that has the store
+// is killed, stopped and cut off. The client finds the other server under the address with each
+// write that was acknowledged, also while the first machine has the address still.
+func TestServers_Address(t *testing.T) {
+	s := newSite(t)
+	a, b := s.node(t, s.hosts.Host("a")), s.node(t, s.hosts.Host("b"))
+	a.start()
+	a.await(serves)
+	b.start()
+	b.await(waits)
+	if !s.has(t, a) || s.has(t, b) {
+		t.Fatalf("the server that has the store has the address: %t; the other one: %t", s.has(t, a), s.has(t, b))
+	}
+	next := uint64(1000)
+	for _, fault := range []struct {
+		name        string
+		begin, mend func()
+	}{
+		{"killed", func() { a.kill() }, func() {
+			if !s.has(t, a) {
+				t.Error("the address was removed with the process")
+			}
+			a.start()
+			a.await(waits)
+			s.awaitRemoved(t, a)
+		}},
+		{"stopped", func() { a.signal(syscall.SIGSTOP) }, func() {
+			a.signal(syscall.SIGCONT)
+			s.awaitRemoved(t, a)
+			a.await(waits)
+		}},
+		{"cut off", func() { must.Succeed(t, a.host.Isolate()) }, func() {
+			s.awaitRemoved(t, a) // by itself
+			must.Succeed(t, a.host.Rejoin())
+			s.reach(t, a.host)
+			a.kill()
+			a.start()
+			a.await(waits)
+		}},
+	} {
+		w := startWriting(dialFrom(t, s.client, a), next)
+		w.await(t, blocks)
+
+		fault.begin()
+		began := time.Now()
+		last := w.end()
+		noticed := time.Since(began)
+		c := dialFrom(t, s.client, b)
+		must.Succeed(t, c.write(last+1))
+		t.Logf("%s: the client's connection ends after %v, its next write is acknowledged after %v", fault.name,
+			noticed.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
+		c.holdsNumbers(t, last+1)
+		if !s.has(t, b) {
+			t.Errorf("%s: the other server does not have the address", fault.name)
+		}
+		fault.mend()
+		must.Succeed(t, c.write(last+2))
+		c.holdsNumbers(t, last+2)
+		must.Succeed(t, c.program.Close()) // while there is a server that it can log out from
+		next = last + 3
+		a, b = b, a
+	}
+	a.signal(syscall.SIGTERM)
+	a.output.Wait()
+	if s.has(t, a) {
+		t.Error("a server that was stopped has left the address")
+	}
+	b.await(serves)
+}
