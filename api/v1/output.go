@@ -11,6 +11,18 @@ type StoreInfo struct {
 	ExclusiveBytes map[string]int64 `json:"exclusive_bytes,omitempty"`
 }
 
+// StandbyStatus is what odx status prints on a machine that waits for a store in a pool: Pool is
+// where the store is, Epoch that of the last claim of it. Health is "standby". Owner and
+// OwnerAddress are the name and the address of the machine that has the store, without them no
+// machine has it.
+type StandbyStatus struct {
+	Health       string `json:"health"`
+	Pool         string `json:"pool"`
+	Epoch        uint64 `json:"epoch"`
+	Owner        string `json:"owner,omitempty"`
+	OwnerAddress string `json:"owner_address,omitempty"`
+}
+
 // Upgraded is what odx store upgrade prints: From and To are formats, Rows rows of
 // metadata.
 type Upgraded struct {

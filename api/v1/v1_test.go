@@ -35,7 +35,7 @@ var types = map[string]any{
 	"LUNStats": &LUNStats{}, "InitiatorStats": &InitiatorStats{}, "Counters": &Counters{}, "KindCounters": &KindCounters{}, "Traffic": &Traffic{}, "LatencyCount": &LatencyCount{},
 	"Status": &Status{}, "Condition": &Condition{}, "Vitals": &Vitals{}, "Mirror": &Mirror{}, "MissingPortal": &MissingPortal{}, "LUNStatus": &LUNStatus{}, "Session": &Session{}, "SessionLUN": &SessionLUN{},
 	"Failure": &Failure{}, "Line": &Line[ScrubProgress, ScrubResult]{},
-	"StoreInfo": &StoreInfo{}, "Upgraded": &Upgraded{}, "Repaired": &Repaired{}, "Lost": &Lost{}, "UnusedChange": &UnusedChange{}, "Change": &Change{},
+	"StoreInfo": &StoreInfo{}, "StandbyStatus": &StandbyStatus{}, "Upgraded": &Upgraded{}, "Repaired": &Repaired{}, "Lost": &Lost{}, "UnusedChange": &UnusedChange{}, "Change": &Change{},
 	"Peers": &Peers{}, "Peer": &Peer{}, "HoldInfo": &HoldInfo{}, "TokensOfPeer": &TokensOfPeer{}, "FileTokenRequest": &FileTokenRequest{},
 	"Migration": &Migration{}, "MigrationRequest": &MigrationRequest{}, "FinishMigration": &FinishMigration{},
 	"PeerHello": &PeerHello{}, "PeerHoldRequest": &PeerHoldRequest{}, "PeerHold": &PeerHold{}, "PeerTokenRequest": &PeerTokenRequest{}, "PeerToken": &PeerToken{}, "PeerTokens": &PeerTokens{}, "PeerMakeRequest": &PeerMakeRequest{}, "PeerMade": &PeerMade{},

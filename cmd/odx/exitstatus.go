@@ -21,6 +21,7 @@ const (
 	statusUnreachable  exitStatus = 5
 	statusChanges      exitStatus = 6 // of odx config diff
 	statusRestart      exitStatus = 7 // of odx config diff
+	statusStandby      exitStatus = 8 // of odx status
 )
 
 func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
@@ -38,6 +39,7 @@ var exitStatuses = []struct {
 	{statusUnreachable, "The server is not reachable, or none serves the store and the command needs one."},
 	{statusChanges, "Of config diff: a reload applies the changes."},
 	{statusRestart, "Of config diff: a change needs a restart, so that a reload refuses all."},
+	{statusStandby, "Of status: this machine waits for the store in a pool, which another one has."},
 }
 
 // statusError is an error with an exit status of its own.

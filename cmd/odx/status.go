@@ -15,6 +15,7 @@ import (
 
 	"odx/admin"
 	"odx/api"
+	v1 "odx/api/v1"
 	"odx/conf"
 	"odx/pool"
 )
@@ -35,13 +36,12 @@ func newStatus() *cobra.Command {
 			"is damaged, and 5 where no server answers. With --ready it is 0 while LUNs are served, degraded\n" +
 			"or not, as /readyz says.\n\n" +
 			"On a machine that waits for a store in a pool it prints which machine has the store, and since\n" +
-			"which epoch, with exit status 0; with --json and with --ready it is 5.",
+			"which epoch, with exit status 8.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			st, err := fetchStatus(cmd, &o)
-			if waiting, ok := errors.AsType[*waitingError](err); ok && !o.json && !ready {
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "standby  of %s: %s\n", waiting.place, waiting.who)
-				return err
+			if waiting, ok := errors.AsType[*waitingError](err); ok {
+				return printWaiting(cmd.OutOrStdout(), waiting, o.json)
 			}
 			if err != nil {
 				return err
@@ -111,6 +111,19 @@ func (e *waitingError) Error() string {
 }
 
 func (e *waitingError) Is(target error) bool { return target == admin.ErrNotRunning }
+
+// printWaiting prints the status of a machine that waits for the store.
+func printWaiting(w io.Writer, e *waitingError, asJSON bool) (err error) {
+	if asJSON {
+		err = printJSON(w, v1.StandbyStatus{Health: "standby", Pool: e.place, Epoch: e.who.Epoch, Owner: e.who.Host, OwnerAddress: e.who.Address})
+	} else {
+		_, err = fmt.Fprintf(w, "standby  of %s: %s\n", e.place, e.who)
+	}
+	if err != nil {
+		return err
+	}
+	return statusStandby
+}
 
 // noServer returns why no server of this machine answers.
 func noServer(ctx context.Context, cfg *conf.Config) error {

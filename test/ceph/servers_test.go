@@ -26,9 +26,7 @@ func TestServers_OwnerKilled(t *testing.T) {
 	a.await(serves)
 	b.start()
 	b.await(waits)
-	if out, err := b.run("status"); err != nil || !strings.HasPrefix(out, "standby") || !strings.Contains(out, "epoch 1") {
-		t.Errorf("status of a standby: %v: %s", err, out)
-	}
+	b.isStandby(1)
 	c := dial(t, a)
 	identity := c.identity(t)
 	c.writeThrough(t)
@@ -93,9 +91,7 @@ func TestServers_OwnerPaused(t *testing.T) {
 			t.Errorf("the first server has acknowledged number %d after it had lost the store at %d", after, before)
 		}
 		a.await(waits)
-		if out, err := a.run("status"); err != nil || !strings.HasPrefix(out, "standby") || !strings.Contains(out, fmt.Sprintf("epoch %d", b.epoch())) {
-			t.Errorf("status of the first server: %v: %s", err, out)
-		}
+		a.isStandby(b.epoch())
 		for range blocks { // each block has a number of this server's
 			next++
 			must.Succeed(t, c.write(next))
