@@ -17,7 +17,7 @@ func printsOf(tb testing.TB, v *Volume, n *Snapshot) (list []Fingerprint) {
 	for off := int64(0); off < n.Length(); off += int64(unit) {
 		p := make([]byte, min(int64(unit), n.Length()-off))
 		must.Succeed(tb, n.ReadAt(context.Background(), p, off))
-		list = append(list, Fingerprint{Range{off, int64(len(p))}, v.store.parts.fingerprints.Sum(p)})
+		list = append(list, Fingerprint{Range{Offset: off, Length: int64(len(p))}, v.store.parts.fingerprints.Sum(p)})
 	}
 	return list
 }
@@ -53,7 +53,7 @@ func TestVolume_MapAlike(t *testing.T) {
 	wrong[0].CRC = slices.Clone(wrong[0].CRC)
 	wrong[0].CRC[1]++
 	missing, err := to.MapAlike(ctx, a.ID(), prints, wrong)
-	if err != nil || len(missing) != 1 || missing[0] != (Range{4096, 4096}) {
+	if err != nil || len(missing) != 1 || missing[0] != (Range{Offset: 4096, Length: 4096}) {
 		t.Errorf("with a wrong checksum of block 1 missing %v, %v", missing, err)
 	}
 	prints[2].Sum[0]++
@@ -62,7 +62,7 @@ func TestVolume_MapAlike(t *testing.T) {
 		t.Errorf("with another fingerprint missing %v, %v", missing, err)
 	}
 	prints[2].Sum[0]--
-	part := []Fingerprint{{Range{0, 100}, prints[0].Sum}, {Range{100, 4096}, prints[0].Sum}, {Range{8192, 16 << 10}, prints[1].Sum}}
+	part := []Fingerprint{{Range{Offset: 0, Length: 100}, prints[0].Sum}, {Range{Offset: 100, Length: 4096}, prints[0].Sum}, {Range{Offset: 8192, Length: 16 << 10}, prints[1].Sum}}
 	if missing, err = to.MapAlike(ctx, a.ID(), part, runs); err != nil || len(missing) != 2 {
 		t.Errorf("of what are no extents missing %v, %v", missing, err)
 	}
@@ -73,7 +73,7 @@ func TestVolume_MapAlike(t *testing.T) {
 	reaped(t, b)
 	to = createVolume(t, b, "last", size)
 	missing, err = to.MapAlike(ctx, a.ID(), prints, runs)
-	if err != nil || len(missing) != 1 || missing[0] != (Range{0, size}) {
+	if err != nil || len(missing) != 1 || missing[0] != (Range{Length: size}) {
 		t.Errorf("of what is gone missing %v, %v", missing, err)
 	}
 	to.StoreDuplicates(true)
