@@ -69,7 +69,7 @@ func TestEdit_Server(t *testing.T) {
 	}
 	run(0, "volume", "snapshot", "src", "monday")
 	run(0, "lun", "add", disksTarget, "monday", "--lun", "4")
-	if got := run(0, "lun", "list"); !regexp.MustCompile(`4 +volume monday .*read-only`).MatchString(got) || !regexp.MustCompile(`0 +volume src .*read-write`).MatchString(got) {
+	if got := run(0, "lun", "list"); !regexp.MustCompile(`4 +volume monday +64MiB .*read-only`).MatchString(got) || !regexp.MustCompile(`0 +volume src .*read-write`).MatchString(got) {
 		t.Errorf("how LUNs are served:\n%s", got)
 	}
 	run(0, "lun", "remove", disksTarget, "4")

@@ -32,13 +32,13 @@ func newLUNList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [TARGET]",
 		Short: "List the LUNs of the configuration",
-		Long: "List the LUNs of the configuration. ACCESS is read-only for those on snapshots and, while there is a\n" +
-			"server, on replicas, too.",
+		Long: "List the LUNs of the configuration. While there is a server, SIZE is what they have, and ACCESS is\n" +
+			"read-only for those on replicas and snapshots, too; otherwise both are what the configuration says.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withConfig(cmd, &o, func(ctx context.Context, cfg *conf.Config, live admin.Live) error {
 				w := cmd.OutOrStdout()
-				if err := showAccess(ctx, cfg, live); err != nil {
+				if err := showServed(ctx, cfg, live); err != nil {
 					return err
 				}
 				if len(args) > 0 {
@@ -59,9 +59,10 @@ func newLUNList() *cobra.Command {
 	return cmd
 }
 
-// showAccess sets in a configuration whether LUNs are served read-only: those on snapshots and
-// on replicas are, too. live may be nil.
-func showAccess(ctx context.Context, cfg *conf.Config, live admin.Live) error {
+// showServed sets in a configuration what LUNs have as they are served: the size, which the
+// configuration need not say, and whether they are read-only, as those on snapshots and on
+// replicas are. live may be nil.
+func showServed(ctx context.Context, cfg *conf.Config, live admin.Live) error {
 	if live == nil {
 		return nil
 	}
@@ -75,6 +76,9 @@ func showAccess(ctx context.Context, cfg *conf.Config, live admin.Live) error {
 			for _, served := range status.LUNs {
 				if served.Target == cfg.Targets[i].Name && served.Number == l.Number {
 					l.ReadOnly = served.ReadOnly
+					if served.SizeBytes > 0 {
+						l.Size = served.SizeBytes
+					}
 				}
 			}
 		}
