@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -23,14 +24,25 @@ import (
 // errNoResource: no route has the method and path.
 var errNoResource = errors.New("no such resource")
 
-// kinds maps errors to the kind and status of a response: an error has those of the
-// first row whose cause it wraps. Rows of tokens come before the general ones of the
-// store. A Client maps the kind back to the cause.
-var kinds = []struct {
+// kind is the kind and the status of the errors that wrap a cause.
+type kind struct {
 	kind   string
 	status int
 	cause  error
-}{
+}
+
+// ofTokens returns the kinds of errors of tokens.
+func ofTokens() (list []kind) {
+	for _, k := range tokens.Kinds() {
+		list = append(list, kind{k.Name, k.Status, k.Err})
+	}
+	return list
+}
+
+// kinds maps errors to the kind and status of a response: an error has those of the
+// first row whose cause it wraps. Rows of tokens come before the general ones of the
+// store. A Client maps the kind back to the cause.
+var kinds = slices.Concat([]kind{
 	{"no_resource", http.StatusNotFound, errNoResource},
 	{"unauthorized", http.StatusUnauthorized, errUnauthorized},
 	{"unauthorized", http.StatusUnauthorized, errCertificate},
@@ -63,21 +75,7 @@ var kinds = []struct {
 	{"has_children", http.StatusConflict, vhd.ErrHasChildren},
 	{"not_a_disk", http.StatusBadRequest, disk.ErrFormat},
 	{"foreign_format", http.StatusBadRequest, vhd.ErrForeign},
-	{"token_length", http.StatusBadRequest, tokens.ErrInvalidLength},
-	{"token_corrupt", http.StatusBadRequest, tokens.ErrCorrupt},
-	{"token_type", http.StatusBadRequest, tokens.ErrUnsupportedType},
-	{"token_remote", http.StatusBadRequest, tokens.ErrRemote},
-	{"token_expired", http.StatusGone, tokens.ErrExpired},
-	{"token_cancelled", http.StatusGone, tokens.ErrCancelled},
-	{"token_revoked", http.StatusGone, tokens.ErrRevoked},
-	{"token_deleted", http.StatusGone, tokens.ErrDeleted},
-	{"token_unknown", http.StatusNotFound, tokens.ErrUnknown},
-	{"token_access", http.StatusForbidden, tokens.ErrAccess},
-	{"token_unmapped", http.StatusForbidden, tokens.ErrUnmapped},
-	{"token_limit", http.StatusServiceUnavailable, tokens.ErrNoResources},
-	{"token_too_long", http.StatusBadRequest, tokens.ErrTooLong},
-	{"token_timeout", http.StatusBadRequest, tokens.ErrTimeout},
-	{"token_offset", http.StatusBadRequest, tokens.ErrOffset},
+}, ofTokens(), []kind{
 	{"too_many_streams", http.StatusServiceUnavailable, errStreams},
 	{"stream_format", http.StatusBadRequest, stream.ErrFormat},
 	{"stream_version", http.StatusBadRequest, stream.ErrVersion},
@@ -99,7 +97,7 @@ var kinds = []struct {
 	{"closed", http.StatusServiceUnavailable, blockdev.ErrClosed},
 	{"corrupt", http.StatusInternalServerError, blockdev.ErrCorrupt},
 	{canceledKind, http.StatusServiceUnavailable, context.Canceled},
-}
+})
 
 const (
 	internalKind = "internal"

@@ -13,26 +13,24 @@ import (
 	"odx/tokens"
 )
 
-// kinds are the errors that cross the wire: an error has the kind of the first row whose
-// cause it wraps.
-var kinds = []struct {
+// kind is the kind and the status of the errors that wrap a cause.
+type kind struct {
 	kind   string
 	status int
 	cause  error
-}{
-	{"token_length", http.StatusBadRequest, tokens.ErrInvalidLength},
-	{"token_corrupt", http.StatusBadRequest, tokens.ErrCorrupt},
-	{"token_type", http.StatusBadRequest, tokens.ErrUnsupportedType},
-	{"token_remote", http.StatusBadRequest, tokens.ErrRemote},
-	{"token_expired", http.StatusGone, tokens.ErrExpired},
-	{"token_cancelled", http.StatusGone, tokens.ErrCancelled},
-	{"token_revoked", http.StatusGone, tokens.ErrRevoked},
-	{"token_deleted", http.StatusGone, tokens.ErrDeleted},
-	{"token_unknown", http.StatusNotFound, tokens.ErrUnknown},
-	{"token_limit", http.StatusServiceUnavailable, tokens.ErrNoResources},
-	{"token_too_long", http.StatusBadRequest, tokens.ErrTooLong},
-	{"token_timeout", http.StatusBadRequest, tokens.ErrTimeout},
-	{"token_access", http.StatusForbidden, tokens.ErrAccess},
+}
+
+// ofTokens returns the kinds of errors of tokens.
+func ofTokens() (list []kind) {
+	for _, k := range tokens.Kinds() {
+		list = append(list, kind{k.Name, k.Status, k.Err})
+	}
+	return list
+}
+
+// kinds are the errors that cross the wire: an error has the kind of the first row whose
+// cause it wraps.
+var kinds = append(ofTokens(), []kind{
 	{"hold_gone", http.StatusNotFound, ErrGone},
 	{"hold_limit", http.StatusServiceUnavailable, ErrLimit},
 	{"store", http.StatusConflict, ErrStore},
@@ -45,7 +43,7 @@ var kinds = []struct {
 	{"busy", http.StatusServiceUnavailable, blockdev.ErrBusy},
 	{"timeout", http.StatusServiceUnavailable, context.DeadlineExceeded}, // that of an answer
 	{"corrupt", http.StatusInternalServerError, blockdev.ErrCorrupt},
-}
+}...)
 
 const internalKind = "internal"
 

@@ -3,6 +3,7 @@ package peer
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"slices"
@@ -115,6 +116,9 @@ func TestFailure_Kinds(t *testing.T) {
 		if _, err := collect(b.Bytes(), 0); !errors.Is(err, k.cause) {
 			t.Errorf("%v came as %v", k.cause, err)
 		}
+	}
+	if err := errorOf(failureOf(fmt.Errorf("copy: %w", tokens.ErrOffset))); !errors.Is(err, tokens.ErrOffset) {
+		t.Errorf("an offset past the end came as %v", err)
 	}
 	if err := errorOf(failureOf(io.ErrNoProgress)); !errors.Is(err, ErrDown) {
 		t.Errorf("another error came as %v", err)

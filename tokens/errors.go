@@ -1,6 +1,9 @@
 package tokens
 
-import "errors"
+import (
+	"errors"
+	"net/http"
+)
 
 // Why a token is refused. SPC-4 r37 5.17.6.5.2.3 has one additional sense code
 // for each.
@@ -43,3 +46,32 @@ var (
 	// ErrClosed: the manager was closed.
 	ErrClosed = errors.New("token manager is closed")
 )
+
+// Kind is how an error of this package is named in JSON, by the API and between servers, and
+// the status of HTTP that it has there.
+type Kind struct {
+	Name   string
+	Status int
+	Err    error
+}
+
+// Kinds returns the kinds of all errors that refuse a token or what is asked of it.
+func Kinds() []Kind {
+	return []Kind{
+		{"token_length", http.StatusBadRequest, ErrInvalidLength},
+		{"token_corrupt", http.StatusBadRequest, ErrCorrupt},
+		{"token_type", http.StatusBadRequest, ErrUnsupportedType},
+		{"token_remote", http.StatusBadRequest, ErrRemote},
+		{"token_expired", http.StatusGone, ErrExpired},
+		{"token_cancelled", http.StatusGone, ErrCancelled},
+		{"token_revoked", http.StatusGone, ErrRevoked},
+		{"token_deleted", http.StatusGone, ErrDeleted},
+		{"token_unknown", http.StatusNotFound, ErrUnknown},
+		{"token_access", http.StatusForbidden, ErrAccess},
+		{"token_unmapped", http.StatusForbidden, ErrUnmapped},
+		{"token_limit", http.StatusServiceUnavailable, ErrNoResources},
+		{"token_too_long", http.StatusBadRequest, ErrTooLong},
+		{"token_timeout", http.StatusBadRequest, ErrTimeout},
+		{"token_offset", http.StatusBadRequest, ErrOffset},
+	}
+}
