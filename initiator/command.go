@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"sync/atomic"
 )
 
 // maxCDBLength is the longest CDB that fits a header.
@@ -16,6 +17,9 @@ type Command struct {
 	Out, In []byte
 	// Received is how many bytes of In the target filled; Do sets it.
 	Received int
+	// Taken is how many bytes of Out the target has asked for and, as its status says, used; Do
+	// sets it.
+	Taken int
 }
 
 // task is a command that the reader knows of.
@@ -27,6 +31,9 @@ type task struct {
 	r2t    chan header
 	status chan error
 	filled int // the end of what was received; the reader's
+	sent   int // the end of what was sent of Out; the caller's
+	// residual is how much of Out the target says that it has not used, in bytes.
+	residual atomic.Uint32
 }
 
 // Do runs a command and returns once its status has come. A CHECK CONDITION is
@@ -42,6 +49,7 @@ func (s *Session) Do(ctx context.Context, c *Command) error {
 		return err
 	}
 	defer s.forget(t)
+	t.sent = first
 	if err := s.sendUnsolicited(t, first); err != nil {
 		return s.broken(err)
 	}
@@ -52,6 +60,7 @@ func (s *Session) Do(ctx context.Context, c *Command) error {
 				return s.broken(err)
 			}
 		case err := <-t.status:
+			t.Taken = min(t.sent, len(t.Out)-int(min(t.residual.Load(), uint32(len(t.Out)))))
 			return err
 		case <-s.ended:
 			return s.err
@@ -161,6 +170,7 @@ func (s *Session) answerR2T(t *task, r *header) error {
 
 // sendData sends one sequence of Data-Out PDUs.
 func (s *Session) sendData(t *task, ttt uint32, from, end int) error {
+	defer func() { t.sent = max(t.sent, from) }()
 	for n := uint32(0); from < end; n++ {
 		part := t.Out[from:min(end, from+s.limits.segment)]
 		h := &header{0: opDataOut}
@@ -219,13 +229,16 @@ func (s *Session) forTask(h *header) error {
 // takeData puts Data-In where it belongs.
 func (s *Session) takeData(t *task, h *header) error {
 	from := int(h.get32(40))
-	if from > len(t.In) || h.dataLength() > len(t.In)-from {
+	if from != t.filled { // DataPDUInOrder and DataSequenceInOrder were negotiated
+		return fmt.Errorf("Data-In at %d, the one before it ended at %d", from, t.filled)
+	}
+	if h.dataLength() > len(t.In)-from {
 		return fmt.Errorf("Data-In of %d bytes at %d, the buffer has %d", h.dataLength(), from, len(t.In))
 	}
 	if err := receiveData(s.in, h, t.In[from:]); err != nil {
 		return err
 	}
-	t.filled = max(t.filled, from+h.dataLength())
+	t.filled = from + h.dataLength()
 	if h[1]&bitStatus != 0 {
 		t.end(statusError(h[3], nil))
 	}
@@ -245,6 +258,9 @@ func (s *Session) takeResponse(t *task, h *header) error {
 	var sense []byte
 	if len(data) >= 2 {
 		sense = data[2:min(len(data), 2+int(binary.BigEndian.Uint16(data)))]
+	}
+	if h[1]&(bitOverflow|bitUnderflow) != 0 {
+		t.residual.Store(h.get32(44))
 	}
 	t.end(statusError(h[3], sense))
 	return nil

@@ -34,6 +34,7 @@ type Disk struct {
 	maxRange  uint64
 	writeSame writeSame
 	lists     listIdentifiers
+	attention func(*SenseError) error // nil: each is ignored
 }
 
 // maxTransferLength bounds one READ or WRITE where the target allows more.
@@ -81,6 +82,11 @@ func (d *Disk) do(ctx context.Context, c *Command) error {
 		switch {
 		case errors.As(err, &sense) && sense.Key == KeyUnitAttention && attentions < maxAttentions:
 			attentions++
+			if d.attention != nil {
+				if err := d.attention(sense); err != nil {
+					return err
+				}
+			}
 		case errors.As(err, &status) && status.busy() && time.Since(began)+pause < busyLimit:
 			if err := sleep(ctx, pause); err != nil {
 				return err
@@ -201,8 +207,21 @@ func (d *Disk) ReadAt(ctx context.Context, p []byte, off int64) error {
 
 // WriteAt writes p at off.
 func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64) error {
+	return d.write(ctx, p, off, 0)
+}
+
+// write writes p at off, with bits of byte 1 of the CDB.
+func (d *Disk) write(ctx context.Context, p []byte, off int64, bits byte) error {
 	return d.transfer(ctx, p, off, func(part []byte, off int64) error {
-		return d.do(ctx, &Command{CDB: d.rangeCDB(0x8a, off, int64(len(part))), Out: part})
+		c := Command{CDB: d.rangeCDB(0x8a, off, int64(len(part))), Out: part}
+		c.CDB[1] = bits
+		if err := d.do(ctx, &c); err != nil {
+			return err
+		}
+		if c.Taken < len(part) {
+			return fmt.Errorf("the target reports GOOD, and has taken %d of %d bytes", c.Taken, len(part))
+		}
+		return nil
 	})
 }
 

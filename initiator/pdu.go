@@ -34,6 +34,8 @@ const (
 	bitRead      = 0x40
 	bitWrite     = 0x20
 	bitStatus    = 0x01 // Data-In
+	bitOverflow  = 0x04 // SCSI Response
+	bitUnderflow = 0x02
 
 	reservedTag = 0xffffffff
 )
