@@ -36,6 +36,7 @@ var durable = map[string]string{
 	"standby/doc.go":                 "what comes with a socket for a standby",
 	"target/addresses.go":            "connections to the addresses of a store's owner",
 	"target/era.go":                  "the last start, and whether the server was stopped",
+	"target/foreignluns.go":          "what a LUN of another target has to stay",
 	"target/handover/state.go":       "the sessions that one process hands over to another",
 	"target/lunhistory.go":           "what was served at each LUN",
 	"target/portnumbers.go":          "the numbers of target ports",

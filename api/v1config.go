@@ -117,7 +117,7 @@ func orNil[T any](list []T) []T {
 
 func lunV1(l conf.LUN) v1.LUN {
 	return v1.LUN{
-		Number: l.Number, Volume: l.Volume, File: l.File, Backing: l.Backing, View: l.View, SizeBytes: l.Size, BlockBytes: l.BlockSize,
+		Number: l.Number, Volume: l.Volume, File: l.File, Backing: cmp.Or(l.Backing, l.ISCSI), View: l.View, SizeBytes: l.Size, BlockBytes: l.BlockSize,
 		ReadOnly: l.ReadOnly, StoreDuplicates: l.StoreDuplicates, UnmapGranularityBytes: l.UnmapGranularity, Identity: conf.FormatIdentity(l.Identity), Limit: v1.Rate(l.Rate),
 	}
 }
@@ -143,8 +143,12 @@ func checkIdentities(luns ...v1.LUN) error {
 
 func lunOf(l v1.LUN) conf.LUN {
 	identity, _ := conf.ParseIdentity(l.Identity) // see checkIdentities
+	backing, iscsi := l.Backing, ""
+	if conf.IsISCSI(backing) {
+		backing, iscsi = "", backing
+	}
 	return conf.LUN{
-		Number: l.Number, Volume: l.Volume, File: l.File, Backing: l.Backing, View: l.View, Size: l.SizeBytes, BlockSize: l.BlockBytes,
+		Number: l.Number, Volume: l.Volume, File: l.File, Backing: backing, ISCSI: iscsi, View: l.View, Size: l.SizeBytes, BlockSize: l.BlockBytes,
 		ReadOnly: l.ReadOnly, StoreDuplicates: l.StoreDuplicates, UnmapGranularity: l.UnmapGranularityBytes, Identity: identity, Rate: conf.Rate(l.Limit),
 	}
 }

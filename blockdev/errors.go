@@ -22,6 +22,9 @@ var (
 	// ErrBusy: something that will pass is in the way: an aborted write to the range that is
 	// still in flight, memory that others use, a peer that is slow. Retry later.
 	ErrBusy = errors.New("busy")
+	// ErrUnavailable: what the device is on, another server for one, does not answer, or not as
+	// it should. It is tried again, so that a command that is repeated may succeed.
+	ErrUnavailable = errors.New("not reachable")
 	// ErrClosed: the device was closed, or is closing.
 	ErrClosed = errors.New("store is closed")
 )

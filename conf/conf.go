@@ -115,7 +115,7 @@ type Redirect struct {
 	Permanent bool
 }
 
-// LUN is one logical unit of a target. Exactly one of Volume, File, Backing and View is
+// LUN is one logical unit of a target. Exactly one of Volume, File, Backing, ISCSI and View is
 // set. LUNs with the same one are the same logical unit, and their other fields are
 // equal.
 type LUN struct {
@@ -129,6 +129,10 @@ type LUN struct {
 	// Backing is the path of a plain file that a gotgt backing store serves
 	// ("backing: file:PATH").
 	Backing string
+	// ISCSI is the LUN of another target, as ParseISCSI returns it ("backing: iscsi://…").
+	ISCSI string
+	// Login is what to log in there with (CHAP); nil: nothing.
+	Login *User
 	// View is the name of a view.
 	View string
 	// Size is the capacity in bytes, a multiple of BlockSize. If 0, the volume or the

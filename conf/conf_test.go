@@ -347,7 +347,7 @@ func FuzzParse(f *testing.F) {
 			seen := map[uint16]bool{}
 			for _, l := range target.LUNs {
 				media := 0
-				for _, name := range []string{l.Volume, l.File, l.Backing, l.View} {
+				for _, name := range []string{l.Volume, l.File, l.Backing, l.ISCSI, l.View} {
 					if name != "" {
 						media++
 					}

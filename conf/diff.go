@@ -85,6 +85,10 @@ func (l *fileLUN) medium() string {
 		field *string
 	}{{l.Volume, &out.Volume}, {l.File, &out.File}, {l.View, &out.View}, {l.Backing, &out.Backing}} {
 		if m.value != nil {
+			if name, err := ParseISCSI(*m.value); err == nil {
+				out.ISCSI = name
+				continue
+			}
 			*m.field = strings.TrimPrefix(*m.value, "file:")
 		}
 	}

@@ -12,6 +12,8 @@ type MoveLUN struct {
 	Number uint16
 	// To is the medium.
 	To Device
+	// Login is what to log in with where To is a LUN of another target; nil: nothing.
+	Login *User
 	// Identity is zero for that of the medium.
 	Identity [16]byte
 }
@@ -25,9 +27,11 @@ func (e MoveLUN) apply(d *document) error {
 		key, value = "file", e.To.File
 	case e.To.Backing != "":
 		key, value = "backing", backingText(e.To.Backing)
+	case e.To.ISCSI != "":
+		key, value = "backing", e.To.ISCSI
 	}
 	// Each change makes other nodes of the text, so the entry is looked up again.
-	for _, other := range []string{"volume", "file", "backing", "view", "size"} {
+	for _, other := range []string{"volume", "file", "backing", "login", "view", "size"} {
 		if other == key || other == "size" && key == "volume" {
 			continue
 		}
@@ -41,6 +45,11 @@ func (e MoveLUN) apply(d *document) error {
 	}
 	if err := d.setInLUN(e.Target, e.Number, key, value); err != nil {
 		return err
+	}
+	if e.Login != nil {
+		if err := d.setLogin(e.Target, e.Number, e.Login); err != nil {
+			return err
+		}
 	}
 	return d.setInLUN(e.Target, e.Number, "identity", FormatIdentity(e.Identity))
 }

@@ -202,7 +202,7 @@ var valuePatterns = map[string]string{
 	"volume":    volumeName.String(),
 	"label":     label.String(),
 	"file":      `^[^/.]`,
-	"backing":   `^file:.`,
+	"backing":   `^(file:.|iscsi://[^/]+/[^/]+/[0-9]+$)`,
 	"identity":  identityText.String(),
 	"device":    `^(file:[^/.].*|backing:.+|[A-Za-z0-9][A-Za-z0-9._-]{0,63})$`,
 	"media":     `^[^*]*\*?$`,

@@ -142,6 +142,8 @@ func (c *checker) checkPool(cfg *Config) {
 		for k := range cfg.Targets[i].LUNs {
 			if l := &cfg.Targets[i].LUNs[k]; l.Backing != "" {
 				c.add(l.Key+".backing", "LUN %d: "+why, l.Number, l.Backing)
+			} else if l.ISCSI != "" {
+				c.add(l.Key+".backing", "LUN %d: the store is in a pool, and two machines could write to %s at once; use a volume or a file of the store", l.Number, l.ISCSI)
 			}
 		}
 	}

@@ -156,6 +156,13 @@ func (l *LUN) file() fileLUN {
 	if l.Backing != "" {
 		f.Backing = new(backingText(l.Backing))
 	}
+	if l.ISCSI != "" {
+		f.Backing = &l.ISCSI
+	}
+	if l.Login != nil {
+		s := l.Login.Secret.file()
+		f.Login = &fileMutual{textOf(l.Login.Name), s.inline, s.file, s.env}
+	}
 	return f
 }
 

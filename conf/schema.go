@@ -160,11 +160,14 @@ type (
 		Keep    *string `yaml:"keep" is:"int 1 1000" default:"8" class:"once"`
 	}
 	fileLUN struct {
-		LUN       *string  `yaml:"lun" is:"int 0 16383" need:"" class:"once"`
-		Volume    *string  `yaml:"volume" is:"volume" class:"once"`
-		File      *string  `yaml:"file" is:"file" class:"once"`
-		Backing   *string  `yaml:"backing" is:"backing" class:"once"`
-		View      *string  `yaml:"view" is:"volume" class:"once"`
+		LUN     *string `yaml:"lun" is:"int 0 16383" need:"" class:"once"`
+		Volume  *string `yaml:"volume" is:"volume" class:"once"`
+		File    *string `yaml:"file" is:"file" class:"once"`
+		Backing *string `yaml:"backing" is:"backing" class:"once"`
+		View    *string `yaml:"view" is:"volume" class:"once"`
+
+		Login *fileMutual `yaml:"login" class:"once"`
+
 		Size      *string  `yaml:"size" is:"size 512 1PiB 512" class:"once"`
 		BlockSize *string  `yaml:"block_size" is:"enum 512 4096" default:"512" why:"for a medium that stays a LUN; remove the LUN with one reload, and add it with the next" class:"restart"`
 		ReadOnly  *string  `yaml:"read_only" is:"bool" default:"false" class:"once"`

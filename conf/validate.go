@@ -201,6 +201,7 @@ func (c *checker) lun(key string, raw *fileLUN) (l LUN, numbered bool) {
 		}
 	}
 	c.medium(key, prefix, raw, &l)
+	c.login(key, prefix, raw, &l)
 	switch bs := c.oneOf(key+".block_size", raw.BlockSize, "512", "4096"); bs {
 	case "4096":
 		l.BlockSize = 4096
@@ -265,14 +266,9 @@ func (c *checker) medium(key, prefix string, raw *fileLUN, l *LUN) {
 			c.add(key+".volume", "%s%v", prefix, err)
 		}
 	case raw.Backing != nil:
-		path, ok := strings.CutPrefix(*raw.Backing, "file:")
-		if !ok || path == "" {
-			c.add(key+".backing", "%sinvalid backing store %q; use file:PATH", prefix, *raw.Backing)
-			return
-		}
-		l.Backing = resolve(c.file, path)
+		c.backing(key+".backing", prefix, *raw.Backing, l)
 	case shaped:
-		c.add(key+".volume", "%smissing volume; give the name of a volume (or file: NAME, view: NAME, or backing: file:PATH)", prefix)
+		c.add(key+".volume", "%smissing volume; give the name of a volume (or file: NAME, view: NAME, or backing: file:PATH, or backing: iscsi://…)", prefix)
 	}
 }
 
@@ -407,6 +403,9 @@ func (c *checker) checkGroup(medium string, luns []*LUN) {
 		if l.Identity != first.Identity {
 			c.add(l.Key+".identity", "LUN %d: %s has conflicting identities, here and at line %d; use one", l.Number, medium, lineOf(c.lines, first.Key+".identity"))
 		}
+		if !sameLogin(l.Login, first.Login) {
+			c.add(l.Key, "LUN %d: %s has conflicting logins, here and at line %d; use the same", l.Number, medium, lineOf(c.lines, first.Key))
+		}
 		if l.Rate != first.Rate {
 			c.add(l.Key+".qos", "LUN %d: %s has conflicting limits, here and at line %d; use the same", l.Number, medium, lineOf(c.lines, first.Key+".qos"))
 		}
@@ -425,6 +424,8 @@ func (l *LUN) Medium() string {
 		return "volume " + l.Volume
 	case l.Backing != "":
 		return "file " + l.Backing
+	case l.ISCSI != "":
+		return l.ISCSI
 	case l.View != "":
 		return "view " + l.View
 	case l.File != "":

@@ -48,6 +48,9 @@ type Device struct {
 	View, Volume, File string
 	// Backing is the path of a file outside the store.
 	Backing string
+	// ISCSI is a LUN of another target, as ParseISCSI returns it: the medium of a LUN, and of no
+	// view.
+	ISCSI string
 }
 
 // String returns the device in the syntax of the file.
@@ -57,6 +60,8 @@ func (d Device) String() string {
 		return "file:" + d.File
 	case d.Backing != "":
 		return "backing:" + d.Backing
+	case d.ISCSI != "":
+		return d.ISCSI
 	default:
 		return cmp.Or(d.View, d.Volume)
 	}
@@ -284,8 +289,8 @@ func (c *checker) checkViews(views []View, targets []Target) {
 
 // device returns the LUN's medium in the syntax of views.
 func (l *LUN) device() string {
-	if l.Backing != "" || l.File != "" {
-		return Device{File: l.File, Backing: l.Backing}.String()
+	if l.Backing != "" || l.File != "" || l.ISCSI != "" {
+		return Device{File: l.File, Backing: l.Backing, ISCSI: l.ISCSI}.String()
 	}
 	return cmp.Or(l.View, l.Volume)
 }

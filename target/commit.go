@@ -72,6 +72,9 @@ func (t *transition) apply() {
 		if u == nil {
 			continue
 		}
+		if l.ISCSI != "" {
+			s.foreign.setLogin(l.ISCSI, st.loginOf(l))
+		}
 		u.lu.SetSoftThreshold(threshold)
 		u.lu.SetReadOnly(l.ReadOnly || u.snapshot)
 		if err := u.lu.SetUnmapGranularity(l.UnmapGranularity); err != nil {
@@ -135,6 +138,7 @@ func (t *transition) leave(r *admin.Reloaded) {
 	if err := t.next.views.forgetOthers(context.Background()); err != nil {
 		s.log.WithError(err).Warn("auxiliary volumes of views that left not removed; the next start does that")
 	}
+	s.forgetForeign(context.Background(), t.next.cfg)
 	s.admin.Reserve(nil)
 }
 

@@ -30,16 +30,19 @@ type media struct {
 	tokens *tokens.Manager
 	disks  *vhd.Manager
 	users  *fileUsers
+	// foreign has the LUNs of other targets.
+	foreign *foreignLUNs
 
 	leftOut map[string]error // why a medium is not served, by conf.LUN.Medium
-	// backings are plain files that are open, by the medium that they were opened for.
+	// backings are plain files and LUNs of other targets that are open, by the medium that they
+	// were opened for.
 	backings map[string][]io.Closer
 	// made is what was created for a configuration that is not in force yet; nil at the
 	// start, which creates media under their names.
 	made *creation
 }
 
-// closeBackings closes the plain files of a medium.
+// closeBackings closes what a medium has outside of the store.
 func (m *media) closeBackings(medium string) error {
 	var errs []error
 	for _, c := range m.backings[medium] {
@@ -100,6 +103,9 @@ func (m *media) checkMedia(ctx context.Context) error {
 
 // checkMedium returns why a LUN cannot be served.
 func (m *media) checkMedium(ctx context.Context, l *conf.LUN) error {
+	if l.ISCSI != "" {
+		return nil // it need not be reachable now
+	}
 	size, err := m.existingSize(ctx, l)
 	if bad := (*unusableDisk)(nil); errors.As(err, &bad) {
 		return err

@@ -37,7 +37,7 @@ func (s migrated) Serving(d conf.Device) (identity [16]byte, ok bool) {
 
 // mediumOf returns conf.LUN.Medium of a LUN on a device.
 func mediumOf(d conf.Device) string {
-	return (&conf.LUN{Volume: d.Volume, View: d.View, File: d.File, Backing: d.Backing}).Medium()
+	return (&conf.LUN{Volume: d.Volume, View: d.View, File: d.File, Backing: d.Backing, ISCSI: d.ISCSI}).Medium()
 }
 
 // Open implements migrate.Server.

@@ -40,6 +40,11 @@ func readSecrets(cfg *conf.Config) (secrets, []warning, error) {
 	for _, u := range append(users, mutual...) {
 		read(u)
 	}
+	for _, l := range (&state{cfg: cfg}).luns {
+		if l.Login != nil {
+			read(l.Login)
+		}
+	}
 	for _, m := range mutual {
 		for _, u := range users {
 			if s, ok := all[m.Key]; ok && bytes.Equal(s, all[u.Key]) {

@@ -46,7 +46,7 @@ func (s *Service) newState(ctx context.Context, cfg *conf.Config, all secrets, m
 		return nil, err
 	}
 	m := &media{
-		cfg: cfg, log: s.log, store: s.store, tokens: s.tokens, disks: disks, users: s.users,
+		cfg: cfg, log: s.log, store: s.store, tokens: s.tokens, disks: disks, users: s.users, foreign: s.foreign,
 		leftOut: map[string]error{}, backings: map[string][]io.Closer{}, made: made,
 	}
 	return &state{
@@ -205,7 +205,7 @@ func (st *state) inUse(before *state) error {
 		if st.units[l.Medium()] != nil {
 			continue
 		}
-		d := conf.Device{View: l.View, Volume: l.Volume, File: l.File, Backing: l.Backing}
+		d := deviceOf(l)
 		if user := before.leavingView(st, d.String()); user != "" {
 			return st.cfg.Problem(l.Key, "LUN %d: %s is used by %s until this reload has ended; take that out with one reload, and add the LUN with the next", l.Number, l.Medium(), user)
 		}
@@ -216,7 +216,7 @@ func (st *state) inUse(before *state) error {
 // leavingUser returns the LUN or view over a device that next does not have, "" for none.
 func (st *state) leavingUser(next *state, device string) string {
 	for t, l := range st.luns {
-		d := conf.Device{View: l.View, Volume: l.Volume, File: l.File, Backing: l.Backing}
+		d := deviceOf(l)
 		if st.units[l.Medium()] != nil && next.units[l.Medium()] == nil && d.String() == device {
 			return fmt.Sprintf("LUN %d of %s", l.Number, t.Name)
 		}
@@ -258,4 +258,9 @@ func (st *state) close(kept *state) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// deviceOf returns the medium of a LUN.
+func deviceOf(l *conf.LUN) conf.Device {
+	return conf.Device{View: l.View, Volume: l.Volume, File: l.File, Backing: l.Backing, ISCSI: l.ISCSI}
 }

@@ -125,13 +125,13 @@ func seenAs(view scsi.View, number uint16) (seen uint16, readOnly, ok bool) {
 
 // objectsOf names the volumes and the files that hold the blocks of a LUN.
 func (st *state) objectsOf(l *conf.LUN) []string {
-	return st.objectsUnder(conf.Device{View: l.View, Volume: l.Volume, File: l.File, Backing: l.Backing}, []string{})
+	return st.objectsUnder(deviceOf(l), []string{})
 }
 
 // objectsUnder appends what is below a device to list.
 func (st *state) objectsUnder(d conf.Device, list []string) []string {
 	switch {
-	case d.Backing != "":
+	case d.Backing != "" || d.ISCSI != "":
 		return list
 	case d.View == "":
 		return append(list, d.String())

@@ -68,6 +68,7 @@ type Service struct {
 
 	era        *era
 	sightings  *sightings
+	foreign    *foreignLUNs
 	migrations *migrate.Manager                   // nil in a rescue
 	policies   atomic.Pointer[snapshots.Policies] // nil until they are opened, and in a rescue
 	throttled  throttles
@@ -247,7 +248,11 @@ func (s *Service) openAll(ctx context.Context, cfg *conf.Config, all secrets, o 
 	if err := s.makeMedia(ctx, st); err != nil || s.rescue {
 		return st, err
 	}
-	return st, s.openMigrations()
+	if err := s.openMigrations(); err != nil {
+		return st, err
+	}
+	s.forgetForeign(ctx, cfg)
+	return st, nil
 }
 
 // makeMedia makes the views, the logical units, the targets and the transport of a service
@@ -294,6 +299,7 @@ func (s *Service) openStore(ctx context.Context, cfg *conf.Config, o admin.Optio
 		return err
 	}
 	s.store = s.admin.Backstore()
+	s.foreign = newForeignLUNs(s.store, s.log, s.resizeForeign)
 	if s.tokens, err = s.admin.TokenManager(ctx); err != nil {
 		return err
 	}
@@ -495,6 +501,9 @@ func (s *Service) releaseMedia() error {
 	if st := s.state.Load(); st != nil {
 		s.stopUnits(st, nil)
 		errs = append(errs, st.close(nil))
+	}
+	if s.foreign != nil {
+		errs = append(errs, s.foreign.close())
 	}
 	return errors.Join(errs...)
 }

@@ -361,5 +361,10 @@ func (st *state) namedSecrets() map[string][]byte {
 	for i := range st.cfg.Targets {
 		all("targets["+st.cfg.Targets[i].Name+"]", &st.cfg.Targets[i].Authentication)
 	}
+	for t, l := range st.luns {
+		if l.Login != nil {
+			add(fmt.Sprintf("targets[%s].luns[%d].login", t.Name, l.Number), l.Login)
+		}
+	}
 	return named
 }

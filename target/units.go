@@ -153,7 +153,7 @@ func (s *Service) makeUnit(ctx context.Context, st *state, l *conf.LUN) (*unit, 
 }
 
 // nameOfMedium returns the name of a LUN's medium in token records and copy rules.
-func nameOfMedium(l *conf.LUN) string { return cmp.Or(l.View, l.Volume, l.File, l.Backing) }
+func nameOfMedium(l *conf.LUN) string { return cmp.Or(l.View, l.Volume, l.File, l.Backing, l.ISCSI) }
 
 // identify gives a logical unit the identity of the configuration. c.ID is the number that
 // records are stored under: what initiators see of it is Store.Identify, which is its own
@@ -206,6 +206,12 @@ func (s *Service) openMedium(ctx context.Context, st *state, l *conf.LUN, u *uni
 		}
 		c.Volume, c.ID, c.Thin, c.Space = v, v.ID(), true, s.space.space()
 		u.snapshot = u.snapshot || v.ReadOnly()
+	case l.ISCSI != "":
+		d, err := st.media.openForeign(ctx, l, st.loginOf(l))
+		if err != nil {
+			return err
+		}
+		c.Volume, c.ID, c.Thin = d.Served(), s.foreign.id(l.ISCSI), true
 	default:
 		v, err := st.media.openBacking(l.Medium(), l.Backing, l.Size)
 		if err != nil {

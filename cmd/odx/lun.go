@@ -140,7 +140,7 @@ type lunOptions struct {
 // mediumHelp describes the argument MEDIUM.
 const mediumHelp = "MEDIUM is a volume, which is created if --size is given\n" +
 	"and it does not exist; a file of the store, file:NAME; a view of the configuration, view:NAME; or a\n" +
-	"file outside the store, backing:PATH."
+	"file outside the store, backing:PATH, or a LUN of another target, iscsi://HOST[:PORT]/TARGET/LUN."
 
 func (l *lunOptions) addFlags(cmd *cobra.Command) {
 	cmd.Flags().Uint16Var(&l.number, "lun", 0, "`NUMBER` of the LUN")
@@ -168,8 +168,12 @@ func (l *lunOptions) lun(medium string) (conf.LUN, error) {
 		if out.Backing, err = filepath.Abs(name); err != nil {
 			return out, err
 		}
+	case conf.IsISCSI(medium):
+		if out.ISCSI, err = conf.ParseISCSI(medium); err != nil {
+			return out, usagef("%v", err)
+		}
 	default:
-		return out, usagef("%q: use the name of a volume, file:NAME, view:NAME or backing:PATH", medium)
+		return out, usagef("%q: use the name of a volume, file:NAME, view:NAME, backing:PATH or iscsi://HOST[:PORT]/TARGET/LUN", medium)
 	}
 	if l.blockSize != 512 && l.blockSize != 4096 {
 		return out, usagef("--block-size %d: use 512 or 4096", l.blockSize)

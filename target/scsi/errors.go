@@ -25,6 +25,7 @@ var errorSense = [...]ErrorSense{
 	{blockdev.ErrReadOnly, sense.KeyDataProtect, sense.ASCWriteProtected},
 	{blockdev.ErrCorrupt, sense.KeyMediumError, sense.ASCUnrecoveredReadError},
 	{blockdev.ErrRange, sense.KeyIllegalRequest, sense.ASCLBAOutOfRange},
+	{blockdev.ErrUnavailable, sense.KeyNotReady, sense.ASCBecomingReady},
 	{blockdev.ErrClosed, sense.KeyNotReady, sense.ASCLogicalUnitNotReady},
 	{context.Canceled, sense.KeyAbortedCommand, sense.ASCNone},
 	{context.DeadlineExceeded, sense.KeyAbortedCommand, sense.ASCCommandTimeoutDuringProcessing},

@@ -10,6 +10,7 @@ type ASC uint16
 const (
 	ASCNone                                  ASC = 0x0000
 	ASCLogicalUnitNotReady                   ASC = 0x0400
+	ASCBecomingReady                         ASC = 0x0401
 	ASCFormatInProgress                      ASC = 0x0404
 	ASCAsymmetricAccessStateTransition       ASC = 0x040A
 	ASCPortInStandbyState                    ASC = 0x040B

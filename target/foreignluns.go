@@ -1,0 +1,284 @@
+package target
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"sync"
+
+	"github.com/sirupsen/logrus"
+
+	"odx/backstore"
+	"odx/conf"
+	client "odx/initiator"
+	"odx/target/foreign"
+)
+
+// foreignPrefix begins the keys of the records of LUNs of other targets, and the hash of the
+// name follows; foreignVersion is their version.
+const (
+	foreignPrefix  = "foreign/"
+	foreignVersion = 1
+)
+
+// foreignRecord is durable: what a LUN of another target has to stay.
+type foreignRecord struct {
+	Version     int    `json:"version"`
+	URL         string `json:"url"`      // as conf.ParseISCSI returns it
+	ID          string `json:"identity"` // as foreign.Geometry has it, like those that follow
+	Size        int64  `json:"size"`
+	BlockLength int    `json:"block_length"`
+}
+
+// foreignLUNs are the LUNs of other targets that are open: one session for each, whoever uses
+// it.
+type foreignLUNs struct {
+	store *backstore.Store
+	log   *logrus.Entry
+	grown func(url string)
+
+	mu   sync.Mutex // guards open; held while one is opened
+	open map[string]*openForeign
+}
+
+// openForeign is one of them.
+type openForeign struct {
+	disk  *foreign.Disk
+	users map[any]bool
+}
+
+func newForeignLUNs(store *backstore.Store, log *logrus.Entry, grown func(url string)) *foreignLUNs {
+	return &foreignLUNs{store: store, log: log, grown: grown, open: map[string]*openForeign{}}
+}
+
+// acquire opens a LUN of another target for a user, who may have it open already. One that is
+// not known yet has to be reachable.
+func (f *foreignLUNs) acquire(ctx context.Context, url string, login client.Credentials, user any) (*foreign.Disk, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if o := f.open[url]; o != nil {
+		o.users[user] = true
+		return o.disk, nil
+	}
+	u, err := client.ParseURL(url)
+	if err != nil {
+		return nil, err
+	}
+	u.Login = login
+	known, err := f.known(url)
+	if err != nil {
+		return nil, err
+	}
+	id := f.id(url)
+	d, err := foreign.Open(ctx, foreign.Options{
+		URL: u, InitiatorName: ForeignInitiator(f.store.HeaderID()), ISID: [6]byte{0x80, id[0], id[1], id[2], id[3], id[4]}, // random (RFC 7143 11.12.5)
+		Known: known, Log: f.log,
+		Grown: func(g foreign.Geometry) {
+			if err := f.remember(context.Background(), url, g); err != nil {
+				f.log.WithError(err).WithField("lun", url).Warn("size of a LUN of another target not recorded")
+			}
+			f.grown(url)
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if known == (foreign.Geometry{}) {
+		if err := f.remember(ctx, url, d.Geometry()); err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
+	}
+	f.open[url] = &openForeign{d, map[any]bool{user: true}}
+	return d, nil
+}
+
+// release closes a LUN of another target for a user, and its session once it has no other.
+func (f *foreignLUNs) release(url string, user any) error {
+	f.mu.Lock()
+	o := f.open[url]
+	if o != nil {
+		delete(o.users, user)
+	}
+	last := o != nil && len(o.users) == 0
+	if last {
+		delete(f.open, url)
+	}
+	f.mu.Unlock()
+	if !last {
+		return nil
+	}
+	return o.disk.Close()
+}
+
+// close closes all that is still open.
+func (f *foreignLUNs) close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var errs []error
+	for _, o := range f.open {
+		errs = append(errs, o.disk.Close())
+	}
+	clear(f.open)
+	return errors.Join(errs...)
+}
+
+// setLogin changes what a LUN that is open is logged in to with.
+func (f *foreignLUNs) setLogin(url string, login client.Credentials) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if o := f.open[url]; o != nil {
+		o.disk.SetLogin(login)
+	}
+}
+
+// foreignUse is a use of a LUN of another target that ends with Close.
+type foreignUse struct {
+	f   *foreignLUNs
+	url string
+}
+
+func (u *foreignUse) Close() error { return u.f.release(u.url, u) }
+
+// id returns a number that stays the same for a LUN of another target, and that nothing else
+// of any store has.
+func (f *foreignLUNs) id(url string) [16]byte {
+	h := sha256.New()
+	id := f.store.HeaderID()
+	h.Write(id[:])
+	_, _ = io.WriteString(h, url) // never fails
+	return [16]byte(h.Sum(nil))
+}
+
+// ForeignInitiator returns the name that a server with a store of this ID logs in to other
+// targets with.
+func ForeignInitiator(store [16]byte) string {
+	return "iqn.2026-11.example.odx:" + hex.EncodeToString(store[:])
+}
+
+func foreignKey(url string) []byte {
+	sum := sha256.Sum256([]byte(url))
+	return []byte(foreignPrefix + hex.EncodeToString(sum[:16]))
+}
+
+// known returns what is recorded of a LUN; the zero value if nothing is.
+func (f *foreignLUNs) known(url string) (foreign.Geometry, error) {
+	value, err := f.store.GetRecord(foreignKey(url))
+	if errors.Is(err, backstore.ErrNotFound) {
+		return foreign.Geometry{}, nil
+	}
+	if err != nil {
+		return foreign.Geometry{}, err
+	}
+	r, err := decodeForeign(value)
+	if err == nil && r.URL != url {
+		err = fmt.Errorf("record of a LUN of another target: it is that of %s", r.URL)
+	}
+	return foreign.Geometry{ID: r.ID, Size: r.Size, BlockLength: r.BlockLength}, err
+}
+
+// decodeForeign reads a record.
+func decodeForeign(value []byte) (r foreignRecord, err error) {
+	if err := json.Unmarshal(value, &r); err != nil {
+		return r, fmt.Errorf("record of a LUN of another target: %w", err)
+	}
+	switch url, err := conf.ParseISCSI(r.URL); {
+	case r.Version != foreignVersion:
+		return r, fmt.Errorf("record of a LUN of another target: version %d is not known", r.Version)
+	case err != nil || url != r.URL:
+		return r, fmt.Errorf("record of a LUN of another target: invalid name %q", r.URL)
+	case r.ID == "" || r.Size <= 0 || r.BlockLength < 512 || r.BlockLength > 1<<16:
+		return r, fmt.Errorf("record of %s: invalid identity, size or block length", r.URL)
+	}
+	return r, nil
+}
+
+// remember records what a LUN is, durably.
+func (f *foreignLUNs) remember(ctx context.Context, url string, g foreign.Geometry) error {
+	value, _ := json.Marshal(foreignRecord{foreignVersion, url, g.ID, g.Size, g.BlockLength}) // plain data cannot fail
+	if err := f.store.PutRecords(ctx, backstore.Record{Key: foreignKey(url), Value: value}); err != nil {
+		return err
+	}
+	return f.store.Flush(ctx)
+}
+
+// forget removes what is recorded of LUNs that are neither open nor configured: their place may
+// be that of another LUN when it is configured again.
+func (f *foreignLUNs) forget(ctx context.Context, cfg *conf.Config, migrating map[conf.Device]string) error {
+	kept := map[string]bool{}
+	for i := range cfg.Targets {
+		for k := range cfg.Targets[i].LUNs {
+			kept[string(foreignKey(cfg.Targets[i].LUNs[k].ISCSI))] = true
+		}
+	}
+	for d := range maps.Keys(migrating) {
+		kept[string(foreignKey(d.ISCSI))] = true
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for url := range f.open {
+		kept[string(foreignKey(url))] = true
+	}
+	var gone []backstore.Record
+	err := f.store.ScanRecords([]byte(foreignPrefix), func(key, _ []byte) error {
+		if !kept[string(key)] {
+			gone = append(gone, backstore.Record{Key: key})
+		}
+		return nil
+	})
+	if err != nil || len(gone) == 0 {
+		return err
+	}
+	return f.store.PutRecords(ctx, gone...)
+}
+
+// openForeign opens the LUN of another target that a LUN is.
+func (m *media) openForeign(ctx context.Context, l *conf.LUN, login client.Credentials) (*foreign.Disk, error) {
+	use := &foreignUse{m.foreign, l.ISCSI}
+	d, err := m.foreign.acquire(ctx, l.ISCSI, login, use)
+	if err != nil {
+		return nil, err
+	}
+	if n := d.Geometry().BlockLength; n > l.BlockSize {
+		err = m.cfg.Problem(l.Key+".block_size", "LUN %d: %s has blocks of %d bytes, and block_size is %d", l.Number, l.ISCSI, n, l.BlockSize)
+	} else if p := m.checkSize(l, d.Size(), nil); p != nil {
+		err = *p
+	}
+	if err != nil {
+		return nil, errors.Join(err, use.Close())
+	}
+	m.backings[l.Medium()] = append(m.backings[l.Medium()], use)
+	return d, nil
+}
+
+// loginOf returns what a LUN of another target is logged in to with.
+func (st *state) loginOf(l *conf.LUN) client.Credentials {
+	if l.Login == nil {
+		return client.Credentials{}
+	}
+	return client.Credentials{User: l.Login.Name, Password: string(st.secrets[l.Login.Key])}
+}
+
+// resizeForeign has the logical unit on a LUN of another target find out its size.
+func (s *Service) resizeForeign(url string) {
+	if st := s.state.Load(); st != nil {
+		if lu := st.unit(url); lu != nil {
+			lu.Resized()
+		}
+	}
+}
+
+// forgetForeign removes what is recorded of LUNs of other targets that have left.
+func (s *Service) forgetForeign(ctx context.Context, cfg *conf.Config) {
+	var migrating map[conf.Device]string
+	if s.migrations != nil {
+		migrating = s.migrations.Destinations()
+	}
+	if err := s.foreign.forget(ctx, cfg, migrating); err != nil {
+		s.log.WithError(err).Warn("records of LUNs of other targets that left not removed; the next start does that")
+	}
+}
