@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -37,11 +38,31 @@ func TestRelease(t *testing.T) {
 	harness.Must(t, err)
 	version := strings.TrimSpace(string(text))
 	name := "odx-" + version + "-linux-amd64"
+	rados := "odx-rados-" + version + "-linux-" + runtime.GOARCH
+	t.Run("odx-rados", func(t *testing.T) {
+		if _, err := os.Stat("/usr/include/rados/librados.h"); err != nil {
+			t.Skip("librados-dev is not installed: ", err)
+		}
+		dir := t.TempDir()
+		harness.Run(t.Context(), t, "tar", "-C", dir, "-xzf", filepath.Join(first, rados+".tar.gz"))
+		if got := harness.Run(t.Context(), t, filepath.Join(dir, rados, "odx-rados"), "version"); !strings.HasPrefix(got, "odx "+version+" (") {
+			t.Errorf("the program is %s", got)
+		}
+		for _, file := range []string{"LICENSE", "docs/cluster.md", "packaging/odx.service", "packaging/odx-rados.conf"} {
+			if _, err := os.Stat(filepath.Join(dir, rados, file)); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 	t.Run("checksums", func(t *testing.T) {
 		cmd := exec.CommandContext(t.Context(), "sha256sum", "--check", "--strict", "SHA256SUMS")
 		cmd.Dir = first
 		out, err := cmd.CombinedOutput()
-		if err != nil || strings.Count(string(out), ": OK\n") != 4 {
+		files := 4
+		if _, err := os.Stat(filepath.Join(first, rados+".tar.gz")); err == nil {
+			files += 2
+		}
+		if err != nil || strings.Count(string(out), ": OK\n") != files {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
