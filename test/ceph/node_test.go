@@ -248,7 +248,7 @@ type client struct {
 // dial logs in, and tries again until the server answers.
 func dial(t testing.TB, n *node) *client {
 	t.Helper()
-	program, err := tokenclient.Start(context.Background())
+	program, err := startClient(t)
 	must.Succeed(t, err)
 	return dialBy(t, program, n)
 }
@@ -258,16 +258,29 @@ func dialFrom(t testing.TB, h *netns.Host, n *node) *client {
 	t.Helper()
 	var program *tokenclient.Client
 	must.Succeed(t, h.Do(func() (err error) {
-		program, err = tokenclient.Start(context.Background())
+		program, err = startClient(t)
 		return err
 	}))
 	return dialBy(t, program, n)
 }
 
+// startClient starts a client, which is killed at the end of a test: its server may have ended, and
+// libiscsi would try for a minute to log out from it.
+func startClient(t testing.TB) (*tokenclient.Client, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	program, err := tokenclient.Start(ctx)
+	t.Cleanup(func() {
+		cancel()
+		if err == nil {
+			_ = program.Close() // killed
+		}
+	})
+	return program, err
+}
+
 func dialBy(t testing.TB, program *tokenclient.Client, n *node) *client {
 	t.Helper()
 	c := &client{program: program}
-	t.Cleanup(func() { _ = c.program.Close() }) // its server may have ended
 	for end := time.Now().Add(takeOverMax); ; {
 		var err error
 		if c.session, err = program.Open(n.url(), tokenclient.OpenOptions{}); err == nil {
