@@ -54,7 +54,9 @@ var replicaRoutes = []route{
 			return nil, err
 		}
 		name := c.replica()
-		if err := m.Failover(c.ctx, name, p.Force, m.Planned(name)); err != nil {
+		o := m.Planned(name)
+		o.Reservations = p.Reservations
+		if err := m.Failover(c.ctx, name, p.Force, o); err != nil {
 			return nil, err
 		}
 		return asV1(ReplicaV1)(m.Status(c.ctx, name))
@@ -65,7 +67,9 @@ var replicaRoutes = []route{
 			return nil, err
 		}
 		name := c.replica()
-		if err := m.Failback(c.ctx, name, pair.FailbackOptions{Stay: p.Stay, Full: p.Full, RoundOptions: m.Planned(name)}); err != nil {
+		o := m.Planned(name)
+		o.Reservations = p.Reservations
+		if err := m.Failback(c.ctx, name, pair.FailbackOptions{Stay: p.Stay, Full: p.Full, RoundOptions: o}); err != nil {
 			return nil, err
 		}
 		return asV1(ReplicaV1)(m.Status(c.ctx, name))

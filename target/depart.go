@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,7 +38,12 @@ func (s migrated) Units(d conf.Device) (list []pair.UnitRecord, err error) {
 	if lu == nil {
 		return nil, errNoUnit(d)
 	}
-	durable := admin.NewUnitRecords(s.store, s.store.Identify(lu.ID()))
+	return s.unitRecords(lu.ID())
+}
+
+// unitRecords returns what the logical unit with an identity takes along.
+func (s *Service) unitRecords(identity [16]byte) (list []pair.UnitRecord, err error) {
+	durable := admin.NewUnitRecords(s.store, s.store.Identify(identity))
 	era := durable.InEra(s.era.id)
 	for _, key := range takenAlong {
 		for _, from := range []struct {
@@ -287,6 +293,60 @@ func (s arrivals) Keep(ctx context.Context, identity pair.ID, units []pair.UnitR
 		}
 	}
 	return nil
+}
+
+// identityOn returns the identity of the logical unit on a volume, or file:NAME, that has the given
+// one unless the configuration says another.
+func (s arrivals) identityOn(object string, identity pair.ID) pair.ID {
+	medium := replicaMedium(object)
+	cfg := s.state.Load().cfg
+	for i := range cfg.Targets {
+		for k := range cfg.Targets[i].LUNs {
+			if l := &cfg.Targets[i].LUNs[k]; l.Medium() == medium && l.Identity != [16]byte{} {
+				return l.Identity
+			}
+		}
+	}
+	return identity
+}
+
+// Units implements pair.Arrivals.
+func (s arrivals) Units(object string, identity pair.ID) ([]pair.UnitRecord, error) {
+	return s.unitRecords(s.identityOn(object, identity))
+}
+
+// Adopt implements pair.Arrivals.
+func (s arrivals) Adopt(ctx context.Context, object string, identity pair.ID, units []pair.UnitRecord) (dropped int, err error) {
+	var kept []pair.UnitRecord
+	for _, u := range units {
+		if u.Key == reserve.RecordKey {
+			var n int
+			u.Value, n, err = reserve.Fit(u.Value, u.Era, s.ports(object))
+			if err != nil {
+				return 0, fmt.Errorf("reservations of the peer: %w", err)
+			}
+			dropped = max(dropped, n) // both records have those that survive a loss of power
+		}
+		if u.Value != nil {
+			kept = append(kept, u)
+		}
+	}
+	return dropped, s.Keep(ctx, s.identityOn(object, identity), kept)
+}
+
+// ports returns which target ports reach the LUN on a volume, or file:NAME.
+func (s arrivals) ports(object string) func(target string, tag uint16) bool {
+	cfg, medium := s.state.Load().cfg, replicaMedium(object)
+	return func(target string, tag uint16) bool {
+		for i := range cfg.Targets {
+			t := &cfg.Targets[i]
+			if t.Name != target || !slices.ContainsFunc(t.LUNs, func(l conf.LUN) bool { return l.Medium() == medium }) {
+				continue
+			}
+			return slices.ContainsFunc(cfg.Portals, func(p conf.Portal) bool { return p.Group == tag && t.ReachedBy(p) })
+		}
+		return false
+	}
 }
 
 // Serve implements pair.Arrivals.

@@ -3,16 +3,20 @@ package target
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"odx/audit"
 	"odx/conf"
+	client "odx/initiator"
 	"odx/internal/kit/must"
 	"odx/replica/pair"
 )
@@ -139,6 +143,69 @@ func TestService_Replicas(t *testing.T) {
 	if !bytes.Equal(got, data) {
 		t.Error("what was written after the failover is not here")
 	}
+}
+
+// TestService_Replicas_Reservations: persistent reservations come along with a failover that says so,
+// and back, where the target port is the same; without a word, or with another tag, they do not.
+func TestService_Replicas_Reservations(t *testing.T) {
+	t.Setenv("ODX_TEST_SECRET", "not looked at by this test")
+	ctx := context.Background()
+	a := newSite(t, "a", "      - {lun: 0, volume: web, size: 1MiB}\n")
+	b := newSite(t, "b", "      - {lun: 0, volume: own, size: 1MiB}\n")
+	a.know(b)
+	b.know(a)
+	must.Succeed(t, b.Replicas().Start(ctx, pair.StartRequest{Peer: "other", Source: "web", Name: "copy"}))
+	_, err := b.Replicas().Round(ctx, "copy", pair.RoundOptions{})
+	must.Succeed(t, err)
+	b.put("      - {lun: 1, volume: copy}\n")
+	at := func(s *site, lun uint16) *client.Session {
+		t.Helper()
+		for _, l := range s.LUNs() {
+			if l.Number == lun {
+				c := dial(t, l.URLs[0], "iqn.2026-11.example:host")
+				attentions(t, c)
+				return c
+			}
+		}
+		t.Fatalf("no LUN %d", lun)
+		return nil
+	}
+	keys := func(s *site, lun uint16, want ...uint64) {
+		t.Helper()
+		c, p := at(s, lun), make([]byte, 64)
+		must.Succeed(t, c.Do(ctx, &client.Command{CDB: []byte{0x5E, 0, 0, 0, 0, 0, 0, 0, 64, 0}, In: p}), c.Close())
+		var got []uint64
+		for i := range binary.BigEndian.Uint32(p[4:]) / 8 {
+			got = append(got, binary.BigEndian.Uint64(p[8+8*i:]))
+		}
+		if slices.Sort(got); !slices.Equal(got, want) {
+			t.Errorf("LUN %d of %s has keys %x registered, not %x", lun, s.name, got, want)
+		}
+	}
+	take := pair.RoundOptions{Reservations: true}
+	register := func(c *client.Session, key uint64) { // with APTPL
+		t.Helper()
+		list := make([]byte, 24)
+		binary.BigEndian.PutUint64(list[8:], key)
+		list[20] = 1
+		must.Succeed(t, run(t, c, []byte{0x5F, 0, 0, 0, 0, 0, 0, 0, 24, 0}, list))
+	}
+	c := at(a, 0)
+	register(c, 0x1234)
+	must.Succeed(t, c.Close())
+	must.Succeed(t, b.Replicas().Failover(ctx, "copy", false, take))
+	keys(b, 1, 0x1234)
+	c = at(b, 1)
+	register(c, 0x5678)
+	must.Succeed(t, c.Close())
+	must.Succeed(t, a.Replicas().Failback(ctx, "copy", pair.FailbackOptions{RoundOptions: take}))
+	keys(a, 0, 0x1234, 0x5678)
+
+	// The LUN is on another target there.
+	b.text = strings.Replace(b.text, "iqn.2026-11.example.odx:disks", "iqn.2026-11.example.odx:other", 1)
+	b.put("")
+	must.Succeed(t, b.Replicas().Failover(ctx, "copy", false, take))
+	keys(b, 1)
 }
 
 // TestService_Replicas_Unplanned: a source whose replica was made the source without it is

@@ -15,6 +15,7 @@ type ReplicaRequest struct {
 	Known  string `json:"known,omitempty"`
 	Resume string `json:"resume,omitempty"`
 	Full   bool   `json:"full,omitempty"`
+	Units  bool   `json:"units,omitempty"`
 }
 
 // ReplicaAnswer is its response. With Refused, a word, the server has done nothing, for the
@@ -31,6 +32,8 @@ type ReplicaAnswer struct {
 	// AgeMS is how long ago the point was taken, in milliseconds.
 	AgeMS int64 `json:"age_ms,omitempty"`
 	Final bool  `json:"final,omitempty"`
+	// Units is what the logical unit has kept, for a yield with Units.
+	Units []UnitRecord `json:"units,omitempty"`
 	// Sources answers a list.
 	Sources []ReplicaSource `json:"sources,omitempty"`
 }
@@ -105,13 +108,15 @@ type ReplicaRun struct {
 
 // ReplicaFailover is the request of POST /v1/replicas/{name}/failover.
 type ReplicaFailover struct {
-	Force bool `json:"force,omitempty"`
+	Force        bool `json:"force,omitempty"`
+	Reservations bool `json:"reservations,omitempty"`
 }
 
 // ReplicaFailback is the request of POST /v1/replicas/{name}/failback.
 type ReplicaFailback struct {
-	Stay bool `json:"stay,omitempty"`
-	Full bool `json:"full,omitempty"`
+	Stay         bool `json:"stay,omitempty"`
+	Full         bool `json:"full,omitempty"`
+	Reservations bool `json:"reservations,omitempty"`
 }
 
 // ReplicaPause is the request of PATCH /v1/replicas/{name}.

@@ -19,6 +19,12 @@ type Arrivals interface {
 	Check(ctx context.Context, volume string, identity ID, luns []MovedLUN) error
 	// Keep stores what the logical unit with an identity has, before it is served.
 	Keep(ctx context.Context, identity ID, units []UnitRecord) error
+	// Units returns what the logical unit on a volume, or file:NAME, has: of the given identity,
+	// unless the configuration says another.
+	Units(object string, identity ID) ([]UnitRecord, error)
+	// Adopt is Keep of what the logical unit of a source had, for the one on a volume, or
+	// file:NAME, here. Registrations with target ports that it does not have are dropped.
+	Adopt(ctx context.Context, object string, identity ID, units []UnitRecord) (dropped int, err error)
 	// Serve has the configuration name the LUNs, and serves them. It can be repeated.
 	Serve(ctx context.Context, volume string, identity ID, luns []MovedLUN) error
 }

@@ -109,6 +109,9 @@ type RoundOptions struct {
 	// Hash: what has never come from the source is looked for here by fingerprints, which the
 	// source computes with the key of this store.
 	Hash bool
+	// Reservations: a planned failover takes along what the logical unit of the source keeps,
+	// reservations and mode parameters.
+	Reservations bool
 	// EvenPaused: by hand, a paused replica is brought up to date too.
 	EvenPaused bool
 }

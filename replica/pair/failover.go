@@ -31,35 +31,66 @@ func (m *Manager) Failover(ctx context.Context, name string, force bool, o Round
 	if r.Role == Former {
 		return m.resume(ctx, r, force)
 	}
+	if force && o.Reservations {
+		return fmt.Errorf("%v: %w: a source that is not asked gives no reservations", r, backstore.ErrInvalid)
+	}
 	if !force {
-		if err := m.takeLast(ctx, r, o); err != nil {
+		units, err := m.takeLast(ctx, r, o)
+		if err == nil && o.Reservations {
+			err = m.adopt(ctx, r.ID, units)
+		}
+		if err != nil {
 			return fmt.Errorf("%v: %w", r, err)
 		}
 	}
 	return m.promote(ctx, r.ID)
 }
 
-// takeLast freezes the source and fetches what it has then.
-func (m *Manager) takeLast(ctx context.Context, r *record, o RoundOptions) error {
-	link, err := m.link(r)
+// adopt keeps what the logical unit of the source had, before it is served here.
+func (m *Manager) adopt(ctx context.Context, id ID, units []UnitRecord) error {
+	r, err := m.load(id)
 	if err != nil {
 		return err
+	}
+	if m.o.Arrivals == nil {
+		return fmt.Errorf("%w: this server keeps no reservations", backstore.ErrInvalid)
+	}
+	if err := m.reached("keep the reservations"); err != nil {
+		return err
+	}
+	dropped, err := m.o.Arrivals.Adopt(ctx, r.objectName(), r.Identity, units)
+	if err != nil {
+		return err
+	}
+	if dropped > 0 {
+		m.log.WithField("replica", r.Name).WithField("registrations", dropped).Warn("persistent reservations were left behind: the LUN here has no target of the same name with a portal group of the same tag; those initiators have to register again")
+	}
+	return nil
+}
+
+// takeLast freezes the source and fetches what it has then, and returns what its logical unit
+// keeps if that is to be taken along.
+func (m *Manager) takeLast(ctx context.Context, r *record, o RoundOptions) ([]UnitRecord, error) {
+	link, err := m.link(r)
+	if err != nil {
+		return nil, err
 	}
 	// Most of it crosses while the source is still served.
 	o.EvenPaused = true
 	if err := m.round(ctx, r.ID, o); err != nil {
-		return unreachable(err)
+		return nil, unreachable(err)
 	}
 	if r, err = m.load(r.ID); err != nil {
-		return err
+		return nil, err
 	}
-	if _, err := m.ask(ctx, link, r, opYield, nil); err != nil {
-		return unreachable(err)
+	a, err := m.ask(ctx, link, r, opYield, func(q *Request) { q.Units = o.Reservations })
+	if err != nil {
+		return nil, unreachable(err)
 	}
 	if err := m.round(ctx, r.ID, o); err != nil {
-		return fmt.Errorf("the source is frozen, and this side is still the replica; repeat it, or run `odx replicate failover` at the source to go back: %w", err)
+		return nil, fmt.Errorf("the source is frozen, and this side is still the replica; repeat it, or run `odx replicate failover` at the source to go back: %w", err)
 	}
-	return nil
+	return a.Units, nil
 }
 
 // unreachable says what can be done without the source.

@@ -65,6 +65,8 @@ type Request struct {
 	Resume       ID
 	// Full: a source that has not Known gives a point all the same.
 	Full bool
+	// Units: what the logical unit keeps is to be in the answer to opYield.
+	Units bool
 }
 
 // Answer is what it gets.
@@ -80,6 +82,8 @@ type Answer struct {
 	Age time.Duration
 	// Final: nothing was written since the point was taken, and nothing can be.
 	Final bool
+	// Units is what the logical unit of a source has kept that has yielded.
+	Units []UnitRecord
 }
 
 // Why the other side, or this one, does not do what is asked.

@@ -25,6 +25,18 @@ func (s *server) Keep(_ context.Context, _ ID, units []UnitRecord) error {
 	return s.reached("keep")
 }
 
+// Units implements Arrivals.
+func (s *server) Units(string, ID) ([]UnitRecord, error) { return keptUnits, nil }
+
+// Adopt implements Arrivals.
+func (s *server) Adopt(_ context.Context, object string, _ ID, units []UnitRecord) (int, error) {
+	if len(units) != 1 || string(units[0].Value) != "kept" {
+		return 0, fmt.Errorf("%s gets %+v", s.name, units)
+	}
+	s.adopted = append(s.adopted, object)
+	return 0, nil
+}
+
 // Serve implements Arrivals.
 func (s *server) Serve(context.Context, string, ID, []MovedLUN) error { return s.reached("serve") }
 

@@ -3,6 +3,7 @@ package pair
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -174,7 +175,16 @@ func TestManager_Failover(t *testing.T) {
 	}
 	_, err = a.m.Round(ctx, "copy", RoundOptions{})
 	must.Succeed(t, err)
-	must.Succeed(t, b.write("copy"), a.m.Failback(ctx, "copy", FailbackOptions{}))
+	if len(b.adopted) != 0 {
+		t.Errorf("reservations of %q came along without being asked for", b.adopted)
+	}
+	must.Succeed(t, b.write("copy"), a.m.Failback(ctx, "copy", FailbackOptions{RoundOptions: RoundOptions{Reservations: true}}))
+	if !slices.Equal(a.adopted, []string{"web"}) {
+		t.Errorf("reservations of %q came back", a.adopted)
+	}
+	if err := b.m.Failover(ctx, "copy", true, RoundOptions{Reservations: true}); !errors.Is(err, backstore.ErrInvalid) {
+		t.Errorf("reservations of a source that is not asked: %v", err)
+	}
 	want, _ = b.sum("copy")
 	if got, _ := a.sum("web"); got != want {
 		t.Errorf("after the failback %s, before it %s", got, want)

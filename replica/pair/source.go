@@ -198,7 +198,17 @@ func (m *Manager) yield(ctx context.Context, r *record, q Request) (Answer, erro
 		}
 		m.log.WithField("replica", r.Name).WithField("peer", r.PeerName).Warn("this side is the source no longer, since the peer takes over")
 	}
-	return m.answer(r, nil), nil
+	a := m.answer(r, nil)
+	if !q.Units {
+		return a, nil
+	}
+	if m.o.Arrivals == nil {
+		return a, fmt.Errorf("%w: this server has no reservations", backstore.ErrInvalid)
+	}
+	// It serves no more, so they do not change.
+	var err error
+	a.Units, err = m.o.Arrivals.Units(r.objectName(), r.Identity)
+	return a, err
 }
 
 // retire makes a source a former one.

@@ -50,6 +50,8 @@ type server struct {
 	id    [16]byte
 	// refuses is why what is moved here cannot be served; nil: it can.
 	refuses error
+	// adopted are the objects whose reservations have come along.
+	adopted []string
 }
 
 func newWorld(t testing.TB, seed uint64, names ...string) *world {

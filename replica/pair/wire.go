@@ -151,12 +151,12 @@ func idOf(text string) (id ID, err error) {
 func requestV1(q Request) v1.ReplicaRequest {
 	return v1.ReplicaRequest{
 		Op: string(q.Op), Pair: idText(q.Pair), From: idText(q.From), Name: q.Name, Object: q.Object, Epoch: q.Epoch,
-		Point: idText(q.Point), Known: idText(q.Known), Resume: idText(q.Resume), Full: q.Full,
+		Point: idText(q.Point), Known: idText(q.Known), Resume: idText(q.Resume), Full: q.Full, Units: q.Units,
 	}
 }
 
 func requestOf(w v1.ReplicaRequest) (q Request, err error) {
-	q = Request{Op: Op(w.Op), Name: w.Name, Object: w.Object, Epoch: w.Epoch, Full: w.Full}
+	q = Request{Op: Op(w.Op), Name: w.Name, Object: w.Object, Epoch: w.Epoch, Full: w.Full, Units: w.Units}
 	var from ID
 	for _, x := range []struct {
 		to   *ID
@@ -173,7 +173,7 @@ func requestOf(w v1.ReplicaRequest) (q Request, err error) {
 func answerV1(a Answer) v1.ReplicaAnswer {
 	return v1.ReplicaAnswer{
 		Role: string(a.Role), Epoch: a.Epoch, Identity: idText(a.Identity), Object: a.Object, Common: idText(a.Common),
-		Point: idText(a.Point), AgeMS: a.Age.Milliseconds(), Final: a.Final,
+		Point: idText(a.Point), AgeMS: a.Age.Milliseconds(), Final: a.Final, Units: unitsV1(a.Units),
 	}
 }
 
@@ -182,7 +182,7 @@ func answerV1(a Answer) v1.ReplicaAnswer {
 const maxAge = 10 * 365 * 24 * time.Hour
 
 func answerOf(w v1.ReplicaAnswer) (a Answer, err error) {
-	a = Answer{Role: Role(w.Role), Epoch: w.Epoch, Object: w.Object, Final: w.Final}
+	a = Answer{Role: Role(w.Role), Epoch: w.Epoch, Object: w.Object, Final: w.Final, Units: unitRecords(w.Units)}
 	a.Age = min(time.Duration(max(w.AgeMS, 0)), maxAge/time.Millisecond) * time.Millisecond
 	for _, x := range []struct {
 		to   *ID
@@ -191,6 +191,9 @@ func answerOf(w v1.ReplicaAnswer) (a Answer, err error) {
 		var bad error
 		*x.to, bad = idOf(x.text)
 		err = errors.Join(err, bad)
+	}
+	if err == nil && len(a.Units) > maxUnits {
+		err = fmt.Errorf("%d records of a logical unit", len(a.Units))
 	}
 	if err != nil {
 		return a, fmt.Errorf("%w: %w", peer.ErrProtocol, err)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -16,12 +17,12 @@ import (
 
 // TestWire: requests, answers and refusals are the same on the other side of the wire.
 func TestWire(t *testing.T) {
-	q := Request{Op: opTake, Pair: newID(), From: newID(), Name: "n", Object: "o", Epoch: 7, Point: newID(), Known: newID(), Resume: newID(), Full: true}
+	q := Request{Op: opTake, Pair: newID(), From: newID(), Name: "n", Object: "o", Epoch: 7, Point: newID(), Known: newID(), Resume: newID(), Full: true, Units: true}
 	if got, err := requestOf(requestV1(q)); err != nil || got != q {
 		t.Errorf("request %+v, %v; want %+v", got, err, q)
 	}
-	a := Answer{Role: Former, Epoch: 3, Identity: newID(), Object: "o", Common: newID(), Point: newID(), Age: 5 * time.Second, Final: true}
-	if got, err := answerOf(answerV1(a)); err != nil || got != a {
+	a := Answer{Role: Former, Epoch: 3, Identity: newID(), Object: "o", Common: newID(), Point: newID(), Age: 5 * time.Second, Final: true, Units: []UnitRecord{{Key: "k", Era: true, Value: []byte("v")}}}
+	if got, err := answerOf(answerV1(a)); err != nil || !reflect.DeepEqual(got, a) {
 		t.Errorf("answer %+v, %v; want %+v", got, err, a)
 	}
 	for _, k := range kinds {
