@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -68,10 +69,11 @@ func (b *Backup) Make(ctx context.Context, o BackupOptions) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manifest{Version: backupVersion, Name: o.Now.UTC().Format(backupTime), Made: o.Now.UTC().Truncate(time.Second), Store: info.ID}
-	if _, err := os.Lstat(filepath.Join(b.Dir, m.Name+".json")); err == nil {
-		return nil, fmt.Errorf("%s has a backup %s already", b.Dir, m.Name)
+	begun, err := b.free(ctx, o.Now.UTC().Truncate(time.Second))
+	if err != nil {
+		return nil, err
 	}
+	m := &Manifest{Version: backupVersion, Name: begun.Format(backupTime), Made: begun, Store: info.ID}
 	known := &Manifest{}
 	if names, err := ManifestNames(b.Dir); err != nil {
 		return nil, err
@@ -85,6 +87,25 @@ func (b *Backup) Make(ctx context.Context, o BackupOptions) (*Manifest, error) {
 		return nil, err
 	}
 	return m, w.tidy(ctx)
+}
+
+// free returns the first second, from begun on, of which there is no backup: neither in the
+// directory nor, by the names of its snapshots, one of the store in another directory.
+func (b *Backup) free(ctx context.Context, begun time.Time) (time.Time, error) {
+	volumes, err := b.Admin.Volumes(ctx)
+	if err != nil {
+		return begun, err
+	}
+	for ; ; begun = begun.Add(time.Second) {
+		name := begun.Format(backupTime)
+		_, err := os.Lstat(filepath.Join(b.Dir, name+".json"))
+		if errors.Is(err, fs.ErrNotExist) && !slices.ContainsFunc(volumes, func(v admin.Volume) bool { return strings.HasSuffix(v.Name, backupMark+name) }) {
+			return begun, nil
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return begun, err
+		}
+	}
 }
 
 // backupWriter is a backup that is being made.

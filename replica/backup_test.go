@@ -109,6 +109,25 @@ func TestBackup(t *testing.T) {
 	}
 }
 
+// Two backups that begin in the same second, to one directory or to two, have names of their
+// own.
+func TestBackup_SameSecond(t *testing.T) {
+	s, ctx := aSite(t), t.Context()
+	_, err := s.admin.CreateVolume(ctx, "data", mib)
+	must.Succeed(t, err)
+	here, there := t.TempDir(), t.TempDir()
+	begun := time.Unix(1_700_000_000, 1)
+	// The second backup deletes the snapshots of the first one.
+	for n, dir := range []string{here, here, there, there} {
+		m, err := (&Backup{Admin: s.admin, Streams: s, Dir: dir}).Make(ctx, BackupOptions{Now: begun})
+		must.Succeed(t, err)
+		if want := begun.Add(time.Duration(n%2) * time.Second).UTC().Format(backupTime); m.Name != want {
+			t.Errorf("backup %d is %s, want %s", n, m.Name, want)
+		}
+		must.Succeed(t, (&Backup{Dir: dir}).Verify(ctx, m, nil))
+	}
+}
+
 // damage changes a byte of each file of a backup.
 func damage(t *testing.T, rnd *rand.Rand, dir string, m *Manifest, ids []age.Identity) {
 	t.Helper()
