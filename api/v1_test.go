@@ -93,11 +93,20 @@ func hide(v reflect.Value) {
 	case *admin.FileFinish:
 		v.Name = ""
 	case *conf.LUN:
-		v.Key = "" // of the file
+		v.Key = ""                 // of the file
+		v.ISCSI, v.Login = "", nil // the one is in the field of Backing, the other a secret of the file
 	case *conf.Access:
 		v.Addresses = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 	case *admin.StoreInfo:
 		v.Stats.Damage, v.Stats.MoreDamage = nil, 0
+	}
+}
+
+// TestConversions_ForeignLUN takes a LUN of another target to JSON and back, without its login.
+func TestConversions_ForeignLUN(t *testing.T) {
+	want := conf.LUN{Number: 3, ISCSI: "iscsi://192.0.2.1:3260/iqn.2026-11.com.example:a/0", BlockSize: 512}
+	if got := lunOf(lunV1(want)); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v comes back as %+v", want, got)
 	}
 }
 
