@@ -333,17 +333,26 @@ func startWriting(c *client, first uint64) *writing {
 // await waits for so many acknowledged writes.
 func (w *writing) await(t *testing.T, n int) {
 	t.Helper()
+	if !w.goesOn(t, n) {
+		t.Fatalf("a write after number %d is not acknowledged", w.last)
+	}
+}
+
+// goesOn waits for so many acknowledged writes, or for one that is not.
+func (w *writing) goesOn(t *testing.T, n int) bool {
+	t.Helper()
 	for range n {
 		select {
 		case number, ok := <-w.acked:
 			if !ok {
-				t.Fatalf("a write after number %d is not acknowledged", w.last)
+				return false
 			}
 			w.last = number
 		case <-time.After(takeOverMax):
 			t.Fatal("nothing is acknowledged")
 		}
 	}
+	return true
 }
 
 // end waits for the write that is not acknowledged, and returns the last one that was.
