@@ -45,7 +45,7 @@ func TestUsageErrors(t *testing.T) {
 		"token delete nonsense":                    "neither an identifier of 16 hexadecimal digits nor a token: ",
 		"config check a --config b":                "give FILE or --config, not both",
 		"target create disks v":                    `invalid iSCSI name "disks"; it must begin with iqn., eui. or naa.`,
-		"lun add t x:y":                            `"x:y": use the name of a volume, file:NAME, view:NAME or backing:PATH`,
+		"lun add t x:y":                            `"x:y": use the name of a volume, file:NAME, view:NAME, backing:PATH or iscsi://HOST[:PORT]/TARGET/LUN`,
 		"lun add t v --size 10GB":                  `invalid size "10GB"; use bytes, or a number with KiB`,
 		"lun add t v --block-size 520":             "--block-size 520: use 512 or 4096",
 		"lun add t v --iops -1":                    "--iops -1 is negative; use 0 for no limit",
