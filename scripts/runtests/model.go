@@ -21,7 +21,8 @@ var exhaustive = []string{
 }
 
 // model is the stage that checks the invariants of the store: the tests of the store,
-// tokens and virtual disks, and concurrently random histories with power failures.
+// tokens and virtual disks, and concurrently random histories with power failures. Of the
+// server it runs what takes too long for the unit tests.
 func model(out io.Writer) counts {
 	timeout := fmt.Sprint("-timeout=", 5*time.Minute+*modelTime)
 	checked := func(args ...string) func(io.Writer) counts {
@@ -34,6 +35,7 @@ func model(out io.Writer) counts {
 			checked("-run=^("+strings.Join(exhaustive, "|")+")$", "./backstore", "-all"),
 			checked("-run=^TestReconfigure_Model$", "./target/scsi", "-all"),
 			checked("-run=^TestHistories$", "./vhd", "-rapid.checks=200"),
+			checked("-run=^TestServe_Memory$", "./cmd/odx", "-all"),
 			checked("-run=^(TestKilledProcess|TestLinearizable)$", "./backstore", fmt.Sprint("-for=", *modelTime/4)),
 		))
 }
