@@ -35,7 +35,7 @@ type foreignRecord struct {
 	BlockLength int    `json:"block_length"`
 }
 
-// foreignLUNs are the LUNs of other targets that are open: one session for each, whoever uses
+// foreignLUNs are the LUNs of other targets that are open: one session for each, no matter who uses
 // it.
 type foreignLUNs struct {
 	store *backstore.Store

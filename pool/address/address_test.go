@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// own has addresses until standard input ends. It writes its name to whoever connects.
+// own has addresses until standard input ends. It writes its name to each client that connects.
 func own(how string) error {
 	var o ownership
 	if err := json.Unmarshal([]byte(how), &o); err != nil {

@@ -79,7 +79,7 @@ func (m *memory) lose() {
 	m.data = bytes.Clone(m.durable)
 }
 
-// other is a target of somebody else, whose server can be stopped and started.
+// other is another target, whose server can be stopped and started.
 type other struct {
 	*scsi.Target
 	t       *testing.T

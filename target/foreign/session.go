@@ -264,7 +264,7 @@ const (
 
 // translate returns the answer of the LUN as an error of a volume.
 func (d *Disk) translate(err error, off, blockLength int64) error {
-	kind := blockdev.ErrUnavailable // a status: a reservation of somebody else, for one
+	kind := blockdev.ErrUnavailable // a status: a reservation of another initiator, for one
 	if sense, ok := errors.AsType[*initiator.SenseError](err); ok {
 		switch {
 		case sense.Key == keyMediumError:
