@@ -11,6 +11,7 @@ func TestParseISCSI(t *testing.T) {
 		"iscsi://Array:99/IQN.2026-11.com.example:A/007":         "iscsi://array:99/iqn.2026-11.com.example:a/7",
 		"iscsi://[2001:db8::1]:3260/iqn.2026-11.com.example/383": "iscsi://[2001:db8::1]:3260/iqn.2026-11.com.example/383",
 		"iscsi://[::1]/iqn.2026-11.com.example/1":                "iscsi://[::1]:3260/iqn.2026-11.com.example/1",
+		"iscsi://[0:0::A]:03260/iqn.2026-11.com.example/1":       "iscsi://[::a]:3260/iqn.2026-11.com.example/1",
 	} {
 		if got, err := ParseISCSI(text); err != nil || got != want {
 			t.Errorf("%s: %s, %v, want %s", text, got, err, want)
@@ -20,6 +21,7 @@ func TestParseISCSI(t *testing.T) {
 		"", "file:x", "iscsi://", "iscsi://a", "iscsi://a/iqn.2026-11.com.example:a", "iscsi:///iqn.2026-11.com.example:a/0", "iscsi://a:0/iqn.2026-11.com.example:a/0",
 		"iscsi://a/disks/0", "iscsi://a/iqn.2026-11.com.example:a/16384", "iscsi://a/iqn.2026-11.com.example:a/-1", "iscsi://a/iqn.2026-11.com.example:a/0?x=y",
 		"iscsi://u%p@a/iqn.2026-11.com.example:a/0", "iscsi://u@a/iqn.2026-11.com.example:a/0",
+		"iscsi://a]b/iqn.2026-11.com.example:a/0", "iscsi://[::1/iqn.2026-11.com.example:a/0", "iscsi://a:b:c/iqn.2026-11.com.example:a/0",
 	} {
 		got, err := ParseISCSI(text)
 		if err == nil {
@@ -32,6 +34,9 @@ func TestParseISCSI(t *testing.T) {
 
 func FuzzParseISCSI(f *testing.F) {
 	f.Add("iscsi://[::1]:99/iqn.2026-11.com.example:a/7")
+	f.Add("iscsi://0]0/iqn.0000-01.0/0")
+	f.Add("iscsi://[0]:1]:2/iqn.0000-01.0/0")
+	f.Add("iscsi://[::A]:03/iqn.0000-01.0/0")
 	f.Fuzz(func(t *testing.T, text string) {
 		name, err := ParseISCSI(text)
 		if err != nil {
