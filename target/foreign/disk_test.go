@@ -32,9 +32,16 @@ const (
 
 // memory is a disk in memory, with a cache that can be lost.
 type memory struct {
-	mu            sync.Mutex
+	mu            sync.Mutex // guards the rest
 	data, durable []byte
-	flushes       int
+	flushed       int
+}
+
+// flushes returns how often the cache was written.
+func (m *memory) flushes() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.flushed
 }
 
 func (m *memory) Size() int64 {
@@ -67,7 +74,7 @@ func (m *memory) Unmap(_ context.Context, off, length int64) error {
 func (m *memory) Flush(context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.flushes++
+	m.flushed++
 	m.durable = bytes.Clone(m.data)
 	return nil
 }
@@ -248,9 +255,9 @@ func TestServed(t *testing.T) {
 	if want := pattern(512, 9); got[0] != want[0]+1 || !bytes.Equal(got[1:512], want[1:]) {
 		t.Error("COMPARE AND WRITE and ORWRITE were not done")
 	}
-	before := o.memory.flushes
+	before := o.memory.flushes()
 	must.Succeed(t, v.Flush(ctx))
-	if o.memory.flushes == before {
+	if o.memory.flushes() == before {
 		t.Error("SYNCHRONIZE CACHE is not passed on")
 	}
 	if err := v.ReadAt(ctx, got[:512], diskSize); !errors.Is(err, blockdev.ErrRange) {
