@@ -3,7 +3,6 @@ package conf
 import (
 	"fmt"
 	"net"
-	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -28,11 +27,17 @@ func ParseISCSI(text string) (string, error) {
 	if strings.Contains(host, "@") {
 		return "", fmt.Errorf("%s: user and secret have keys of their own, login", withoutUser(text))
 	}
-	portal, ok := foreignPortal(host)
-	if !ok {
-		return "", fmt.Errorf("%s: %q is not a portal; use HOST or HOST:PORT", text, host)
+	if _, _, err := net.SplitHostPort(host); err != nil {
+		if len(host) > 2 && host[0] == '[' && host[len(host)-1] == ']' {
+			host = host[1 : len(host)-1]
+		}
+		host = net.JoinHostPort(host, iscsiPort)
 	}
-	target, err := ParseName(target)
+	portal, err := ParseRemotePortal(host)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", text, err)
+	}
+	target, err = ParseName(target)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", text, err)
 	}
@@ -40,32 +45,7 @@ func ParseISCSI(text string) (string, error) {
 	if err != nil || n > MaxLUN {
 		return "", fmt.Errorf("%s: %q is not a LUN from 0 to %d", text, lun, MaxLUN)
 	}
-	return iscsiScheme + portal + "/" + target + "/" + strconv.FormatUint(n, 10), nil
-}
-
-// foreignPortal returns HOST or HOST:PORT in the one form that each portal has: a host name in
-// lower case, or an address as netip writes it.
-func foreignPortal(text string) (string, bool) {
-	host, port, err := net.SplitHostPort(text)
-	if err != nil {
-		host, port = text, iscsiPort
-		if inside, ok := strings.CutPrefix(text, "["); ok {
-			host, ok = strings.CutSuffix(inside, "]")
-			if !ok {
-				return "", false
-			}
-		}
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n == 0 || host == "" || strings.ContainsAny(host, "[]") {
-		return "", false
-	}
-	if address, err := netip.ParseAddr(host); err == nil {
-		host = address.String()
-	} else if strings.Contains(host, ":") {
-		return "", false
-	}
-	return net.JoinHostPort(strings.ToLower(host), strconv.FormatUint(n, 10)), true
+	return iscsiScheme + strings.ToLower(portal.String()) + "/" + target + "/" + strconv.FormatUint(n, 10), nil
 }
 
 // withoutUser returns what may be printed of the name of a LUN.
