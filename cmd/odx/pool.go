@@ -62,28 +62,12 @@ func claimRunDir(ctx context.Context, cfg *conf.Config) (*owner.Owner, error) {
 
 // waitInPool is inPool with the directory of the sockets.
 func waitInPool(ctx context.Context, cfg *conf.Config, o serveOptions, stdout io.Writer, log *logrus.Entry) (*running, error) {
-	if _, err := fmt.Fprintf(stdout, "odx %s waits for the store in %s\n", buildVersion(), cfg.DataDir); err != nil {
-		log.WithError(err).Warn("cannot write to standard output")
-	}
-	notify(log, standbyReady)
-	defer reportWaiting(log)()
-	stop := answerReloads(cfg, o, log)
-	place, claim, err := pool.Wait(ctx, cfg, func(why error) {
-		log.WithError(why).Warn("the pool does not answer; retrying")
+	return serveNext(ctx, cfg, o, stdout, "waits for", log, func() (in target.Inheritance, err error) {
+		in.Place, in.Claim, err = pool.Wait(ctx, cfg, func(why error) {
+			log.WithError(why).Warn("the pool does not answer; retrying")
+		})
+		return in, err
 	})
-	stop()
-	if err != nil {
-		return nil, err
-	}
-	log.WithField("epoch", claim.Epoch()).Info("no other odx serves the store: taking over")
-	notify(log, "STATUS=taking over")
-	cfg = current(cfg, o, log)
-	target.LimitMemory(cfg)
-	service, err := target.TakeOver(ctx, cfg, log, target.Inheritance{Claim: claim, Place: place})
-	if err != nil {
-		return nil, err
-	}
-	return &running{service: service, log: log}, nil
 }
 
 // again begins this process again, as the same process for who has started it: it has lost the

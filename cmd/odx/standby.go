@@ -29,26 +29,42 @@ func takeOver(ctx context.Context, cfg *conf.Config, o serveOptions, stdout io.W
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, cfg.Problem("data_dir", "%v", err)
 	}
-	if _, err := fmt.Fprintf(stdout, "odx %s is a standby for the store in %s\n", buildVersion(), cfg.DataDir); err != nil {
+	var held *standby.Held
+	run, err := serveNext(ctx, cfg, o, stdout, "is a standby for", log, func() (in target.Inheritance, err error) {
+		in.Claim, held, err = standby.Wait(ctx, cfg.DataDir, log)
+		in.Held = held
+		return in, err
+	})
+	if err != nil {
+		return nil, errors.Join(err, held.Close())
+	}
+	run.held = held
+	return run, nil
+}
+
+// serveNext waits, until wait has claimed the store, and then serves it. does is what standard
+// output says of this process until then.
+func serveNext(ctx context.Context, cfg *conf.Config, o serveOptions, stdout io.Writer, does string, log *logrus.Entry, wait func() (target.Inheritance, error)) (*running, error) {
+	if _, err := fmt.Fprintf(stdout, "odx %s %s the store in %s\n", buildVersion(), does, cfg.DataDir); err != nil {
 		log.WithError(err).Warn("cannot write to standard output")
 	}
 	notify(log, standbyReady)
 	defer reportWaiting(log)()
 	stop := answerReloads(cfg, o, log)
-	claim, held, err := standby.Wait(ctx, cfg.DataDir, log)
+	in, err := wait()
 	stop()
 	if err != nil {
 		return nil, err
 	}
-	log.WithField("epoch", claim.Epoch()).Info("no other odx serves the store any more: taking over")
+	log.WithField("epoch", in.Claim.Epoch()).Info("no other odx serves the store any more: taking over")
 	notify(log, "STATUS=taking over")
 	cfg = current(cfg, o, log)
 	target.LimitMemory(cfg)
-	service, err := target.TakeOver(ctx, cfg, log, target.Inheritance{Claim: claim, Held: held})
+	service, err := target.TakeOver(ctx, cfg, log, in)
 	if err != nil {
-		return nil, errors.Join(err, held.Close())
+		return nil, err
 	}
-	return &running{service: service, held: held, log: log}, nil
+	return &running{service: service, log: log}, nil
 }
 
 // standbyReady is the state of a standby for systemd.
