@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"odx/admin"
 	"odx/backstore/vfs"
 	"odx/conf"
@@ -25,10 +27,26 @@ func hook(t *testing.T, dir, name, script string) {
 	must.Succeed(t, os.WriteFile(filepath.Join(dir, "hooks", name), []byte("#!/bin/sh\n"+script+"\n"), 0o755))
 }
 
-// alive reports whether a process runs.
-func alive(pid int) bool {
-	state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	return err == nil && !strings.Contains(string(state), ") Z ")
+// ends waits until a process, which need not be a child, has ended.
+func ends(t *testing.T, pid int) {
+	t.Helper()
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return
+	}
+	must.Succeed(t, err)
+	defer unix.Close(fd)
+	for end := time.Now().Add(10 * time.Second); ; {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(time.Until(end).Milliseconds()))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		must.Succeed(t, err)
+		if n == 0 {
+			t.Fatalf("process %d lives", pid)
+		}
+		return
+	}
 }
 
 // TestRunHook: what a program finds, and what is kept of what it writes.
@@ -104,11 +122,7 @@ func TestRunHook_TimeLimit(t *testing.T) {
 			for _, word := range strings.Fields(string(text)) {
 				pid, err := strconv.Atoi(word)
 				must.Succeed(t, err)
-				for end := time.Now().Add(10 * time.Second); alive(pid); time.Sleep(time.Millisecond) {
-					if time.Now().After(end) {
-						t.Fatalf("process %d lives", pid)
-					}
-				}
+				ends(t, pid)
 			}
 		})
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/conf"
+	"odx/internal/kit/harness"
 	"odx/internal/kit/must"
 	"odx/internal/kit/netns"
 )
@@ -134,7 +135,7 @@ func has(t *testing.T, h *netns.Host, a netip.Addr) bool {
 // host has the address until it runs a process again.
 func TestHeld_Move(t *testing.T) {
 	if err := netns.Check(); err != nil {
-		t.Skip(err)
+		harness.Missing(t, err.Error())
 	}
 	n, err := netns.New("a", "b", "client")
 	must.Succeed(t, err)
@@ -195,7 +196,7 @@ func TestHeld_Move(t *testing.T) {
 // An address of the machine's own is neither taken nor removed.
 func TestRemove_OwnAddress(t *testing.T) {
 	if err := netns.Check(); err != nil {
-		t.Skip(err)
+		harness.Missing(t, err.Error())
 	}
 	n, err := netns.New("a")
 	must.Succeed(t, err)
@@ -226,7 +227,7 @@ func TestRemove_OwnAddress(t *testing.T) {
 func TestHeld_Lost(t *testing.T) {
 	lo := []conf.OwnerAddress{{Prefix: netip.MustParsePrefix("198.51.100.77/32"), Interface: "lo"}}
 	if err := Check(lo); err != nil {
-		t.Skip(err)
+		harness.Missing(t, err.Error())
 	}
 	lost := make(chan struct{})
 	h, err := Hold(lo, lost, logrus.NewEntry(logrus.StandardLogger()))

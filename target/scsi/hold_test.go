@@ -142,6 +142,7 @@ func TestSetVolume_Model(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	stop := make(chan struct{})
+	done := make(chan struct{}) // offered after each command
 	var running sync.WaitGroup
 	for w := range writers {
 		n := f.attach("iqn.2026-11.example.initiator:" + string(rune('b'+w)))
@@ -152,6 +153,7 @@ func TestSetVolume_Model(t *testing.T) {
 				select {
 				case <-stop:
 					return
+				case done <- struct{}{}:
 				default:
 				}
 				i := random.IntN(blocks)
@@ -174,6 +176,11 @@ func TestSetVolume_Model(t *testing.T) {
 			}
 		})
 	}
+	ended := make(chan struct{})
+	go func() {
+		running.Wait()
+		close(ended)
+	}()
 	now := f.vol
 	for range sample.Size(30, 200, 200) {
 		release, err := f.lu.Hold(t.Context())
@@ -182,14 +189,20 @@ func TestSetVolume_Model(t *testing.T) {
 		must.Succeed(t, f.lu.SetVolume(next))
 		before := bytes.Clone(now.data)
 		release()
-		time.Sleep(100 * time.Microsecond)
+		for range 2 * writers { // commands that began before, and others
+			select {
+			case <-done:
+			case <-ended:
+				t.Fatal("all writers have ended")
+			}
+		}
 		if old := copyOf(now); !bytes.Equal(old.data, before) {
 			t.Fatal("a volume that was replaced has changed")
 		}
 		now = next
 	}
 	close(stop)
-	running.Wait()
+	<-ended
 	if f.lu.holding.state.Load() != 0 || f.lu.tasks.state.Load() != 0 {
 		t.Error("tasks are counted that have left")
 	}
