@@ -4,7 +4,7 @@
 //
 // Addresses are added with a preferred lifetime of 0 (RFC 4862 5.5.4). IPv6 does not choose
 // such an address for connections that this machine begins, and of both versions it is how an
-// address that a process left behind is told from one of the machine's own, which is never
+// address that a process left behind differs from one of the machine's own, which is never
 // removed. IPv6 addresses skip duplicate address detection, which would take a second, and
 // fail while the machine of the owner before still has the address.
 //

@@ -60,7 +60,7 @@ func TestCommands_LUN(t *testing.T) {
 	v := verify(working, q, partsOf(1)[0], 4)
 	listed := func() bool {
 		t.Helper()
-		said, ok := run(t, "iscsi-ls", "-s", "-i", stranger, target.PortalURL())
+		said, ok := run(t, "iscsi-ls", "-s", "-i", otherInitiator, target.PortalURL())
 		if !ok || !strings.Contains(said, "Lun:0 ") {
 			t.Errorf("iscsi-ls -s:\n%s", said)
 		}
@@ -132,7 +132,7 @@ func TestCommands_Access(t *testing.T) {
 			}
 		}
 	}
-	expect("at first", map[[2]string]bool{{host, ""}: true, {stranger, ""}: true})
+	expect("at first", map[[2]string]bool{{host, ""}: true, {otherInitiator, ""}: true})
 	odx.run(t, "user", "add", target.IQN, "host", "--secret-file", secret)
 	expect("with a user", map[[2]string]bool{{host, ""}: false, {host, hostSecret}: true, {host, other}: false})
 	harness.Must(t, os.WriteFile(secret, []byte(other), 0o600))
@@ -140,13 +140,13 @@ func TestCommands_Access(t *testing.T) {
 	odx.run(t, "reload")
 	expect("with another secret", map[[2]string]bool{{host, hostSecret}: false, {host, other}: true})
 	odx.run(t, "user", "set", target.IQN, "host", "--initiator", host)
-	expect("with a bound user", map[[2]string]bool{{host, other}: true, {stranger, other}: false})
+	expect("with a bound user", map[[2]string]bool{{host, other}: true, {otherInitiator, other}: false})
 	odx.run(t, "user", "set", target.IQN, "host", "--initiator", "")
-	odx.run(t, "access", "add", target.IQN, "--initiator", stranger)
-	expect("with an access list", map[[2]string]bool{{host, other}: false, {stranger, other}: true})
+	odx.run(t, "access", "add", target.IQN, "--initiator", otherInitiator)
+	expect("with an access list", map[[2]string]bool{{host, other}: false, {otherInitiator, other}: true})
 	odx.run(t, "access", "add", target.IQN, "--initiator", host, "--at", "0")
 	odx.run(t, "access", "remove", target.IQN, "1")
-	expect("with another entry", map[[2]string]bool{{host, other}: true, {stranger, other}: false})
+	expect("with another entry", map[[2]string]bool{{host, other}: true, {otherInitiator, other}: false})
 }
 
 // TestCommands_SessionEnd: qemu logs in again by itself after its session was ended, and

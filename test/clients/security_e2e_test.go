@@ -15,7 +15,7 @@ import (
 
 const (
 	hostSecret, targetSecret = "SecretOfTheHost", "SecretOfTheTarget"
-	host, stranger           = "iqn.2026-11.example:host", "iqn.2026-11.example:stranger"
+	host, otherInitiator     = "iqn.2026-11.example:host", "iqn.2026-11.example:other"
 )
 
 // guarded asks for CHAP everywhere, and lets one initiator in, which sees the
@@ -68,8 +68,8 @@ func TestCHAP(t *testing.T) {
 		{"mutual, another secret", host, url(good, "5", "?target_user=target&target_password=SecretOfAnother1"), false, ""},
 		{"no secret", host, url("", "5", ""), false, "Authentication failure"},
 		{"wrong secret", host, url("host%WrongSecretWrong@", "5", ""), false, "Authentication failure"},
-		{"unknown user", host, url("nobody%"+hostSecret+"@", "5", ""), false, "Authentication failure"},
-		{"another initiator", stranger, url(good, "5", ""), false, "Authorization failure"},
+		{"unknown user", host, url("absent-user%"+hostSecret+"@", "5", ""), false, "Authentication failure"},
+		{"another initiator", otherInitiator, url(good, "5", ""), false, "Authorization failure"},
 		{"a LUN that is not seen", host, url(good, "0", ""), false, "LOGICAL_UNIT_NOT_SUPPORTED"},
 	} {
 		said, ok := run(t, "iscsi-inq", "-i", c.name, c.url)
@@ -77,7 +77,7 @@ func TestCHAP(t *testing.T) {
 			t.Errorf("%s: ended well: %v; want %v and %q:\n%s", c.what, ok, c.ok, c.says, said)
 		}
 	}
-	harness.Logged(t, target, "wrong secret", "nobody", stranger, "from=\"127.0.0.1:")
+	harness.Logged(t, target, "wrong secret", "absent-user", otherInitiator, "from=\"127.0.0.1:")
 	log := target.Log()
 	for _, secret := range []string{hostSecret, targetSecret} {
 		if strings.Contains(log, secret) {
@@ -95,8 +95,8 @@ func TestCHAP_Discovery(t *testing.T) {
 	if !ok || !strings.Contains(said, "Target:"+target.IQN) || !strings.Contains(said, "Lun:5 ") || strings.Contains(said, "Lun:0 ") {
 		t.Errorf("iscsi-ls -s as the host:\n%s", said)
 	}
-	if said, ok := run(t, "iscsi-ls", "-i", stranger, "iscsi://"+good+target.Portal); !ok || strings.Contains(said, target.IQN) {
-		t.Errorf("iscsi-ls as a stranger:\n%s", said)
+	if said, ok := run(t, "iscsi-ls", "-i", otherInitiator, "iscsi://"+good+target.Portal); !ok || strings.Contains(said, target.IQN) {
+		t.Errorf("iscsi-ls of another initiator:\n%s", said)
 	}
 	for _, login := range []string{"", "host%WrongSecretWrong@"} {
 		if said, ok := run(t, "iscsi-ls", "-i", host, "iscsi://"+login+target.Portal); ok || strings.Contains(said, target.IQN) {

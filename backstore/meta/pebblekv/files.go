@@ -59,7 +59,7 @@ func (s *fileSystem) broken() bool { return s.why.Load() != nil }
 // void reports whether a change is to have no effect, without an error.
 func (s *fileSystem) void() bool { return s.opening.Load() && s.broken() }
 
-// changed returns what Pebble is told of a change that has ended with an error, or nil.
+// changed returns the error that Pebble sees of a change that has ended with err, or nil.
 func (s *fileSystem) changed(err error) error {
 	if err == nil || !s.opening.Load() {
 		return err

@@ -68,7 +68,7 @@ func (t *turns) TrySchedule() (bool, pebble.CompactionGrantHandle) { return fals
 // UpdateGetAllowedWithoutPermission implements pebble.CompactionScheduler.
 func (t *turns) UpdateGetAllowedWithoutPermission() {}
 
-// listener is told how a compaction ended.
+// listener returns what Pebble reports the end of a compaction to.
 func (t *turns) listener() *pebble.EventListener {
 	l := pebble.EventListener{
 		CompactionEnd: func(info pebble.CompactionInfo) {
