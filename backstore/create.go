@@ -24,6 +24,9 @@ func (s *Store) create() error {
 	}
 	s.parts.sb = layout.NewSuperblock(s.opts.DedupUnit / BlockLength)
 	s.parts.sb.Engine = s.opts.Engine.Kind()
+	if key := s.opts.FingerprintKey; key != nil {
+		s.parts.sb.FingerprintKey = *key
+	}
 	first := rows.Checkpoint{FirstLSN: 1, NextNode: 1, NextExtent: 1, NextSegment: 1}
 	if err := s.found(&first); err != nil {
 		return err

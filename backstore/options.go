@@ -67,6 +67,10 @@ type Options struct {
 	// files of this machine. A store that exists has the engine that it was made with, which
 	// is this one or meta.Tables.
 	Engine meta.Engine
+	// FingerprintKey is the key of the fingerprints of a new store; nil means a random one.
+	// Stores of a pool that share it, and the dedup unit, find equal data of each other. An
+	// existing store keeps its own.
+	FingerprintKey *[32]byte
 	// Owner is a claim of the store that was made before. Open takes it over: Close
 	// releases it, and so does an Open that fails. Other functions refuse it, and make a
 	// claim, as Open does where it is nil.
