@@ -243,22 +243,20 @@ func (m *Manager) StartMigration(ctx context.Context, r admin.MigrationRequest) 
 	if err != nil {
 		return admin.Migration{}, err
 	}
-	m.all[r.Volume] = g
-	if !m.closed { // otherwise it goes on after the next start
-		m.begin(g)
+	if err := m.introduce(ctx, g); err != nil {
+		return admin.Migration{}, err
 	}
 	m.o.Log.WithField("volume", r.Volume).WithField("to", r.To).Info("migration begins")
 	return g.status(), nil
 }
 
-// prepare checks a request, makes the destination, and stores the record.
+// prepare checks a request as far as nothing outside of this server has to be waited for.
 func (m *Manager) prepare(ctx context.Context, r admin.MigrationRequest) (*migration, error) {
 	src, err := m.o.Store.Volume(r.Volume)
 	if err != nil {
 		return nil, err
 	}
-	from := conf.Device{Volume: r.Volume}
-	identity, ok := m.o.Server.Serving(from)
+	identity, ok := m.o.Server.Serving(conf.Device{Volume: r.Volume})
 	switch {
 	case !ok:
 		return nil, fmt.Errorf("%w: volume %s is no LUN; copy it with odx volume clone, or to another server with odx copy there", blockdev.ErrInvalid, r.Volume)
@@ -274,28 +272,56 @@ func (m *Manager) prepare(ctx context.Context, r admin.MigrationRequest) (*migra
 		Volume: r.Volume, ID: fmt.Sprintf("%x", src.ID()), Identity: conf.FormatIdentity(identity), State: admin.MigrationCopying,
 		Rate: r.Rate, Throttle: r.Throttle, Began: time.Now().UTC(),
 	}
-	if peer, volume, ok := strings.Cut(r.To, ":"); ok {
-		return m.prepareRemote(ctx, r, rec, peer, volume)
-	}
-	if r.Portal != "" {
-		return nil, fmt.Errorf("%w: a portal, and no other server", blockdev.ErrInvalid)
-	}
-	if err := m.chooseDestination(ctx, src, r, &rec); err != nil {
-		return nil, err
-	}
-	// The record first: the destination is made by whoever finds it missing.
-	if err := m.o.Store.PutRecords(ctx, rec.encode()); err != nil {
-		return nil, err
-	}
-	g := newMigration(m, rec)
-	_, err = g.open(ctx)
-	if err == nil {
-		err = m.o.Store.Flush(ctx)
+	peer, volume, remote := strings.Cut(r.To, ":")
+	switch {
+	case remote:
+		err = m.chooseRemote(r, &rec, peer, volume)
+	case r.Portal != "":
+		err = fmt.Errorf("%w: a portal, and no other server", blockdev.ErrInvalid)
+	default:
+		err = m.chooseDestination(ctx, src, r, &rec)
 	}
 	if err != nil {
-		return nil, errors.Join(err, g.remove(context.WithoutCancel(ctx)))
+		return nil, err
 	}
-	return g, nil
+	return newMigration(m, rec), nil
+}
+
+// introduce has a migration begin. It lets go of mu while the destination is made: that of
+// another server is asked.
+func (m *Manager) introduce(ctx context.Context, g *migration) error {
+	volume := g.rec.Volume
+	old := m.all[volume]
+	if old != nil {
+		g.before = new(old.copyRecord())
+	}
+	g.ending.Lock() // it is not aborted before it has begun
+	defer g.ending.Unlock()
+	m.all[volume] = g
+	m.running.Add(1)
+	defer m.running.Done()
+	m.mu.Unlock()
+	limited, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(m.base, cancel)
+	err := g.to.begin(limited)
+	stop()
+	cancel()
+	m.mu.Lock()
+	switch {
+	case err != nil:
+		g.to.release()
+		if m.all[volume] = old; old == nil {
+			delete(m.all, volume)
+		}
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.rec.State = admin.MigrationAborted // for an abort that waits
+	case m.closed: // it goes on after the next start
+		g.to.release()
+	default:
+		m.begin(g)
+	}
+	return err
 }
 
 // protector owns the protections of migrations.

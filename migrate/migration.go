@@ -11,15 +11,17 @@ import (
 
 	"odx/admin"
 	"odx/backstore"
-	"odx/blockdev"
 	"odx/conf"
-	"odx/replica/pair"
 )
 
 // migration is one migration.
 type migration struct {
 	m   *Manager
 	log *logrus.Entry
+	to  destination
+	// before is the record of an earlier migration of the volume that was aborted, if there
+	// was one; written once.
+	before *record
 
 	cancel context.CancelFunc // of run; nil if it does not run
 	done   chan struct{}      // closed once run has ended
@@ -28,8 +30,6 @@ type migration struct {
 	mu       sync.Mutex // guards what follows
 	rec      record     // as the store has it, or will have it next
 	progress progress
-	decided  pair.Outcome // of the last cut to another server
-	refusal  error        // why the destination did not take over
 }
 
 // progress is what is known of the round that runs.
@@ -43,7 +43,9 @@ type progress struct {
 }
 
 func newMigration(m *Manager, r record) *migration {
-	return &migration{m: m, rec: r, log: m.o.Log.WithField("volume", r.Volume).WithField("to", r.destination())}
+	g := &migration{m: m, rec: r, log: m.o.Log.WithField("volume", r.Volume).WithField("to", r.destination())}
+	g.to = newDestination(g)
+	return g
 }
 
 func (g *migration) copyRecord() record {
@@ -94,26 +96,6 @@ func (g *migration) volume() (*backstore.Volume, error) {
 	return v, err
 }
 
-// open opens the destination, and makes one that was to be made and is missing.
-func (g *migration) open(ctx context.Context) (blockdev.Volume, error) {
-	r := g.copyRecord()
-	if r.ToView != "" {
-		return g.m.o.Server.Open(ctx, r.to())
-	}
-	store := g.m.o.Store
-	v, err := store.Volume(r.ToVolume)
-	if errors.Is(err, backstore.ErrNotFound) && r.Made {
-		var src *backstore.Volume
-		if src, err = g.volume(); err == nil {
-			v, err = store.CreateVolume(ctx, r.ToVolume, src.Size())
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return v, v.Protect(ctx, protector, &backstore.Protection{By: "the migration of volume " + r.Volume})
-}
-
 // abort ends a migration whose LUN has not moved. What a destination that does not answer has
 // is removed later.
 func (g *migration) abort(ctx context.Context) error {
@@ -133,11 +115,9 @@ func (g *migration) abort(ctx context.Context) error {
 	case admin.MigrationAborted:
 		return nil
 	}
-	if r := g.copyRecord(); r.remote() {
-		if err := g.stayHere(ctx); err != nil {
-			g.m.restart(g)
-			return err
-		}
+	if err := g.to.stay(ctx); err != nil {
+		g.m.restart(g)
+		return err
 	}
 	err := g.giveUp(ctx, "aborted by an administrator")
 	if err == nil {
@@ -176,11 +156,7 @@ func (g *migration) clean(ctx context.Context) error {
 			return err
 		}
 	}
-	drop := func(ctx context.Context) error { return errors.Join(g.dropSnapshots(ctx), g.dropDestination(ctx)) }
-	if r := g.copyRecord(); r.remote() {
-		drop = g.dropRemote
-	}
-	if err := drop(ctx); err != nil {
+	if err := errors.Join(g.dropSnapshots(ctx), g.to.drop(ctx)); err != nil {
 		return err
 	}
 	g.m.step("cleaned")
@@ -194,29 +170,14 @@ func (g *migration) clean(ctx context.Context) error {
 	return err
 }
 
-// dropDestination deletes the destination if it was made for the migration.
-func (g *migration) dropDestination(ctx context.Context) error {
+// unrecord removes the record of a migration that has not begun.
+func (g *migration) unrecord(ctx context.Context) error {
 	r := g.copyRecord()
-	if r.ToView != "" {
-		return nil
+	rec := backstore.Record{Key: r.key()}
+	if g.before != nil {
+		rec = g.before.encode()
 	}
-	v, err := g.m.o.Store.Volume(r.ToVolume)
-	if errors.Is(err, backstore.ErrNotFound) {
-		return nil
-	}
-	if err == nil {
-		err = v.Protect(ctx, protector, nil)
-	}
-	if _, served := g.m.o.Server.Serving(r.to()); err != nil || !r.Made || served {
-		return err
-	}
-	return g.m.o.Store.DeleteVolume(ctx, r.ToVolume)
-}
-
-// remove undoes a start that has failed.
-func (g *migration) remove(ctx context.Context) error {
-	r := g.copyRecord()
-	return errors.Join(g.dropDestination(ctx), g.m.o.Store.PutRecords(ctx, backstore.Record{Key: r.key()}))
+	return errors.Join(g.m.o.Store.PutRecords(ctx, rec), g.m.o.Store.Flush(ctx))
 }
 
 // dropSnapshots deletes the snapshots of the record.
@@ -247,12 +208,10 @@ func (g *migration) finish(ctx context.Context, keepSource bool) error {
 	r := g.copyRecord()
 	switch r.State {
 	case admin.MigrationMoved:
-		if r.remote() {
-			if err := g.leave(ctx); err != nil {
-				return err
-			}
+		if err := g.to.leave(ctx); err != nil {
+			return err
 		}
-		if err := g.release(ctx, !keepSource); err != nil {
+		if err := g.releaseSource(ctx, !keepSource); err != nil {
 			return err
 		}
 	case admin.MigrationAborted:
@@ -266,9 +225,9 @@ func (g *migration) finish(ctx context.Context, keepSource bool) error {
 	return err
 }
 
-// release gives the source of a migration that has moved its LUN back to the administrator,
-// or deletes it.
-func (g *migration) release(ctx context.Context, remove bool) error {
+// releaseSource gives the source of a migration that has moved its LUN back to the
+// administrator, or deletes it.
+func (g *migration) releaseSource(ctx context.Context, remove bool) error {
 	if err := g.dropSnapshots(ctx); err != nil {
 		return err
 	}
@@ -296,7 +255,7 @@ func (g *migration) status() admin.Migration {
 	defer g.mu.Unlock()
 	r, p := &g.rec, &g.progress
 	s := admin.Migration{
-		Volume: r.Volume, To: r.destination(), State: r.State, Rounds: r.Rounds, CopiedBytes: r.Copied, RoundBytes: p.total, RoundCopied: p.copied,
+		Volume: r.Volume, To: r.destination(), Peer: r.ToPeer, State: r.State, Rounds: r.Rounds, CopiedBytes: r.Copied, RoundBytes: p.total, RoundCopied: p.copied,
 		Diverges: p.diverges, Throttled: p.slow, Cuts: r.Cuts, Cut: r.Cut, LongestCut: r.Longest, Problem: r.Problem, Began: r.Began, Ended: r.Ended,
 	}
 	if v, err := g.m.o.Store.Volume(r.Volume); err == nil {
@@ -311,9 +270,6 @@ func (g *migration) status() admin.Migration {
 	}
 	if seconds := took.Seconds(); seconds > 0 {
 		s.BytesPerSecond = int64(float64(p.moved) / seconds)
-	}
-	if r.remote() {
-		s.Peer = r.ToPeer
 	}
 	if s.State == admin.MigrationCopying && s.BytesPerSecond > 0 {
 		s.Remaining = time.Duration(float64(max(p.total-p.copied, 0)) / float64(s.BytesPerSecond) * float64(time.Second))

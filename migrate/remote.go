@@ -28,245 +28,200 @@ const (
 	askAgainAtLast = time.Second
 )
 
-// prepareRemote is prepare for a destination of another server. It lets go of mu while that is
-// asked.
-func (m *Manager) prepareRemote(ctx context.Context, r admin.MigrationRequest, rec record, peer, volume string) (*migration, error) {
-	from := conf.Device{Volume: r.Volume}
+// atPeer is a volume of another server.
+type atPeer struct {
+	*migration
+	decided pair.Outcome // of the last cut
+	refusal error        // why the destination did not take over
+}
+
+func (p *atPeer) short() time.Duration { return shortRemoteRound }
+
+// release implements destination.
+func (p *atPeer) release() {}
+
+// chooseRemote checks a destination of another server as far as this one can.
+func (m *Manager) chooseRemote(r admin.MigrationRequest, rec *record, peer, volume string) error {
 	switch err := conf.CheckVolumeName(volume); {
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", blockdev.ErrInvalid, err)
+		return fmt.Errorf("%w: %w", blockdev.ErrInvalid, err)
 	case peer == "":
-		return nil, fmt.Errorf("%w: no peer is named before the colon; use PEER:VOLUME", blockdev.ErrInvalid)
+		return fmt.Errorf("%w: no peer is named before the colon; use PEER:VOLUME", blockdev.ErrInvalid)
 	case m.o.Pairs == nil:
-		return nil, fmt.Errorf("peer %s: %w", peer, backstore.ErrNotFound)
+		return fmt.Errorf("peer %s: %w", peer, backstore.ErrNotFound)
 	case r.Overwrite:
-		return nil, fmt.Errorf("%w: a volume of another server is not overwritten; choose another name, or delete it there", blockdev.ErrInvalid)
+		return fmt.Errorf("%w: a volume of another server is not overwritten; choose another name, or delete it there", blockdev.ErrInvalid)
 	}
 	if r.Portal != "" {
 		if _, err := conf.ParseRemotePortal(r.Portal); err != nil {
-			return nil, fmt.Errorf("%w: portal %w", blockdev.ErrInvalid, err)
+			return fmt.Errorf("%w: portal %w", blockdev.ErrInvalid, err)
 		}
-		if err := m.o.Server.CheckRedirect(from, r.Portal); err != nil {
-			return nil, err
+		if err := m.o.Server.CheckRedirect(conf.Device{Volume: r.Volume}, r.Portal); err != nil {
+			return err
 		}
 	}
 	rec.ToPeer, rec.ToVolume, rec.Portal = peer, volume, r.Portal
 	_, _ = rand.Read(rec.Pair[:]) // never fails
-	if err := m.o.Store.PutRecords(ctx, rec.encode()); err != nil {
-		return nil, err
-	}
-	g := newMigration(m, rec)
-	g.ending.Lock() // it is not aborted before it has begun
-	defer g.ending.Unlock()
-	m.all[r.Volume] = g
-	m.running.Add(1)
-	defer m.running.Done()
-	m.mu.Unlock()
-	err := g.begins(ctx)
-	m.mu.Lock()
-	if err == nil {
-		return g, nil
-	}
-	delete(m.all, r.Volume)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.rec.State = admin.MigrationAborted // for an abort that waits
-	return nil, err
+	return nil
 }
 
-// begins has the peer become the destination, or leaves nothing.
-func (g *migration) begins(ctx context.Context) error {
-	r := g.copyRecord()
-	limited, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(g.m.base, cancel)()
-	err := g.offer(limited)
+// begin implements destination: the peer becomes the destination.
+func (p *atPeer) begin(ctx context.Context) error {
+	r := p.copyRecord()
+	if err := p.m.o.Store.PutRecords(ctx, r.encode()); err != nil {
+		return err
+	}
+	err := p.offer(ctx)
 	if err == nil {
 		return nil
 	}
 	ctx = context.WithoutCancel(ctx)
-	if ended := g.m.o.Pairs.EndMove(ctx, r.Pair, false); ended != nil {
-		err = errors.Join(err, g.m.o.Pairs.EndMove(ctx, r.Pair, true))
+	if ended := p.m.o.Pairs.EndMove(ctx, r.Pair, false); ended != nil {
+		err = errors.Join(err, p.m.o.Pairs.EndMove(ctx, r.Pair, true))
 	}
-	return errors.Join(err, g.m.o.Store.PutRecords(ctx, backstore.Record{Key: r.key()}), g.m.o.Store.Flush(ctx))
+	return errors.Join(err, p.unrecord(ctx))
 }
 
 // offer has the peer become the destination. It can be repeated.
-func (g *migration) offer(ctx context.Context) error {
-	r := g.copyRecord()
+func (p *atPeer) offer(ctx context.Context) error {
+	r := p.copyRecord()
 	identity, err := conf.ParseIdentity(r.Identity)
 	if err != nil {
 		return err
 	}
-	return g.m.o.Pairs.Offer(ctx, pair.Offer{ID: r.Pair, Peer: r.ToPeer, Volume: r.Volume, To: r.ToVolume, LUNs: g.m.o.Server.LUNs(g.from()), Identity: identity})
+	return p.m.o.Pairs.Offer(ctx, pair.Offer{ID: r.Pair, Peer: r.ToPeer, Volume: r.Volume, To: r.ToVolume, LUNs: p.m.o.Server.LUNs(p.from()), Identity: identity})
 }
 
-// advanceRemote does the next part of a migration to another server.
-func (g *migration) advanceRemote(ctx context.Context, r *record) error {
-	role, err := g.m.o.Pairs.RoleOf(r.Pair)
-	if err != nil && !errors.Is(err, pair.ErrNoPair) {
+// resume implements destination.
+func (p *atPeer) resume(ctx context.Context) (done bool, err error) {
+	role, err := p.m.o.Pairs.RoleOf(p.copyRecord().Pair)
+	switch {
+	case errors.Is(err, pair.ErrNoPair):
+		return false, nil
+	case err != nil:
+		return false, err
+	case role == pair.Former: // given up by a cut that was interrupted
+		return true, p.handOver(ctx)
+	}
+	return false, nil
+}
+
+// ready implements destination.
+func (p *atPeer) ready(ctx context.Context, src *backstore.Volume) error {
+	if err := p.serveHere(ctx, src); err != nil {
 		return err
 	}
-	if role == pair.Former { // given up by a cut that was interrupted
-		return g.handOver(ctx)
-	}
-	if id, served := g.m.o.Server.Serving(g.from()); !served || conf.FormatIdentity(id) != r.Identity {
-		return g.giveUp(ctx, "the volume is no LUN any more")
-	}
-	src, err := g.volume()
-	if errors.Is(err, backstore.ErrNotFound) {
-		return g.giveUp(ctx, "the volume was deleted")
-	}
-	if err != nil {
-		return err
-	}
-	if err := g.serveHere(ctx, src); err != nil {
-		return err
-	}
-	if err := g.offer(ctx); err != nil {
-		return err
-	}
-	err = g.untilShort(shortRemoteRound, func() (time.Duration, error) { return g.remoteRound(ctx) })
-	if err == nil {
-		err = g.mayLeave(src)
-	}
-	if err != nil {
-		return err
-	}
-	return g.depart(ctx, src)
+	return p.offer(ctx)
 }
 
 // serveHere has the LUN be served here again, after a cut that was given up or interrupted.
-func (g *migration) serveHere(ctx context.Context, src *backstore.Volume) error {
+func (p *atPeer) serveHere(ctx context.Context, src *backstore.Volume) error {
 	err := src.Protect(ctx, protector, nil)
 	if err == nil {
-		err = g.m.o.Server.Away(ctx, g.from(), pair.Kept, "")
+		err = p.m.o.Server.Away(ctx, p.from(), pair.Kept, "")
 	}
-	if err == nil && g.copyRecord().State != admin.MigrationCopying {
-		err = g.store(ctx, func(r *record) { r.State = admin.MigrationCopying })
+	if err == nil && p.copyRecord().State != admin.MigrationCopying {
+		err = p.store(ctx, func(r *record) { r.State = admin.MigrationCopying })
 	}
 	return err
 }
 
-// remoteRound has the destination do a round.
-func (g *migration) remoteRound(ctx context.Context) (time.Duration, error) {
-	r := g.copyRecord()
-	g.beginRound(0)
-	defer g.endRound()
-	c, err := g.m.o.Pairs.CatchUp(ctx, r.Pair, r.Rate, g.heard)
+// round implements destination: the peer does it.
+func (p *atPeer) round(ctx context.Context, _ *backstore.Volume) (time.Duration, error) {
+	r := p.copyRecord()
+	p.beginRound(0)
+	defer p.endRound()
+	c, err := p.m.o.Pairs.CatchUp(ctx, r.Pair, r.Rate, p.heard)
 	if err != nil {
 		return 0, err
 	}
-	g.m.step("round of the destination")
-	return c.Took, g.store(ctx, func(r *record) { r.Rounds++; r.Copied += c.Fetched })
+	p.m.step("round of the destination")
+	return c.Took, p.store(ctx, func(r *record) { r.Rounds++; r.Copied += c.Fetched })
 }
 
 // heard notes how far the round of the destination is.
-func (g *migration) heard(p pair.Progress) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.progress.moved += max(p.Fetched-g.progress.copied, 0)
-	g.progress.total, g.progress.copied = p.Found, p.Fetched
+func (p *atPeer) heard(far pair.Progress) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.progress.moved += max(far.Fetched-p.progress.copied, 0)
+	p.progress.total, p.progress.copied = far.Found, far.Fetched
 }
 
-// depart hands the LUN over, or gives up before anything has changed: then rounds go on.
-func (g *migration) depart(ctx context.Context, src *backstore.Volume) error {
-	r := g.copyRecord()
-	before, err := g.m.o.Pairs.Points(r.Pair)
+// cut implements destination: it hands the LUN over.
+func (p *atPeer) cut(ctx context.Context, src *backstore.Volume) error {
+	r := p.copyRecord()
+	before, err := p.m.o.Pairs.Points(r.Pair)
 	if err != nil {
 		return err
 	}
-	g.mu.Lock()
-	g.decided, g.refusal = pair.Unknown, nil
-	g.mu.Unlock()
-	d := Departure{From: g.from(), Portal: r.Portal}
+	p.decided, p.refusal = pair.Unknown, nil
+	d := Departure{From: p.from(), Portal: r.Portal}
 	d.Last = func(ctx context.Context) error {
-		g.m.step("commands held")
-		// Nothing else writes to it from here on: no client of the API, no aborted command
-		// that is still under way.
-		err := src.Protect(ctx, protector, &backstore.Protection{By: "the migration to " + r.destination(), Frozen: true})
-		if err != nil {
+		if err := p.freeze(ctx, src); err != nil {
 			return err
 		}
-		g.m.step("source frozen")
-		c, err := g.m.o.Pairs.CatchUp(ctx, r.Pair, 0, nil)
+		c, err := p.m.o.Pairs.CatchUp(ctx, r.Pair, 0, nil)
 		if err == nil {
 			err = ctx.Err()
 		}
 		if err != nil {
 			return err
 		}
-		g.m.step("last difference copied")
+		p.m.step("last difference copied")
 		// What follows is durable, and cannot be given up once it has begun.
-		err = g.m.o.Pairs.GiveUp(context.WithoutCancel(ctx), r.Pair, c.Point, before)
-		if role, known := g.m.o.Pairs.RoleOf(r.Pair); known == nil && role == pair.Former {
+		err = p.m.o.Pairs.GiveUp(context.WithoutCancel(ctx), r.Pair, c.Point, before)
+		if role, known := p.m.o.Pairs.RoleOf(r.Pair); known == nil && role == pair.Former {
 			err = nil
 		}
 		if err == nil {
-			g.m.step("given up")
+			p.m.step("given up")
 		}
 		return err
 	}
-	d.Decide, d.Stays = g.decide, g.thaw(src)
-	held, err := g.m.o.Server.Depart(ctx, d)
-	g.mu.Lock()
-	g.rec.Cuts++
-	g.rec.Longest = max(g.rec.Longest, held)
-	g.mu.Unlock()
-	return g.departed(context.WithoutCancel(ctx), src, held, err)
+	d.Decide, d.Stays = p.decide, p.thaw(src)
+	held, err := p.m.o.Server.Depart(ctx, d)
+	p.countCut(held)
+	return p.departed(context.WithoutCancel(ctx), src, held, err)
 }
 
 // departed does what is right for the outcome of a cut: the record of the pair says it.
-func (g *migration) departed(ctx context.Context, src *backstore.Volume, held time.Duration, failed error) error {
-	role, err := g.m.o.Pairs.RoleOf(g.copyRecord().Pair)
+func (p *atPeer) departed(ctx context.Context, src *backstore.Volume, held time.Duration, failed error) error {
+	role, err := p.m.o.Pairs.RoleOf(p.copyRecord().Pair)
 	switch {
 	case err != nil:
 		return errors.Join(failed, err)
-	case role == pair.Former && g.outcome() == pair.Moved:
-		return g.gone(ctx, held)
+	case role == pair.Former && p.decided == pair.Moved:
+		return p.moved(ctx, held)
 	case role == pair.Former:
 		return errors.Join(failed, admin.ErrHandingOver)
 	}
-	g.mu.Lock()
-	failed = errors.Join(failed, g.refusal)
-	g.mu.Unlock()
-	return errors.Join(fmt.Errorf("the cut was given up after commands were held for %s: %w", held.Round(time.Millisecond), failed), g.serveHere(ctx, src))
-}
-
-func (g *migration) outcome() pair.Outcome {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.decided
+	return errors.Join(givenUp(held, errors.Join(failed, p.refusal)), p.serveHere(ctx, src))
 }
 
 // decide asks the destination to take over until it has answered, or until ctx ends.
-func (g *migration) decide(ctx context.Context) pair.Outcome {
-	r := g.copyRecord()
+func (p *atPeer) decide(ctx context.Context) pair.Outcome {
+	r := p.copyRecord()
 	outcome, err := pair.Unknown, error(nil)
-	defer func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.decided, g.refusal = outcome, err
-	}()
-	err = g.store(ctx, func(r *record) { r.State = admin.MigrationHandingOver })
+	defer func() { p.decided, p.refusal = outcome, err }()
+	err = p.store(ctx, func(r *record) { r.State = admin.MigrationHandingOver })
 	if err != nil {
-		g.log.WithError(err).Warn("migration: its state is not recorded")
+		p.log.WithError(err).Warn("migration: its state is not recorded")
 	}
 	for pause := askAgain; ; pause = min(2*pause, askAgainAtLast) {
 		var units []pair.UnitRecord
-		if units, err = g.m.o.Server.Units(g.from()); err == nil {
-			outcome, err = g.m.o.Pairs.HandOver(ctx, r.Pair, units)
+		if units, err = p.m.o.Server.Units(p.from()); err == nil {
+			outcome, err = p.m.o.Pairs.HandOver(ctx, r.Pair, units)
 		}
-		g.mu.Lock()
-		g.progress.problem = err
-		g.mu.Unlock()
+		p.mu.Lock()
+		p.progress.problem = err
+		p.mu.Unlock()
 		if outcome != pair.Unknown {
 			if outcome == pair.Kept {
-				g.log.WithError(err).Warn("migration: the destination does not take over; the LUN is served here on")
+				p.log.WithError(err).Warn("migration: the destination does not take over; the LUN is served here on")
 			}
 			return outcome
 		}
-		g.log.WithError(err).Warn("migration: whether the destination has taken over is not known; it is asked again")
+		p.log.WithError(err).Warn("migration: whether the destination has taken over is not known; it is asked again")
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
@@ -278,61 +233,36 @@ func (g *migration) decide(ctx context.Context) pair.Outcome {
 }
 
 // handOver goes on with a cut that was interrupted after the LUN was given up.
-func (g *migration) handOver(ctx context.Context) error {
-	src, err := g.volume()
+func (p *atPeer) handOver(ctx context.Context) error {
+	src, err := p.volume()
 	if err != nil {
 		return err
 	}
-	if err := g.m.o.Server.Away(ctx, g.from(), pair.Unknown, ""); err != nil {
+	if err := p.m.o.Server.Away(ctx, p.from(), pair.Unknown, ""); err != nil {
 		return err
 	}
-	switch g.decide(ctx) {
+	switch p.decide(ctx) {
 	case pair.Moved:
-		return g.gone(context.WithoutCancel(ctx), g.copyRecord().Cut)
+		return p.moved(context.WithoutCancel(ctx), p.copyRecord().Cut)
 	case pair.Kept:
-		return g.serveHere(context.WithoutCancel(ctx), src)
+		return p.serveHere(context.WithoutCancel(ctx), src)
 	}
 	return ctx.Err()
 }
 
-// gone notes that the LUN is served by the destination. The source stays as it was at the cut.
-func (g *migration) gone(ctx context.Context, held time.Duration) error {
-	g.m.step("moved")
-	g.m.o.Server.Limit(g.from(), 0)
-	r := g.copyRecord()
-	src, err := g.volume()
-	if err != nil {
-		return err
+// settle implements destination: initiators are redirected.
+func (p *atPeer) settle(ctx context.Context) error {
+	r := p.copyRecord()
+	if err := p.m.o.Server.Away(ctx, p.from(), pair.Moved, r.Portal); err != nil {
+		p.log.WithError(err).Warn("migration: the LUN has moved, and initiators are not redirected")
 	}
-	err = src.Protect(ctx, protector, &backstore.Protection{By: "the migration to " + r.destination() + ", until odx volume migrate finish " + r.Volume, Frozen: true})
-	if ended := g.m.o.References.EndReferences(ctx, src.ID()); err == nil {
-		err = ended
-	}
-	if err != nil {
-		return err
-	}
-	if err := g.m.o.Server.Away(ctx, g.from(), pair.Moved, r.Portal); err != nil {
-		g.log.WithError(err).Warn("migration: the LUN has moved, and initiators are not redirected")
-	}
-	if err := g.m.o.Pairs.Unpin(ctx, r.Pair); err != nil {
-		return err
-	}
-	err = g.store(ctx, func(r *record) {
-		r.State, r.Cut, r.Ended, r.Problem = admin.MigrationMoved, held, time.Now().UTC(), ""
-	})
-	if err == nil {
-		err = g.m.o.Store.Flush(ctx)
-	}
-	if err == nil {
-		g.log.WithField("took", held.Round(time.Millisecond).String()).Info("migration: the LUN has moved to another server; the volume that it has left stays until the migration is finished")
-	}
-	return err
+	return p.m.o.Pairs.Unpin(ctx, r.Pair)
 }
 
-// stayHere makes sure that the destination does not take over, before a migration is aborted.
-func (g *migration) stayHere(ctx context.Context) error {
-	r := g.copyRecord()
-	outcome, err := g.m.o.Pairs.TakeBack(ctx, r.Pair)
+// stay implements destination: the peer does not take over any more.
+func (p *atPeer) stay(ctx context.Context) error {
+	r := p.copyRecord()
+	outcome, err := p.m.o.Pairs.TakeBack(ctx, r.Pair)
 	switch {
 	case errors.Is(err, pair.ErrNoPair):
 		return nil
@@ -341,32 +271,23 @@ func (g *migration) stayHere(ctx context.Context) error {
 	case outcome == pair.Unknown:
 		return fmt.Errorf("%w: %w", admin.ErrHandingOver, err)
 	}
-	return g.m.o.Server.Away(ctx, g.from(), pair.Kept, "")
+	return p.m.o.Server.Away(ctx, p.from(), pair.Kept, "")
 }
 
-// dropRemote ends a migration that is aborting. What the source keeps goes at once; the
-// destination is asked to end it until it has answered.
-func (g *migration) dropRemote(ctx context.Context) error {
-	r := g.copyRecord()
-	if err := g.m.o.Pairs.Unpin(ctx, r.Pair); err != nil {
+// drop implements destination. What the source keeps goes at once; the peer is asked to end
+// the migration until it has answered.
+func (p *atPeer) drop(ctx context.Context) error {
+	r := p.copyRecord()
+	if err := p.m.o.Pairs.Unpin(ctx, r.Pair); err != nil {
 		return err
 	}
-	return g.m.o.Pairs.EndMove(ctx, r.Pair, false)
+	return p.m.o.Pairs.EndMove(ctx, r.Pair, false)
 }
 
-// leave ends a migration that has moved its LUN, on both sides, before its source is released.
-func (g *migration) leave(ctx context.Context) error {
-	if err := g.m.o.Server.Forget(ctx, g.from()); err != nil {
+// leave implements destination: the migration ends on both sides.
+func (p *atPeer) leave(ctx context.Context) error {
+	if err := p.m.o.Server.Forget(ctx, p.from()); err != nil {
 		return err
 	}
-	return g.m.o.Pairs.EndMove(ctx, g.copyRecord().Pair, false)
-}
-
-// restart has a migration go on that an abort has stopped and could not end.
-func (m *Manager) restart(g *migration) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !m.closed && !g.ended() {
-		m.begin(g)
-	}
+	return p.m.o.Pairs.EndMove(ctx, p.copyRecord().Pair, false)
 }
