@@ -3,9 +3,11 @@
 package ceph_test
 
 import (
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -85,6 +87,8 @@ func (s *site) awaitRemoved(t *testing.T, n *node) {
 // recorded is longer than a connection may be missing in the record that the next owner has.
 const recorded = 2 * time.Second
 
+var losses = flag.Int("losses", 1, "how often TestServers_Address loses the owner in each way")
+
 // TestServers_Address has a client that knows one address while the server that has the store
 // is killed, stopped and cut off. The client finds the other server under the address with each
 // write that was acknowledged, also while the first machine has the address still.
@@ -99,11 +103,11 @@ func TestServers_Address(t *testing.T) {
 		t.Fatalf("the server that has the store has the address: %t; the other one: %t", s.has(t, a), s.has(t, b))
 	}
 	next := uint64(1000)
-	for _, fault := range []struct {
+	for _, loss := range []struct {
 		name        string
-		begin, mend func()
+		begin, mend func(a *node)
 	}{
-		{"killed", func() { a.kill() }, func() {
+		{"killed", (*node).kill, func(a *node) {
 			if !s.has(t, a) {
 				t.Error("the address was removed with the process")
 			}
@@ -111,12 +115,12 @@ func TestServers_Address(t *testing.T) {
 			a.await(waits)
 			s.awaitRemoved(t, a)
 		}},
-		{"stopped", func() { a.signal(syscall.SIGSTOP) }, func() {
+		{"stopped", func(a *node) { a.signal(syscall.SIGSTOP) }, func(a *node) {
 			a.signal(syscall.SIGCONT)
 			s.awaitRemoved(t, a)
 			a.await(waits)
 		}},
-		{"cut off", func() { must.Succeed(t, a.host.Isolate()) }, func() {
+		{"cut off", func(a *node) { must.Succeed(t, a.host.Isolate()) }, func(a *node) {
 			s.awaitRemoved(t, a) // by itself
 			must.Succeed(t, a.host.Rejoin())
 			s.reach(t, a.host)
@@ -125,28 +129,14 @@ func TestServers_Address(t *testing.T) {
 			a.await(waits)
 		}},
 	} {
-		w := startWriting(dialFrom(t, s.client, a), next)
-		for begun := time.Now(); time.Since(begun) < recorded; {
-			w.await(t, blocks)
+		var gaps []time.Duration
+		for range *losses {
+			var gap time.Duration
+			gap, next = s.lose(t, a, b, next, loss.begin, loss.mend)
+			gaps = append(gaps, gap.Round(time.Millisecond))
+			a, b = b, a
 		}
-
-		fault.begin()
-		began := time.Now()
-		last := w.end()
-		noticed := time.Since(began)
-		c := dialFrom(t, s.client, b)
-		must.Succeed(t, c.write(last+1))
-		t.Logf("%s: the client's connection ends after %v, its next write is acknowledged after %v", fault.name,
-			noticed.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
-		c.holdsNumbers(t, last+1)
-		if !s.has(t, b) {
-			t.Errorf("%s: the other server does not have the address", fault.name)
-		}
-		fault.mend()
-		must.Succeed(t, c.write(last+2))
-		c.holdsNumbers(t, last+2)
-		next = last + 3
-		a, b = b, a
+		logGaps(t, "the owner is "+loss.name, gaps)
 	}
 	a.signal(syscall.SIGTERM)
 	a.output.Wait()
@@ -154,4 +144,40 @@ func TestServers_Address(t *testing.T) {
 		t.Error("a server that was stopped has left the address")
 	}
 	b.await(serves)
+}
+
+// lose has a client write numbers from next while the owner a is lost to b. It returns how long
+// the client had no acknowledged write, and the next number.
+func (s *site) lose(t *testing.T, a, b *node, next uint64, begin, mend func(a *node)) (gap time.Duration, _ uint64) {
+	t.Helper()
+	w := startWriting(dialFrom(t, s.client, a), next)
+	for begun := time.Now(); time.Since(begun) < recorded; {
+		w.await(t, blocks)
+	}
+	begin(a)
+	began := time.Now()
+	last := w.end()
+	c := dialFrom(t, s.client, b)
+	must.Succeed(t, c.write(last+1))
+	gap = time.Since(began)
+	c.holdsNumbers(t, last+1)
+	if !s.has(t, b) {
+		t.Error("the other server does not have the address")
+	}
+	mend(a)
+	must.Succeed(t, c.write(last+2))
+	c.holdsNumbers(t, last+2)
+	c.close()
+	return gap, last + 3
+}
+
+// logGaps logs how long a client had no acknowledged write.
+func logGaps(t *testing.T, what string, gaps []time.Duration) {
+	t.Helper()
+	if len(gaps) == 0 {
+		return
+	}
+	t.Logf("%v", gaps)
+	slices.Sort(gaps)
+	t.Logf("%s: to the next acknowledged write: median %v, longest %v, of %d", what, gaps[len(gaps)/2], gaps[len(gaps)-1], len(gaps))
 }

@@ -36,7 +36,7 @@ const (
 
 var (
 	kills  = flag.Int("kills", 3, "how often TestServers_OwnerKilled kills the owner")
-	pauses = flag.Int("pauses", 2, "how often TestServers_OwnerPaused stops the owner for a while")
+	pauses = flag.Int("pauses", 2, "how often TestServers_OwnerPaused and TestServers_OwnerPausedBriefly stop the owner for a while")
 )
 
 // program builds odx-rados once.
@@ -171,6 +171,28 @@ func (n *node) await(text string) {
 	}
 }
 
+// awaitEither waits until one of two nodes serves, and returns it.
+func awaitEither(t *testing.T, a, b *node) *node {
+	t.Helper()
+	limit := time.After(takeOverMax)
+	for {
+		n, line, ok := a, "", false
+		select {
+		case line, ok = <-a.lines:
+		case line, ok = <-b.lines:
+			n = b
+		case <-limit:
+			t.Fatal("neither server serves")
+		}
+		if !ok {
+			t.Fatalf("%s has ended", n.name)
+		}
+		if strings.Contains(line, serves) {
+			return n
+		}
+	}
+}
+
 const (
 	waits  = "waits for the store"
 	serves = "is ready on"
@@ -243,47 +265,55 @@ func (n *node) isStandby(epoch uint64) {
 type client struct {
 	session *tokenclient.Session
 	program *tokenclient.Client
+	close   func() // ends the connection as a crash does
 }
 
 // dial logs in, and tries again until the server answers.
 func dial(t testing.TB, n *node) *client {
 	t.Helper()
-	program, err := startClient(t)
+	c, err := startClient(t)
 	must.Succeed(t, err)
-	return dialBy(t, program, n)
+	c.logIn(t, n)
+	return c
 }
 
 // dialFrom is dial on a host.
 func dialFrom(t testing.TB, h *netns.Host, n *node) *client {
 	t.Helper()
-	var program *tokenclient.Client
+	var c *client
 	must.Succeed(t, h.Do(func() (err error) {
-		program, err = startClient(t)
+		c, err = startClient(t)
 		return err
 	}))
-	return dialBy(t, program, n)
+	c.logIn(t, n)
+	return c
 }
 
-// startClient starts a client, which is killed at the end of a test: its server may have ended, and
-// libiscsi would try for a minute to log out from it.
-func startClient(t testing.TB) (*tokenclient.Client, error) {
+// startClient starts a client, which is closed at the end of a test.
+func startClient(t testing.TB) (*client, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	program, err := tokenclient.Start(ctx)
-	t.Cleanup(func() {
+	if err != nil {
 		cancel()
-		if err == nil {
-			_ = program.Close() // killed
-		}
+		return nil, err
+	}
+	c := &client{program: program}
+	// The program is killed: its server may have ended, and libiscsi would try for a minute to
+	// log out from it.
+	c.close = sync.OnceFunc(func() {
+		cancel()
+		_ = program.Close() // killed
 	})
-	return program, err
+	t.Cleanup(c.close)
+	return c, nil
 }
 
-func dialBy(t testing.TB, program *tokenclient.Client, n *node) *client {
+// logIn logs in to a node, and tries again until the server answers.
+func (c *client) logIn(t testing.TB, n *node) {
 	t.Helper()
-	c := &client{program: program}
 	for end := time.Now().Add(takeOverMax); ; {
 		var err error
-		if c.session, err = program.Open(n.url(), tokenclient.OpenOptions{}); err == nil {
+		if c.session, err = c.program.Open(n.url(), tokenclient.OpenOptions{}); err == nil {
 			break
 		}
 		if time.Now().After(end) {
@@ -293,11 +323,10 @@ func dialBy(t testing.TB, program *tokenclient.Client, n *node) *client {
 	for range 4 { // what is pending of unit attentions
 		if a, err := c.session.Command(make([]byte, 6), nil, 0); err != nil || a.Good() {
 			must.Succeed(t, err)
-			return c
+			return
 		}
 	}
 	t.Fatalf("%s is not ready", n.name)
-	return nil
 }
 
 // write writes a number; an error means that it was not acknowledged.
