@@ -64,12 +64,18 @@ func (s *site) reach(t *testing.T, h *netns.Host) {
 	}
 }
 
-// has reports whether a node has the address.
+// has reports whether a host has an address.
+func has(t *testing.T, h *netns.Host, address netip.Addr) bool {
+	t.Helper()
+	out, err := h.Command(t.Context(), "ip", "-o", "addr", "show").Output()
+	must.Succeed(t, err)
+	return strings.Contains(string(out), " "+address.String()+"/")
+}
+
+// has reports whether a node has the address that follows the owner.
 func (s *site) has(t *testing.T, n *node) bool {
 	t.Helper()
-	out, err := n.host.Command(t.Context(), "ip", "-o", "addr", "show").Output()
-	must.Succeed(t, err)
-	return strings.Contains(string(out), " "+s.address.String()+"/")
+	return has(t, n.host, s.address)
 }
 
 // awaitRemoved waits until a node has the address no more.

@@ -1,5 +1,6 @@
-// Package ceph runs a Ceph cluster of one monitor and some OSDs on one address, for tests: real daemons of the distribution's packages, in a directory, with authentication
-// on. The daemons are children of the test and end with it.
+// Package ceph runs a Ceph cluster for tests: real daemons of the distribution's packages, in a
+// directory, with authentication on. They have one address of this machine, or hosts of a network of
+// the test. The daemons are children of the test and end with it.
 package ceph
 
 import (
@@ -11,11 +12,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"odx/internal/kit/netns"
 )
 
 // Options say what a cluster is made of.
@@ -25,6 +29,23 @@ type Options struct {
 	OnDisk bool
 	// Address is the IPv4 address of this machine that all daemons have; "" means 127.0.0.1.
 	Address string
+	// Hosts, if there are any, have a monitor and an OSD each, in place of one monitor and OSDs at
+	// Address.
+	Hosts []*netns.Host
+}
+
+// names are those of the monitors, by number.
+const names = "abcdefgh"
+
+// monitors returns how many there are.
+func (o *Options) monitors() int { return max(1, len(o.Hosts)) }
+
+// at returns the address of the monitor and the OSD with a number.
+func (o *Options) at(i int) string {
+	if len(o.Hosts) == 0 {
+		return o.Address
+	}
+	return o.Hosts[i].Address.String()
 }
 
 const (
@@ -108,16 +129,21 @@ func Start(dir string, o Options) (_ *Cluster, err error) {
 	if o.Address == "" {
 		o.Address = "127.0.0.1"
 	}
+	if len(o.Hosts) > 0 {
+		o.OSDs = len(o.Hosts)
+	}
 	c := &Cluster{dir: dir, o: o, fsid: uuid(), daemons: make(map[string]*exec.Cmd), stopped: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			c.Stop()
 		}
 	}()
-	if c.port, err = freePorts(o.Address, 1+8*o.OSDs); err != nil {
-		return nil, err
+	if c.port = 6800; len(o.Hosts) == 0 { // hosts of the test's have no other servers
+		if c.port, err = freePorts(o.Address, 1+8*o.OSDs); err != nil {
+			return nil, err
+		}
 	}
-	for _, step := range []func() error{c.configure, c.makeKeys, c.startMonitor, c.startOSDs, c.makePool} {
+	for _, step := range []func() error{c.configure, c.makeKeys, c.startMonitors, c.startOSDs, c.makePool} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -164,9 +190,7 @@ func (c *Cluster) configure() error {
 	size := min(c.o.OSDs, 3)
 	text := fmt.Sprintf(`[global]
 fsid = %[1]s
-mon_host = [v2:%[8]s:%[2]d]
-public_addr = %[8]s
-cluster_addr = %[8]s
+mon_host = %[8]s
 ms_bind_msgr1 = false
 ms_bind_ipv6 = false
 ms_bind_port_min = %[3]d
@@ -179,7 +203,7 @@ crash_dir = %[5]s
 auth_allow_insecure_global_id_reclaim = false
 osd_crush_chooseleaf_type = 0
 osd_pool_default_size = %[6]d
-osd_pool_default_min_size = 1
+osd_pool_default_min_size = %[9]d
 osd_pool_default_pg_autoscale_mode = off
 mon_allow_pool_size_one = true
 mon_data_avail_crit = 0
@@ -194,17 +218,46 @@ osd_op_num_shards = 2
 osd_op_num_threads_per_shard = 1
 ms_async_op_threads = 2
 paxos_propose_interval = 0.05
+mon_osd_min_down_reporters = 1
+osd_heartbeat_interval = 2
+osd_heartbeat_grace = 6
 [mon]
 mon_data = %[5]s/$name
+keyring = %[5]s/mon..keyring
 [osd]
 osd_data = %[5]s/$name
-`, c.fsid, c.port, c.port+1, c.port+8*c.o.OSDs, c.dir, size, store, c.o.Address)
+`, c.fsid, c.port, c.port+1, c.port+8*c.o.OSDs, c.dir, size, store, strings.Join(c.monitors(), ","), max(1, size-1))
+	for i := range c.o.monitors() {
+		text += fmt.Sprintf("[mon.%c]\npublic_addr = %s\n", names[i], c.o.at(i))
+	}
+	for i := range c.o.OSDs {
+		text += fmt.Sprintf("[osd.%d]\npublic_addr = %[2]s\ncluster_addr = %[2]s\n", i, c.o.at(i))
+	}
 	return os.WriteFile(c.Conf(), []byte(text), 0o600)
+}
+
+// monitors returns the addresses of the monitors.
+func (c *Cluster) monitors() []string {
+	var at []string
+	for i := range c.o.monitors() {
+		at = append(at, fmt.Sprintf("[v2:%s:%d]", c.o.at(i), c.port))
+	}
+	return at
+}
+
+// command returns a command that runs where the daemons with a number are.
+func (c *Cluster) command(i int, name string, args ...string) *exec.Cmd {
+	args = append([]string{"-c", c.Conf()}, args...)
+	if len(c.o.Hosts) == 0 {
+		return exec.Command(name, args...)
+	}
+	line := c.o.Hosts[i].Args(name, args...)
+	return exec.Command(line[0], line[1:]...)
 }
 
 // run runs a program of Ceph.
 func (c *Cluster) run(input, name string, args ...string) error {
-	cmd := exec.Command(name, append([]string{"-c", c.Conf()}, args...)...)
+	cmd := c.command(0, name, args...)
 	cmd.Stdin = strings.NewReader(input)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, out[max(0, len(out)-2000):])
@@ -212,8 +265,8 @@ func (c *Cluster) run(input, name string, args ...string) error {
 	return nil
 }
 
-// admin runs commands of the cluster's administrator, a line each.
-func (c *Cluster) admin(lines ...string) error {
+// Admin runs commands of the cluster's administrator, a line each.
+func (c *Cluster) Admin(lines ...string) error {
 	return c.run(strings.Join(lines, "\n")+"\n", "ceph", "--connect-timeout", fmt.Sprint(int(patience.Seconds())))
 }
 
@@ -243,15 +296,26 @@ func (c *Cluster) makeKeys() error {
 	return nil
 }
 
-// start starts a daemon, which is killed when the test dies.
-func (c *Cluster) start(kind, id string) error {
-	name := kind + "." + id
-	log, err := os.Create(filepath.Join(c.dir, name+".out"))
+// Start starts a daemon, as "osd.0", which was killed. Where data are in memory an OSD has lost its
+// own.
+func (c *Cluster) Start(name string) error {
+	if c.daemons[name] != nil {
+		return fmt.Errorf("%s runs", name)
+	}
+	kind, id, _ := strings.Cut(name, ".")
+	number := strings.Index(names, id)
+	if kind == "osd" {
+		var err error
+		if number, err = strconv.Atoi(id); err != nil {
+			return err
+		}
+	}
+	log, err := os.OpenFile(filepath.Join(c.dir, name+".out"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command("ceph-"+kind, "-c", c.Conf(), "-i", id, "-f")
+	cmd := c.command(number, "ceph-"+kind, "-i", id, "-f")
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
@@ -269,19 +333,28 @@ func (c *Cluster) start(kind, id string) error {
 	return nil
 }
 
-func (c *Cluster) startMonitor() error {
+func (c *Cluster) startMonitors() error {
 	monmap := filepath.Join(c.dir, "monmap")
-	if err := c.run("", "monmaptool", "--create", "--clobber", "--fsid", c.fsid, "--set-min-mon-release", "pacific",
-		"--addv", "a", fmt.Sprintf("[v2:%s:%d]", c.o.Address, c.port), monmap); err != nil {
+	args := []string{"--create", "--clobber", "--fsid", c.fsid, "--set-min-mon-release", "pacific"}
+	for i, at := range c.monitors() {
+		args = append(args, "--addv", names[i:i+1], at)
+	}
+	if err := c.run("", "monmaptool", append(args, monmap)...); err != nil {
 		return err
 	}
-	if err := os.Mkdir(filepath.Join(c.dir, "mon.a"), 0o700); err != nil {
-		return err
+	for i := range c.o.monitors() {
+		id := names[i : i+1]
+		if err := os.Mkdir(filepath.Join(c.dir, "mon."+id), 0o700); err != nil {
+			return err
+		}
+		if err := c.run("", "ceph-mon", "-i", id, "--mkfs", "--monmap", monmap, "--keyring", filepath.Join(c.dir, "all.keyring")); err != nil {
+			return err
+		}
+		if err := c.Start("mon." + id); err != nil {
+			return err
+		}
 	}
-	if err := c.run("", "ceph-mon", "-i", "a", "--mkfs", "--monmap", monmap, "--keyring", filepath.Join(c.dir, "all.keyring")); err != nil {
-		return err
-	}
-	return c.start("mon", "a")
+	return nil
 }
 
 func (c *Cluster) startOSDs() error {
@@ -291,7 +364,7 @@ func (c *Cluster) startOSDs() error {
 		ids[i] = uuid()
 		lines = append(lines, fmt.Sprintf("osd new %s %d", ids[i], i))
 	}
-	if err := c.admin(lines...); err != nil {
+	if err := c.Admin(lines...); err != nil {
 		return err
 	}
 	for i, id := range ids {
@@ -303,7 +376,7 @@ func (c *Cluster) startOSDs() error {
 			"--monmap", filepath.Join(c.dir, "monmap"), "--no-mon-config", "--keyring", filepath.Join(c.dir, name+".keyring")); err != nil {
 			return err
 		}
-		if err := c.start("osd", fmt.Sprint(i)); err != nil {
+		if err := c.Start(name); err != nil {
 			return err
 		}
 	}
@@ -312,10 +385,10 @@ func (c *Cluster) startOSDs() error {
 
 // makePool makes the pool. An object that can be written shows that OSDs serve it.
 func (c *Cluster) makePool() error {
-	if err := c.admin("osd pool create "+poolName+" 8 8 replicated", "osd pool application enable "+poolName+" odx"); err != nil {
+	if err := c.Admin("osd pool create "+poolName+" 8 8 replicated", "osd pool application enable "+poolName+" odx"); err != nil {
 		return err
 	}
-	probe := exec.Command("rados", "-c", c.Conf(), "-p", poolName, "create", "probe")
+	probe := c.command(0, "rados", "-p", poolName, "create", "probe")
 	if err := probe.Start(); err != nil {
 		return err
 	}

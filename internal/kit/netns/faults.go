@@ -47,7 +47,16 @@ func (h *Host) Drop() error {
 	return h.nft(rules)
 }
 
-// Pass ends Drop.
+// DropFrom is Drop for what goes to another host of the network and comes from there.
+func (h *Host) DropFrom(other *Host) error {
+	return h.nft(fmt.Sprintf("add table inet drops\n"+
+		"add chain inet drops in { type filter hook input priority 0; policy accept; }\n"+
+		"add chain inet drops out { type filter hook output priority 0; policy accept; }\n"+
+		"add rule inet drops in ip saddr %[1]s drop\n"+
+		"add rule inet drops out ip daddr %[1]s drop\n", other.Address))
+}
+
+// Pass ends Drop and DropFrom.
 func (h *Host) Pass() error { return h.nft("add table inet drops\ndelete table inet drops\n") }
 
 func (h *Host) nft(rules string) error {
