@@ -131,7 +131,7 @@ func (l guardedListener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	if config := l.guard.current.Load().tls; config != nil {
-		return encrypted{tls.Server(c, config)}, nil
+		return encrypt(c, config), nil
 	}
 	return c, nil
 }

@@ -27,11 +27,6 @@ func (s *Server) withPage(page, next http.Handler) http.Handler {
 	})
 }
 
-// encrypted is a connection with TLS. http.Server takes it for one without, so that the
-// handshake is made when the first request is read, within the time for headers, and its
-// errors are not logged.
-type encrypted struct{ net.Conn }
-
 // limited bounds the connections of a listener.
 func limited(l net.Listener) net.Listener {
 	if g, ok := l.(guardedListener); ok {

@@ -295,7 +295,7 @@ func (f *fetch) run(ctx context.Context, j *job, shift int64) error {
 	for i, r := range j.ranges {
 		from[i] = blockdev.Range{Offset: r.Offset - shift, Length: r.Length}
 	}
-	if err := f.h.ReadRanges(ctx, p, from); err != nil {
+	if err := f.readJob(ctx, p, from); err != nil {
 		return err
 	}
 	for i, to := range j.ranges {
@@ -307,6 +307,21 @@ func (f *fetch) run(ctx context.Context, j *job, shift int64) error {
 	}
 	blockdev.CountCopied(f.ctx, j.length)
 	return nil
+}
+
+// readJob reads ranges of the hold.
+func (f *fetch) readJob(ctx context.Context, p []byte, from []blockdev.Range) error {
+	h, ok := f.h.(*remoteHold)
+	if !ok {
+		return f.h.ReadRanges(ctx, p, from)
+	}
+	checked := true
+	for _, r := range from {
+		for _, run := range partOf(f.runs, r) {
+			checked = checked && run.Named()
+		}
+	}
+	return h.readRanges(ctx, p, from, checked)
 }
 
 // write writes the bytes of a range of the hold to byte to of the destination.

@@ -305,12 +305,13 @@ func sendRanges(ctx context.Context, out *frameWriter, s offload.Snapshot, range
 	return out.content(buf[:n])
 }
 
-// readBytes fills p with the content of a body of just as many bytes.
-func readBytes(r io.Reader, p []byte) error {
+// readBytes fills p with the content of a body of just as many bytes. checked: as in frameReader.
+func readBytes(r io.Reader, p []byte, checked bool) error {
 	f, err := newFrameReader(r, bodyBytes)
 	if err != nil {
 		return err
 	}
+	f.checked = checked
 	for {
 		n, err := f.next(min(maxContent, max(len(p), 1)))
 		if err == io.EOF && len(p) > 0 {

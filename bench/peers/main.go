@@ -1,10 +1,11 @@
 // Command peers measures copies by token from one server to another: each odx has a store
 // and a host of its own (network namespaces on one machine). On a link of 1 Gbit/s it
 // compares with plain TCP in the same run, on an unlimited one with the rate at which the
-// destination takes writes over iSCSI; then the destination has the data already. It needs
-// root, and says so where it cannot measure.
+// destination takes writes over iSCSI; then the destination has the data already. It prints
+// what the servers use of the processors too. It needs root, and says so where it cannot
+// measure.
 //
-// usage: go run ./bench/peers [-size 256MiB] [-runs 5] [-dir DIR]
+// usage: go run ./bench/peers [-size 256MiB] [-runs 5] [-shaped=false] [-dir DIR]
 package main
 
 import (
@@ -41,6 +42,7 @@ func main() {
 	size := flag.String("size", "256MiB", "bytes of a token")
 	runs := flag.Int("runs", 5, "repetitions; medians are printed")
 	dir := flag.String("dir", "", "directory for the data, six times as much (default: the system's temporary directory)")
+	shaped := flag.Bool("shaped", true, "measure the link of 1 Gbit/s too")
 	flag.Parse()
 	if err := netns.Check(); err != nil {
 		fmt.Println("copies between servers are not measured:", err)
@@ -48,7 +50,7 @@ func main() {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
-	if err := measure(ctx, *size, *dir, *runs); err != nil {
+	if err := measure(ctx, *size, *dir, *runs, *shaped); err != nil {
 		fmt.Fprintln(os.Stderr, "peers:", err)
 		os.Exit(1)
 	}
@@ -58,19 +60,22 @@ func main() {
 type bench struct {
 	a, b     *cluster.Server
 	from, to *tokenclient.Session
+	shaped   bool
 	data     []byte
 	rng      *rand.ChaCha8
 }
 
 // result is what one run measured.
 type result struct {
-	plain, shaped      time.Duration // on a link of 1 Gbit/s: TCP, by token
-	free, known        time.Duration // by token on an unlimited link: new data, and data that is there
-	written            float64       // bytes a second that the destination takes over iSCSI
-	crossed, crossedBy int64         // bytes on the wire for new data, and for known data
+	plain, shaped time.Duration // on a link of 1 Gbit/s: TCP, by token
+	free, known   time.Duration // by token on an unlimited link: new data, and data that is there
+	written       float64       // bytes a second that the destination takes over iSCSI
+	// Processor time of the servers: for the token in free, and for as many bytes over iSCSI.
+	source, destination, local time.Duration
+	crossed, crossedBy         int64 // bytes on the wire for new data, and for known data
 }
 
-func measure(ctx context.Context, size, dir string, runs int) (err error) {
+func measure(ctx context.Context, size, dir string, runs int, shaped bool) (err error) {
 	length, err := humanize.ParseBytes(size)
 	if err != nil {
 		return err
@@ -93,7 +98,7 @@ func measure(ctx context.Context, size, dir string, runs int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
-	m := &bench{a: c.Servers[0], b: c.Servers[1], data: make([]byte, length), rng: rand.NewChaCha8([32]byte{1})}
+	m := &bench{a: c.Servers[0], b: c.Servers[1], shaped: shaped, data: make([]byte, length), rng: rand.NewChaCha8([32]byte{1})}
 	if m.from, err = client.Open(m.a.URL(0), tokenclient.OpenOptions{}); err != nil {
 		return err
 	}
@@ -120,32 +125,32 @@ func measure(ctx context.Context, size, dir string, runs int) (err error) {
 
 // run measures everything once.
 func (m *bench) run(ctx context.Context) (r result, err error) {
-	if err := m.a.Host.Rate(gigabit); err != nil {
+	if m.shaped {
+		if err := m.runShaped(&r); err != nil {
+			return r, err
+		}
+	}
+	var written load.Result
+	if r.local, err = used(m.b, func() (err error) {
+		written, err = load.Run(ctx, m.b.URL(1), "write", 1<<20, 8, loadTime)
+		return err
+	}); err != nil {
 		return r, err
 	}
-	if r.plain, err = m.tcp(); err != nil {
-		return r, fmt.Errorf("plain TCP: %w", err)
-	}
+	r.written = written.Rate() * (1 << 20)
+	r.local = time.Duration(float64(r.local) * float64(len(m.data)) / (float64(written.Commands) * (1 << 20)))
 	token, err := m.token()
 	if err != nil {
 		return r, err
 	}
-	if r.shaped, err = m.copy(token, 0); err != nil {
-		return r, err
-	}
-	if err := m.a.Host.Rate(0); err != nil {
-		return r, err
-	}
-	written, err := load.Run(ctx, m.b.URL(1), "write", 1<<20, 8, loadTime)
-	if err != nil {
-		return r, err
-	}
-	r.written = written.Rate() * (1 << 20)
-	if token, err = m.token(); err != nil {
-		return r, err
-	}
 	r.crossed, err = crossed(m.b.Host, func() (err error) {
-		r.free, err = m.copy(token, 0)
+		r.source, err = used(m.a, func() (err error) {
+			r.destination, err = used(m.b, func() (err error) {
+				r.free, err = m.copy(token, 0)
+				return err
+			})
+			return err
+		})
 		return err
 	})
 	if err != nil {
@@ -156,6 +161,37 @@ func (m *bench) run(ctx context.Context) (r result, err error) {
 		return err
 	})
 	return r, err
+}
+
+// runShaped measures on a link of 1 Gbit/s.
+func (m *bench) runShaped(r *result) (err error) {
+	if err := m.a.Host.Rate(gigabit); err != nil {
+		return err
+	}
+	if r.plain, err = m.tcp(); err != nil {
+		return fmt.Errorf("plain TCP: %w", err)
+	}
+	token, err := m.token()
+	if err != nil {
+		return err
+	}
+	if r.shaped, err = m.copy(token, 0); err != nil {
+		return err
+	}
+	return m.a.Host.Rate(0)
+}
+
+// used returns the processor time of a server while fn runs, in steps of 10 ms.
+func used(s *cluster.Server, fn func() error) (time.Duration, error) {
+	before, err := s.ProcessorTime()
+	if err != nil {
+		return 0, err
+	}
+	if err := fn(); err != nil {
+		return 0, err
+	}
+	after, err := s.ProcessorTime()
+	return after - before, err
 }
 
 // token writes new data to the source and makes a token for it.
@@ -237,17 +273,18 @@ func (m *bench) print(results []result) {
 	row := func(what string, took time.Duration, note string) {
 		fmt.Printf("| %s | %v | %.0f MiB/s | %s |\n", what, took.Round(time.Millisecond/10), size/(1<<20)/took.Seconds(), note)
 	}
-	plain := median(results, func(r result) time.Duration { return r.plain })
-	shaped := median(results, func(r result) time.Duration { return r.shaped })
-	ratio := median(results, func(r result) float64 { return r.shaped.Seconds() / r.plain.Seconds() })
-	row("1 Gbit/s, plain TCP", plain, "")
-	row("1 Gbit/s, by token", shaped, fmt.Sprintf("%.2f × the time of plain TCP", ratio))
-	free := median(results, func(r result) time.Duration { return r.free })
+	duration := func(of func(result) time.Duration) time.Duration { return median(results, of) }
+	if m.shaped {
+		ratio := median(results, func(r result) float64 { return r.shaped.Seconds() / r.plain.Seconds() })
+		row("1 Gbit/s, plain TCP", duration(func(r result) time.Duration { return r.plain }), "")
+		row("1 Gbit/s, by token", duration(func(r result) time.Duration { return r.shaped }), fmt.Sprintf("%.2f × the time of plain TCP", ratio))
+	}
 	local := median(results, func(r result) float64 { return r.written })
 	share := median(results, func(r result) float64 { return size / r.free.Seconds() / r.written })
-	fmt.Printf("| unlimited, writes of 1 MiB to the destination over iSCSI | | %.0f MiB/s | |\n", local/(1<<20))
-	row("unlimited, by token", free, fmt.Sprintf("%.2f × the rate of iSCSI writes; %s on the wire", share, humanize.IBytes(uint64(median(results, func(r result) int64 { return r.crossed })))))
-	row("unlimited, the destination has the data", median(results, func(r result) time.Duration { return r.known }),
+	fmt.Printf("| unlimited, writes of 1 MiB to the destination over iSCSI | | %.0f MiB/s | processor time for as many bytes: %v |\n", local/(1<<20), duration(func(r result) time.Duration { return r.local }).Round(10*time.Millisecond))
+	row("unlimited, by token", duration(func(r result) time.Duration { return r.free }), fmt.Sprintf("%.2f × the rate of iSCSI writes; processor time: destination %v, source %v; %s on the wire",
+		share, duration(func(r result) time.Duration { return r.destination }), duration(func(r result) time.Duration { return r.source }), humanize.IBytes(uint64(median(results, func(r result) int64 { return r.crossed })))))
+	row("unlimited, the destination has the data", duration(func(r result) time.Duration { return r.known }),
 		humanize.IBytes(uint64(median(results, func(r result) int64 { return r.crossedBy })))+" on the wire")
 }
 
