@@ -133,6 +133,7 @@ type segmentAudit struct {
 	blocks int64       // length of the file, header included; 0 when it cannot be opened
 	taken  []uint64    // bit for each block that an extent has
 	lost   []extent.ID // extents in a segment that cannot be opened
+	lent   bool        // by another store: extents that were adopted twice share their place
 }
 
 // visit looks at the place of an extent.
@@ -140,6 +141,7 @@ func (a *placeAudit) visit(id extent.ID, x *extent.Extent) {
 	sa := a.segments[x.Addr.Segment]
 	if sa == nil {
 		sa = &segmentAudit{blocks: a.store.parts.segments.FileBytes(x.Addr.Segment) / BlockLength}
+		sa.lent = a.store.aliases.is(x.Addr.Segment)
 		sa.taken = make([]uint64, (sa.blocks+63)/64)
 		a.segments[x.Addr.Segment] = sa
 	}
@@ -153,7 +155,7 @@ func (a *placeAudit) visit(id extent.ID, x *extent.Extent) {
 		return
 	}
 	for b := first; b < end; b++ {
-		if sa.taken[b/64]&(1<<(b%64)) != 0 {
+		if sa.taken[b/64]&(1<<(b%64)) != 0 && !sa.lent {
 			a.report(fmt.Sprintf("extent %d lies on another extent at %v", id, x.Addr))
 			return
 		}

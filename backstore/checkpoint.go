@@ -28,6 +28,7 @@ type cut struct {
 	records   map[string][]byte
 	snaps     map[uint64]bool
 	deleted   map[uint64]bool
+	aliases   aliasCut
 	segments  []segment.ID // that can be deleted once the checkpoint is stored
 }
 
@@ -64,7 +65,7 @@ func (s *Store) takeCut() (*cut, error) {
 	s.records.mu.Lock()
 	c.records, s.records.storing, s.records.changed = s.records.changed, s.records.changed, make(map[string][]byte)
 	s.records.mu.Unlock()
-	c.segments = s.cleaner.emptySegments()
+	c.segments, c.aliases = s.cleaner.emptySegments(), s.aliases.cut()
 	c.state = rows.Checkpoint{
 		FirstLSN: lsn, NextNode: c.forest.Next, NextExtent: s.parts.extents.Next(), NextSegment: s.parts.segments.NextID(),
 		LastVolume: s.catalog.lastVolume, LastSnapshot: s.catalog.lastSnapshot, Pinned: s.parts.extents.Pinned(), Dropped: c.forest.Dropped,
@@ -134,8 +135,14 @@ func (s *Store) finishCut(c *cut) error {
 		return err
 	}
 	s.pace.journalRoom.Store(min(s.parts.journal.Room(), s.space.journalFile))
+	s.aliases.done(c.aliases)
 	for _, id := range c.segments {
-		if err := s.space.removeSegment(id); err != nil {
+		if !s.holds.leave(id) {
+			continue // another store was lent it since
+		}
+		err := s.space.removeSegment(id)
+		s.holds.left(id)
+		if err != nil {
 			return err
 		}
 	}
@@ -168,7 +175,7 @@ func (c *cut) emit(put func(meta.Op) error) error {
 	for key, value := range c.records {
 		records = append(records, meta.Op{Key: rows.RecordKey([]byte(key)), Value: value})
 	}
-	for _, ops := range [][]meta.Op{c.volumes, c.snapshots, c.usage, records, {{Key: []byte(rows.CheckpointKey), Value: c.state.Encode()}}} {
+	for _, ops := range [][]meta.Op{c.volumes, c.snapshots, c.usage, records, c.aliases.ops, {{Key: []byte(rows.CheckpointKey), Value: c.state.Encode()}}} {
 		if len(ops) > 0 {
 			parts[ops[0].Key[0]] = sorted(ops)
 		}
@@ -197,6 +204,7 @@ func (s *Store) abandon(c *cut) {
 	c.extents.Abandon()
 	c.known.Abandon()
 	s.parts.usage.Abandon(c.usage)
+	s.aliases.abandon(c.aliases)
 	s.catalog.mu.Lock()
 	for id := range c.snaps {
 		s.catalog.changedSnaps[id] = true

@@ -30,6 +30,9 @@ type cleaner struct {
 	writer *writer
 	opMu   *sync.RWMutex
 
+	aliases *aliases
+	holds   *holds
+
 	checkpoint func(context.Context) error // Store.Checkpoint
 	distrust   func(context.Context, extent.ID, error)
 
@@ -75,11 +78,12 @@ func (sp segmentSpace) deadPart() float64 {
 }
 
 // sealedSegments returns the segments that nothing is appended to any more,
-// those with the largest dead part first, and the sums over them.
+// those with the largest dead part first, and the sums over them. Those that other
+// stores hold are not among them: cleaning frees none of their space.
 func (c *cleaner) sealedSegments() (sealed []segmentSpace, live, dead int64) {
 	limit := c.writer.appends.min(c.writer.floor())
 	for _, id := range c.parts.segments.List() {
-		if id >= limit {
+		if id >= limit || c.holds.has(id) {
 			continue
 		}
 		sp := segmentSpace{id: id, live: c.parts.usage.Live(id)}
@@ -252,7 +256,7 @@ func (c *cleaner) emptySegments() []segment.ID {
 	limit := c.writer.appends.min(c.writer.floor())
 	var ids []segment.ID
 	for _, id := range c.parts.segments.List() {
-		if id < limit && c.parts.usage.Live(id) == 0 {
+		if id < limit && c.parts.usage.Live(id) == 0 && !c.holds.has(id) {
 			ids = append(ids, id)
 		}
 	}

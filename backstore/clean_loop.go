@@ -68,13 +68,15 @@ type cleanLoop struct {
 	last    looks
 	scarce  attempts // to clean on a full disk
 	usual   attempts
+	home    attempts                 // to bring home what lies in other stores
+	later   map[segment.ID]time.Time // when to try it again for an alias that could not be read
 }
 
 // loop cleans in the background within the budget until ctx ends.
 func (c *cleaner) loop(ctx context.Context) {
 	tick := time.NewTicker(cleanPeriod)
 	defer tick.Stop()
-	l := cleanLoop{c: c, damaged: make(map[segment.ID]bool)}
+	l := cleanLoop{c: c, damaged: make(map[segment.ID]bool), later: make(map[segment.ID]time.Time)}
 	for {
 		select {
 		case <-ctx.Done():
@@ -82,6 +84,7 @@ func (c *cleaner) loop(ctx context.Context) {
 		case <-tick.C:
 		case <-c.space.cleanNow:
 		}
+		l.attempt(ctx, &l.home, "bringing adopted data home stopped; it is tried again, after a minute at the latest", l.bringHome)
 		l.attempt(ctx, &l.scarce, "cleaning on a full disk stopped; it is tried again, after a minute at the latest", l.cleanScarce)
 		l.attempt(ctx, &l.usual, "cleaning stopped; it is tried again, after a minute at the latest", l.cleanUsual)
 	}
@@ -116,6 +119,25 @@ func (l *cleanLoop) cleanScarce(ctx context.Context) (more bool, err error) {
 		return false, nil
 	}
 	return l.c.cleanScarce(ctx, l.damaged)
+}
+
+// bringHome moves what is live in an alias to segments of this store, so that the other store can
+// have its own back.
+func (l *cleanLoop) bringHome(ctx context.Context) (more bool, err error) {
+	c := l.c
+	id := c.aliases.next(time.Now(), l.later)
+	if id == 0 || c.space.scarce() || c.life.usable() != nil {
+		return false, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err = corrupt(c.cleanSegment(ctx, id, c.budget))
+	if left := c.parts.usage.Live(id); errors.Is(err, ErrCorrupt) || err == nil && left > 0 {
+		// The pool may only not answer at present, or a writer may just be putting extents there.
+		c.log.WithError(err).WithField("blocks", left).Warn("some of what was adopted cannot be read, and stays where it is; it is tried again")
+		l.later[id], err = time.Now().Add(10*maxCleanWait), nil
+	}
+	return err == nil, err
 }
 
 // cleanUsual cleans the segment with the most dead data, where that is worth it.

@@ -41,6 +41,7 @@ func cleanInVain(t *testing.T, s *Store, failure error) {
 	full.low.Store(true)
 	c := cleaner{
 		parts: &s.parts, opts: &s.opts, log: logrus.NewEntry(log), life: &s.life, damage: s.damage, space: &full, writer: &s.writer, opMu: &s.opMu,
+		aliases: &s.aliases, holds: &s.holds,
 		checkpoint: func(context.Context) error { tries++; return failure },
 	}
 	done := make(chan struct{})

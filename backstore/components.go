@@ -18,12 +18,12 @@ func newStore(o Options) *Store {
 		checkpoints: checkpointer{hurry: make(chan struct{}, 1), stored: make(chan struct{}, 1)},
 	}
 	p, opts := &s.parts, &s.opts
-	s.recovery = recovery{parts: p, opts: opts, log: s.log, damage: s.damage, life: &s.life, catalog: &s.catalog, durable: &s.durable}
+	s.recovery = recovery{parts: p, opts: opts, log: s.log, damage: s.damage, life: &s.life, catalog: &s.catalog, durable: &s.durable, aliases: &s.aliases}
 	s.records = recordTable{parts: p, opts: opts, life: &s.life, damage: s.damage, changed: make(map[string][]byte)}
 	s.durable = syncer{parts: p, opts: opts}
 	s.space = space{parts: p, opts: opts, log: s.log, damage: s.damage, checkpoints: &s.checkpoints, cleanNow: make(chan struct{}, 1)}
 	s.pace = pacer{parts: p, opts: opts, life: &s.life, space: &s.space, checkpoints: &s.checkpoints}
-	s.reader = reader{parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, pace: &s.pace, opMu: &s.opMu}
+	s.reader = reader{parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, pace: &s.pace, opMu: &s.opMu, aliases: &s.aliases}
 	s.writer = writer{
 		parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, space: &s.space, durable: &s.durable,
 		indexLoaded: make(chan struct{}),
@@ -33,11 +33,12 @@ func newStore(o Options) *Store {
 	s.storeDuplicates.Store(o.StoreDuplicates)
 	s.names = names{parts: p, opts: opts, log: s.log, wake: make(chan struct{}, 1)}
 	s.series = series{parts: p}
+	s.aliases = newAliases(p, opts)
 	s.cleaner = cleaner{
 		parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, space: &s.space, writer: &s.writer, opMu: &s.opMu,
 		checkpoint: s.Checkpoint, distrust: s.reader.distrust,
 		budget:     rate.NewLimiter(rate.Limit(o.CleanBytesPerSecond), int(max(o.CleanBytesPerSecond, cleanBatch))),
-		background: &s.background,
+		background: &s.background, aliases: &s.aliases, holds: &s.holds,
 	}
 	return s
 }

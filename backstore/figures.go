@@ -15,6 +15,8 @@ type Figures struct {
 	// LiveBytes to CapacityBytes are those of Stats.
 	LiveBytes, PhysicalBytes, DiskBytes, ReserveBytes, MetadataBytes int64
 	ReclaimableBytes, JournalBytes, CapacityBytes                    int64
+	// AdoptedBytes and LentBytes are those of Stats.
+	AdoptedBytes, LentBytes int64
 	// FreeBytes is how much new data fits.
 	FreeBytes int64
 	// Full: the file system has no room for new data.
@@ -74,8 +76,8 @@ func (s *Store) Figures() (Figures, error) {
 	}
 	ill := s.Ailments()
 	f.Failed, f.Full = ill.Failed, ill.Full
-	headers := int64(len(s.parts.segments.List())) * BlockLength
-	f.ReclaimableBytes = max(f.PhysicalBytes-f.LiveBytes-headers, 0)
+	f.AdoptedBytes, f.LentBytes = s.AdoptedBytes(), s.LentBytes()
+	f.ReclaimableBytes = s.reclaimable(f.PhysicalBytes, f.LiveBytes-f.AdoptedBytes)
 	if list, more := s.damage.All(); len(list) > 0 {
 		f.Damaged, f.FirstDamage = len(list)+more, fmt.Sprintf("%s: %s", list[0].What, list[0].Error)
 	}

@@ -12,6 +12,7 @@ import (
 	"odx/backstore/layout"
 	"odx/backstore/meta"
 	"odx/backstore/record"
+	"odx/backstore/rows"
 	"odx/backstore/segment"
 )
 
@@ -65,23 +66,27 @@ func (s *Store) journalReaches(ctx context.Context, kv meta.Reader) (bool, error
 // segmentNames knows which segments have a file.
 type segmentNames struct {
 	s     *Store
-	names []string // sorted
+	names []string            // sorted
+	lent  map[segment.ID]bool // aliases, whose files are those of other stores
 }
 
 func (s *Store) findSegments() (segmentNames, error) {
 	names, err := s.opts.FS.List(s.opts.segmentPath())
-	return segmentNames{s, names}, err
+	return segmentNames{s, names, make(map[segment.ID]bool)}, err
 }
 
 func (f segmentNames) missing(id segment.ID) bool {
 	_, ok := slices.BinarySearch(f.names, filepath.Base(f.s.opts.segmentFile(id)))
-	return !ok
+	return !ok && !f.lent[id]
 }
 
 // ofCheckpoint reports whether no segment of a checkpoint is missing.
 func (f segmentNames) ofCheckpoint(kv meta.Reader) (bool, error) {
 	usage, err := extent.LoadUsage(kv)
 	if err != nil {
+		return false, err
+	}
+	if err := eachAlias(kv, func(id segment.ID, _ rows.Alias) { f.lent[id] = true }); err != nil {
 		return false, err
 	}
 	return !slices.ContainsFunc(usage.Segments(), f.missing), nil
@@ -91,6 +96,9 @@ func (f segmentNames) ofCheckpoint(kv meta.Reader) (bool, error) {
 // cut can have left, or that has the data, need not be there.
 func (f segmentNames) ofRecord(rec journal.Record) bool {
 	r, err := record.Decode(rec.Payload, f.s.parts.sb.Unit)
+	if one, ok := r.(*record.Alias); ok {
+		f.lent[one.ID] = true
+	}
 	w, ok := r.(*record.Write)
 	if !rec.Durable || err != nil || !ok || w.Inline != nil {
 		return err == nil || !rec.Durable

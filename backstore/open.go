@@ -30,7 +30,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.closeFiles()
 		return nil, fmt.Errorf("store %s: %w", o.Dir, accessError(spaceError(err)))
 	}
-	if err := s.loadProtections(); err != nil {
+	if err := errors.Join(s.loadProtections(), s.loadHolds()); err != nil {
 		s.closeFiles()
 		return nil, fmt.Errorf("store %s: %w", o.Dir, err)
 	}
@@ -257,7 +257,7 @@ func (s *Store) openSegments(next segment.ID) error {
 	s.parts.segments, err = segment.Open(segment.Options{
 		Blobs: blobs, StoreID: s.parts.sb.ID, Next: next, SegmentBlocks: s.opts.tuning.segmentBlocks,
 		WriteBackBytes: s.opts.tuning.writeBackBytes, WriteBack: s.durable.writeBack, Gather: gatherBytes,
-		Reserve: 1,
+		Reserve: 1, Foreign: s.aliases.openFile,
 	})
 	if err != nil {
 		return err
@@ -267,7 +267,7 @@ func (s *Store) openSegments(next segment.ID) error {
 	}
 	there := s.parts.segments.List()
 	for _, id := range s.parts.usage.Segments() {
-		if !slices.Contains(there, id) {
+		if !slices.Contains(there, id) && !s.aliases.is(id) {
 			s.damage.Note(fmt.Sprintf("segment %08x", uint32(id)),
 				fmt.Errorf("%w: its file is missing; %d blocks of data lie in it", ErrCorrupt, s.parts.usage.Live(id)))
 		}

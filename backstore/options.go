@@ -71,6 +71,8 @@ type Options struct {
 	// Stores of a pool that share it, and the dedup unit, find equal data of each other. An
 	// existing store keeps its own.
 	FingerprintKey *[32]byte
+	// Siblings reaches the other stores of the pool; nil: no extents are lent or adopted.
+	Siblings Siblings
 	// Owner is a claim of the store that was made before. Open takes it over: Close
 	// releases it, and so does an Open that fails. Other functions refuse it, and make a
 	// claim, as Open does where it is nil.
@@ -124,6 +126,8 @@ type tuning struct {
 	slackBytes int64
 	// leastNames is how many names of blocks in other stores are kept at least.
 	leastNames int64
+	// bringHomeAfter is how long what was adopted is left where it is.
+	bringHomeAfter time.Duration
 	// spareTime is how long the file of a segment waits to be used again.
 	spareTime time.Duration
 }

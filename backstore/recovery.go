@@ -18,6 +18,7 @@ type recovery struct {
 	catalog *catalog
 	life    *life
 	durable *syncer
+	aliases *aliases
 
 	redone    journal.LSN // the last record that was replayed
 	stateless bool        // it is not known which records the rows have; none is replayed

@@ -133,7 +133,7 @@ func (m *repair) open(ctx context.Context) (err error) {
 		return err
 	}
 	m.fsys = vfs.Fenced(m.fsys, m.from.Owned)
-	if err := m.mayRead(); err != nil {
+	if err := errors.Join(m.mayRead(), m.refuseAdopted()); err != nil {
 		return err
 	}
 	if m.o.To != "" {

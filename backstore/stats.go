@@ -46,6 +46,10 @@ type Stats struct {
 	// DedupRatio is LogicalBytes divided by LiveBytes, 1 for an empty store.
 	// Data that only snapshots map makes it smaller.
 	DedupRatio float64
+	// AdoptedBytes is the part of LiveBytes that lies in segments of other stores, LentBytes the
+	// length of the segments that other stores hold.
+	AdoptedBytes int64
+	LentBytes    int64
 	// CapacityBytes bounds LiveBytes, and DiskBytes within 2 % or 256 MiB; 0 means
 	// that only the file system does.
 	CapacityBytes int64
@@ -108,8 +112,8 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	st.LiveBytes, st.PhysicalBytes = s.LiveBytes(), s.PhysicalBytes()
 	st.DeduplicatedBytes = max(all-st.LiveBytes, 0)
 	st.DiskBytes, st.ReserveBytes, st.MetadataBytes = s.DiskBytes(), s.ReserveBytes(), s.parts.kv.Stats().Bytes
-	headers := int64(len(s.parts.segments.List())) * BlockLength
-	st.ReclaimableBytes = max(st.PhysicalBytes-st.LiveBytes-headers, 0)
+	st.AdoptedBytes, st.LentBytes = s.AdoptedBytes(), s.LentBytes()
+	st.ReclaimableBytes = s.reclaimable(st.PhysicalBytes, st.LiveBytes-st.AdoptedBytes)
 	st.Damage, st.MoreDamage = s.Damage()
 	if st.LiveBytes > 0 {
 		st.DedupRatio = float64(st.LogicalBytes) / float64(st.LiveBytes)

@@ -80,6 +80,11 @@ type Store struct {
 
 	names  names
 	series series
+
+	// What lies in segments of other stores, and what others have in those of this one.
+	aliases aliases
+	holds   holds
+	sharing sync.Mutex // held while the superblock gets the flag; guards it
 }
 
 // DedupUnit returns the largest extent in bytes.

@@ -26,6 +26,9 @@ func (s *Store) loadTables() error {
 	err := s.scanTables(s.parts.kv,
 		func(v *Volume) { s.catalog.volumes[v.number], s.catalog.byName[v.key()] = v, v },
 		func(st *snapshotState) { s.catalog.snapshots[st.id] = st })
+	if err == nil {
+		err = s.life.tolerate("table of aliases", s.aliases.load(s.parts.kv))
+	}
 	if err == nil && s.opts.ReadOnly {
 		err = s.recovery.salvageSnapshots()
 	}

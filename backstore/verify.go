@@ -26,6 +26,9 @@ func (rc *recovery) verifyWrite(r *record.Write) error {
 			n += int(r.Fresh[i].Blocks)
 			i++
 		}
+		if rc.aliases.is(r.Fresh[from].Addr.Segment) {
+			continue // it was durable before it was lent
+		}
 		if err := rc.verifyRun(r.Fresh[from:i], buf[:n*BlockLength]); err != nil {
 			return err
 		}

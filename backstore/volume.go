@@ -216,9 +216,14 @@ func (v *Volume) tryWriteBlocks(ctx context.Context, p []byte, off int64, w bloc
 	if err := s.life.writable(); err != nil {
 		return false, err
 	}
-	block := uint64(off / BlockLength)
 	plan := v.newPlan()
-	for err = s.writer.prepare(plan, block, p); err == nil; {
+	return v.applyPrepared(ctx, plan, off, w, s.writer.prepare(plan, uint64(off/BlockLength), p))
+}
+
+// applyPrepared puts a plan into the map, unless it could not be prepared, and ends it.
+func (v *Volume) applyPrepared(ctx context.Context, plan *writePlan, off int64, w blocksWrite, err error) (done bool, _ error) {
+	s, block := v.store, uint64(off/BlockLength)
+	for err == nil {
 		if err = v.watched.giveNotice(ctx, block, uint64(plan.rec.Blocks)); err != nil {
 			break
 		}
@@ -226,7 +231,7 @@ func (v *Volume) tryWriteBlocks(ctx context.Context, p []byte, off int64, w bloc
 		if op, err = s.begin(ctx, &plan.rec); err != nil {
 			break
 		}
-		done, err = v.applyPlan(ctx, &op, plan, off, len(p), w)
+		done, err = v.applyPlan(ctx, &op, plan, off, plan.rec.Blocks*BlockLength, w)
 		if err == errWatched {
 			op.End()
 			err = nil

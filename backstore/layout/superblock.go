@@ -53,6 +53,9 @@ const (
 	// flagPebble: the rows of metadata are in Pebble. Programs that cannot read them know of no
 	// such flag.
 	flagPebble = 2
+	// flagShared: the store may have data in segments of other stores, or other stores data in its
+	// segments. Programs that know of neither would remove what is needed.
+	flagShared = 4
 )
 
 // checksum returns the CRC-32C of b.
@@ -69,6 +72,7 @@ type Superblock struct {
 	Place      vfs.Place
 	OldJournal bool
 	Engine     meta.Kind // of the rows of metadata
+	Shared     bool      // it adopts extents of other stores, or lends them its own
 }
 
 // ReadSuperblock reads one copy of the superblock. The error wraps fs.ErrNotExist
@@ -119,10 +123,10 @@ func DecodeSuperblock(name string, b []byte) (sb Superblock, err error) {
 	copy(sb.Place.FileSystem[:], b[92:])
 	sb.Place.Inode = binary.BigEndian.Uint64(b[108:])
 	flags := binary.BigEndian.Uint32(b[116:])
-	if flags&^(flagOldJournal|flagPebble) != 0 || binary.BigEndian.Uint32(b[120:]) != 0 {
+	if flags&^(flagOldJournal|flagPebble|flagShared) != 0 || binary.BigEndian.Uint32(b[120:]) != 0 {
 		return sb, fmt.Errorf("%s has flags %x that this program does not know; use a later version of odx", name, flags)
 	}
-	sb.OldJournal = flags&flagOldJournal != 0
+	sb.OldJournal, sb.Shared = flags&flagOldJournal != 0, flags&flagShared != 0
 	if flags&flagPebble != 0 {
 		sb.Engine = meta.KindPebble
 	}
@@ -227,6 +231,9 @@ func (sb *Superblock) Encode(version uint32) []byte {
 	if sb.Engine == meta.KindPebble {
 		flags |= flagPebble
 	}
+	if sb.Shared {
+		flags |= flagShared
+	}
 	b = binary.BigEndian.AppendUint32(b, flags)
 	b = binary.BigEndian.AppendUint32(b, 0)
 	return binary.BigEndian.AppendUint32(b, checksum(b))
@@ -241,6 +248,6 @@ func (sb *Superblock) Describe(other *FormatError) map[string]any {
 	return map[string]any{
 		"format": version, "dedup_unit": sb.Unit * blockdev.BlockLength, "id": fmt.Sprintf("%x", sb.ID), "identity": fmt.Sprintf("%x", sb.Identity),
 		"generation": sb.Generation, "file_system": fmt.Sprintf("%x", sb.Place.FileSystem), "inode": sb.Place.Inode, "old_journal": sb.OldJournal,
-		"engine": sb.Engine.String(),
+		"engine": sb.Engine.String(), "shared": sb.Shared,
 	}
 }

@@ -36,6 +36,10 @@ func TestSuperblock_Encode(t *testing.T) {
 		0000000000000002 33333333333333333333333333333333
 		44444444444444444444444444444444 0000000000000055
 		00000001 00000000 0282bf27`)
+	sb.OldJournal, sb.Shared = false, true
+	if b := sb.Encode(3); b[119] != flagShared {
+		t.Errorf("flags %x of a store that shares segments", b[116:120])
+	}
 	wantLayout(t, "superblock of format 2", sb.Encode(2), `
 		6f647873746f7265 00000002 00000004
 		11111111111111111111111111111111

@@ -26,6 +26,7 @@ const (
 	kindCloneVolume    = 10
 	kindRenameFile     = 11
 	kindReplaceFiles   = 12
+	kindAlias          = 13
 )
 
 // Record is a journal record: what is needed to do an operation once more on the
@@ -59,6 +60,7 @@ type State interface {
 	CloneVolume(r *CloneVolume) error
 	RenameFile(r *RenameFile) error
 	ReplaceFiles(r *ReplaceFiles) error
+	Alias(r *Alias) error
 }
 
 // newRecord returns an empty record of a kind, nil for an unknown one.
@@ -88,6 +90,8 @@ func newRecord(kind byte) Record {
 		return &RenameFile{}
 	case kindReplaceFiles:
 		return &ReplaceFiles{}
+	case kindAlias:
+		return &Alias{}
 	}
 	return nil
 }

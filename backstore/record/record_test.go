@@ -82,6 +82,7 @@ func goldenRecords() []struct {
 		{"resize volume", &ResizeVolume{300, 8192}, `09 ac02 8040`},
 		{"clone volume", &CloneVolume{300, 301, row.ID, "c", rows.FlagReadOnly, 1}, `0a ac02 ad02 ` + id + ` 01 63 01 01`},
 		{"rename file", &RenameFile{300, "to"}, `0b ac02 02 746f`},
+		{"alias", &Alias{300, rows.Alias{Store: row.ID, Place: "disks", Segment: 5}}, `0d ac02 ` + id + ` 05 6469736b73 05`},
 		{"replace files", &ReplaceFiles{300, "to", []uint64{301, 5}}, `0c ac02 02 746f 02 ad02 05`},
 	}
 }

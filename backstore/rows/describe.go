@@ -29,6 +29,8 @@ func Part(prefix byte) string {
 		return "usage"
 	case known.PagePrefix, known.StoresPrefix:
 		return "known"
+	case AliasPrefix:
+		return "aliases"
 	}
 	return "checkpoint"
 }
@@ -57,6 +59,9 @@ func Describe(key, value []byte, unit int) (any, error) {
 		return map[string]any{"id": r.ID, "deleted": r.Deleted, "node": r.Root.Node, "level": r.Root.Level, "ranges": r.Ranges}, err
 	case recordPrefix:
 		return fmt.Sprintf("%q", value), nil
+	case AliasPrefix:
+		r, err := DecodeAlias(value)
+		return r.Describe(), err
 	case CheckpointKey[0]:
 		st, err := DecodeCheckpoint(value)
 		return map[string]any{

@@ -29,6 +29,9 @@ func TestRows_Encode(t *testing.T) {
 	n := Snapshot{ID: 7, Deleted: true, Root: blockmap.Root{Node: 9, Level: 2}, Ranges: []blockdev.Range{{Offset: 4096, Length: 512}}}
 	wantLayout(t, "snapshot", n.Encode(), `07 01 09 02 01 8020 8004`)
 	st := Checkpoint{FirstLSN: 1, NextNode: 2, NextExtent: 3, NextSegment: 4, LastVolume: 5, LastSnapshot: 6, Pinned: []extent.ID{7, 300}, Dropped: []uint64{9}}
+	a := Alias{Store: v.ID, Place: "disks", Segment: 300}
+	wantLayout(t, "alias", a.Encode(), `11111111111111111111111111111111 05 6469736b73 ac02`)
+	wantLayout(t, "key of an alias", AliasKey(300), `61 0000012c`)
 	wantLayout(t, "state", st.Encode(), `01 02 03 04 05 06 02 07 ac02 09`)
 }
 
@@ -38,6 +41,7 @@ func FuzzRows(f *testing.F) {
 	f.Add((&Volume{Name: "disk", Size: 4096, Root: blockmap.Root{Node: 5}}).Encode())
 	f.Add((&Snapshot{ID: 7, Ranges: []blockdev.Range{{Offset: 4096, Length: 512}}}).Encode())
 	f.Add((&Checkpoint{FirstLSN: 1, Pinned: []extent.ID{1}, Dropped: []uint64{2, 3}}).Encode())
+	f.Add((&Alias{Place: "disks", Segment: 5}).Encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d := codec.Decoder{B: slices.Clone(b)}
 		if v := ReadVolume(&d); d.Err == nil {
@@ -51,6 +55,11 @@ func FuzzRows(f *testing.F) {
 			again := codec.Decoder{B: n.Encode()}
 			if m := readSnapshot(&again); again.Err != nil || !reflect.DeepEqual(n, m) {
 				t.Errorf("snapshot %x decodes and encodes to %x, which gives %v", b, n.Encode(), again.Err)
+			}
+		}
+		if a, err := DecodeAlias(b); err == nil {
+			if again, err := DecodeAlias(a.Encode()); err != nil || a != again {
+				t.Errorf("alias %x decodes and encodes to %x, which gives %v", b, a.Encode(), err)
 			}
 		}
 		if st, err := DecodeCheckpoint(b); err == nil {

@@ -113,6 +113,8 @@ type Options struct {
 	Gather int
 	// Reserve is the number of segments that FillReserve keeps for AppendMoved.
 	Reserve int
+	// Foreign opens aliases; nil: there are none.
+	Foreign Foreign
 }
 
 // Set is all segments of a store. It is safe for concurrent use.
@@ -376,6 +378,9 @@ func (s *Set) create(id ID, newBlob func(ID) (Blob, error)) (*handle, error) {
 
 // openBlob opens an existing segment for the cache.
 func (s *Set) openBlob(id ID) (Blob, error) {
+	if blob, ok, err := s.openForeign(id); ok {
+		return blob, err
+	}
 	blob, err := s.o.Blobs.Open(id)
 	if err != nil {
 		return nil, fmt.Errorf("open segment %08x: %w", uint32(id), err)

@@ -60,7 +60,9 @@ func newNode(f *FS, number uint64, inPlace bool) *node {
 	return n
 }
 
-func (n *node) object(chunk int64) string { return fmt.Sprintf("f.%x.%x", n.number, chunk) }
+func (n *node) object(chunk int64) string { return objectName(n.number, chunk) }
+
+func objectName(number uint64, chunk int64) string { return fmt.Sprintf("f.%x.%x", number, chunk) }
 
 // find finds the length of the file. With seal, the object of a file that is written in
 // place takes no write of an earlier owner from here on. fs.mu is held.
