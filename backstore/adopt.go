@@ -19,7 +19,8 @@ type Adoption struct {
 	terms Terms
 	maker [16]byte
 	used  map[segment.ID]segment.ID // aliases by their segments
-	owes  bool                      // the maker may hold what nothing here needs
+	asked bool                      // what the maker has lent was not applied as a whole
+	owes  bool                      // the maker holds what nothing here needs
 }
 
 // BeginAdoption begins the adoption of extents of another store, or returns ErrNoAdoption. The
@@ -39,11 +40,15 @@ func (v *Volume) BeginAdoption(maker [16]byte) (*Adoption, error) {
 	a.seq++
 	a.open[a.seq] = true
 	t.Stamp = Stamp{s.Epoch(), a.seq}
-	return &Adoption{v: v, terms: t, maker: maker, used: make(map[segment.ID]segment.ID), owes: true}, nil
+	return &Adoption{v: v, terms: t, maker: maker, used: make(map[segment.ID]segment.ID)}, nil
 }
 
-// Terms returns what the maker has to know.
-func (a *Adoption) Terms() Terms { return a.terms }
+// Terms returns what the maker has to know. What it lends by them is to be applied before they are
+// asked for again.
+func (a *Adoption) Terms() Terms {
+	a.owes, a.asked = a.owes || a.asked, true
+	return a.terms
+}
 
 // End ends the adoption.
 func (a *Adoption) End() {
@@ -54,7 +59,7 @@ func (a *Adoption) End() {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	delete(all.open, a.terms.Stamp.Seq)
-	if a.owes {
+	if a.owes || a.asked {
 		all.owe(a.maker)
 	}
 }
@@ -96,7 +101,7 @@ func (a *Adoption) Apply(ctx context.Context, off int64, loan Loan) (done int64,
 	if err := run.flush(); err != nil {
 		return run.at - off, run.missing, err
 	}
-	a.owes = run.unused(loan)
+	a.owes, a.asked = a.owes || run.unused(loan), false
 	return length, run.missing, nil
 }
 

@@ -3,6 +3,7 @@ package backstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -134,7 +135,7 @@ func (l *cleanLoop) bringHome(ctx context.Context) (more bool, err error) {
 	err = corrupt(c.cleanSegment(ctx, id, c.budget))
 	if left := c.parts.usage.Live(id); errors.Is(err, ErrCorrupt) || err == nil && left > 0 {
 		// The pool may only not answer at present, or a writer may just be putting extents there.
-		c.log.WithError(err).WithField("blocks", left).Warn("some of what was adopted cannot be read, and stays where it is; it is tried again")
+		c.log.WithError(err).WithField("segment", fmt.Sprintf("%08x", uint32(id))).Warn("some of what was adopted cannot be read, and stays where it is; it is tried again")
 		l.later[id], err = time.Now().Add(10*maxCleanWait), nil
 	}
 	return err == nil, err

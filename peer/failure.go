@@ -34,6 +34,7 @@ var kinds = append(ofTokens(), []kind{
 	{"hold_gone", http.StatusNotFound, ErrGone},
 	{"hold_limit", http.StatusServiceUnavailable, ErrLimit},
 	{"store", http.StatusConflict, ErrStore},
+	{"no_adoption", http.StatusConflict, backstore.ErrNoAdoption},
 	{"not_found", http.StatusNotFound, backstore.ErrNotFound},
 	{"exists", http.StatusConflict, backstore.ErrExists},
 	{"range", http.StatusBadRequest, blockdev.ErrRange},

@@ -30,6 +30,9 @@ type FetchOptions struct {
 	// Hash has FetchRanges look for what has not come from there before by fingerprints, for which
 	// the other server gets the key of this store. Without deduplication it does nothing.
 	Hash bool
+	// Adopt has Fetch map extents of a store of the same pool where they lie, instead of reading
+	// them: the destination then depends on that store until its cleaner has moved them.
+	Adopt bool
 	// Memory, if set, bounds the buffers of all fetches together; Client is whose they are.
 	Memory *quota.Quota
 	Client string
@@ -46,6 +49,7 @@ type FetchOptions struct {
 func Fetch(ctx context.Context, h Hold, offset int64, dst blockdev.Volume, ranges []blockdev.Range, o FetchOptions) (done int64, err error) {
 	f := fetch{ctx: ctx, h: h, dst: dst, o: o}
 	f.known, _ = dst.(*backstore.Volume)
+	defer f.endAdoption()
 	for _, r := range ranges {
 		n, err := f.fill(offset+done, r)
 		done += n
@@ -94,12 +98,20 @@ type fetch struct {
 	runs  []backstore.Run // of the window
 	slots []uint64
 	sums  []uint32
+
+	adoption adoption
 }
 
 // fill fills r from byte src of the hold on.
 func (f *fetch) fill(src int64, r blockdev.Range) (done int64, err error) {
 	for done < r.Length && (done == 0 || !blockdev.Late(f.ctx)) {
 		n := min(r.Length-done, fetchWindow)
+		if m, ok, err := f.adopt(src+done, blockdev.Range{Offset: r.Offset + done, Length: n}); ok || err != nil {
+			if done += m; err != nil || m < min(n, backstore.MaxLend) {
+				return done, err
+			}
+			continue
+		}
 		m, err := f.window([]blockdev.Range{{Offset: r.Offset + done, Length: n}}, r.Offset-src)
 		done += m
 		if err != nil || m < n {
@@ -267,9 +279,14 @@ func (f *fetch) take(ctx context.Context) error {
 	if f.o.Memory == nil {
 		return nil
 	}
+	return f.takeBytes(ctx, maxPiece)
+}
+
+// takeBytes is take of n bytes, where memory is bounded.
+func (f *fetch) takeBytes(ctx context.Context, n int64) error {
 	patient, cancel := blockdev.BeforeLate(ctx)
 	defer cancel()
-	if err := f.o.Memory.Take(patient, f.o.Client, maxPiece); err != nil {
+	if err := f.o.Memory.Take(patient, f.o.Client, n); err != nil {
 		return cmp.Or(ctx.Err(), fmt.Errorf("%w: copies use all of the memory", blockdev.ErrBusy))
 	}
 	return nil

@@ -42,6 +42,7 @@ func (k *Keeper) Handler() http.Handler {
 		"POST /v1/peer/tokens/delete":    k.serveDelete,
 		"GET /v1/peer/tokens":            k.serveTokens,
 		"POST /v1/peer/tokens":           k.serveMake,
+		"POST /v1/peer/claims":           k.serveClaim,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			k.deadline(w)
@@ -55,6 +56,7 @@ func (k *Keeper) Handler() http.Handler {
 		"GET /v1/peer/holds/{id}/differences": k.serveDifferences,
 		"POST /v1/peer/holds/{id}/runs":       k.serveRunsOf,
 		"POST /v1/peer/holds/{id}/read":       k.serveRead,
+		"POST /v1/peer/holds/{id}/lend":       k.serveLend,
 
 		"POST /v1/peer/holds/{id}/fingerprints": k.serveFingerprints,
 	} {

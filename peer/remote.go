@@ -65,6 +65,7 @@ type Remote struct {
 
 	numbers remoteCounters
 	rate    rateMeter
+	lending lending
 
 	mu    sync.Mutex // guards the fields below
 	down  error      // why it did not answer last; nil if it did

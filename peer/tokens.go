@@ -300,7 +300,7 @@ func (s *snapshot) Digest(context.Context, int64, int64) ([32]byte, error) {
 func (s *snapshot) MapTo(ctx context.Context, dst blockdev.Volume, off, src, length int64) (n int64, err error) {
 	err = s.try(ctx, func(h Hold) (int64, error) {
 		m, err := Fetch(ctx, h, src+n, dst, []blockdev.Range{{Offset: off + n, Length: length - n}}, FetchOptions{
-			Memory: s.tokens.memory, Client: s.client,
+			Memory: s.tokens.memory, Client: s.client, Adopt: true,
 		})
 		n += m
 		return m, err

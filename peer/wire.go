@@ -46,6 +46,7 @@ const (
 	bodyBytes       = 2
 	bodyDifferences = 3
 	bodyRanges      = 4
+	bodyLoan        = 5
 )
 
 var wireMagic = [4]byte{'o', 'd', 'x', 'P'}

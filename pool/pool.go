@@ -29,6 +29,7 @@ const (
 // Place is the files of the store in a pool, for one claim of it.
 type Place struct {
 	files  *rados.FS
+	others *siblings
 	close  func() error
 	stop   context.CancelFunc // ends asking
 	asking sync.WaitGroup     // for the space of the pool
@@ -41,7 +42,7 @@ func Open(cfg *conf.Config) (*Place, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Place{close: closing}
+	p := &Place{close: closing, others: newSiblings(cfg)}
 	for range firsts {
 		p.files = rados.New(pool)
 		// Another process may be the first at the same moment, or become the owner.
@@ -62,7 +63,7 @@ func Open(cfg *conf.Config) (*Place, error) {
 func (p *Place) Close() error {
 	p.stop()
 	p.asking.Wait()
-	return p.close()
+	return errors.Join(p.others.close(), p.close())
 }
 
 // Owner decides who owns the store.
@@ -79,7 +80,7 @@ func (p *Place) Exists() (bool, error) {
 
 // Set sets in the options of a store where it is, and what follows from that.
 func (p *Place) Set(o *backstore.Options) {
-	o.Dir, o.FS, o.Engine, o.Shared = dir, p.files, pebblekv.Engine(), true
+	o.Dir, o.FS, o.Engine, o.Shared, o.Siblings = dir, p.files, pebblekv.Engine(), true, p.others
 }
 
 // Tenure says who owns a store, and since which claim.

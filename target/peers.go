@@ -28,6 +28,7 @@ type peers struct {
 	directory peer.Directory
 	keeper    *peer.Keeper
 	tokens    *peer.Tokens
+	claims    *peer.Claims
 	// pace has, by the name of a peer, what bounds its reads.
 	pace atomic.Pointer[map[string]*rate.Limiter]
 }
@@ -37,6 +38,9 @@ func (s *Service) Peers() *peer.Directory { return &s.peers.directory }
 
 // Keeper returns what gives holds to other servers.
 func (s *Service) Keeper() *peer.Keeper { return s.peers.keeper }
+
+// Claims returns what proves that other servers hold what the store has adopted.
+func (s *Service) Claims() *peer.Claims { return s.peers.claims }
 
 // openPeers begins to serve peers, and to resolve their tokens. The store is open.
 func (s *Service) openPeers(cfg *conf.Config) error {
@@ -60,6 +64,7 @@ func (s *Service) openPeers(cfg *conf.Config) error {
 	})
 	p.tokens = peer.NewTokens(&p.directory, max(memory/2, 2<<20))
 	s.tokens.SetRemote(p.tokens)
+	p.claims = peer.NewClaims(s.store, &p.directory, s.log)
 	s.Follow(s.followPeers)
 	return nil
 }
@@ -69,6 +74,7 @@ func (s *Service) closePeers() {
 	if s.peers.keeper == nil {
 		return
 	}
+	s.peers.claims.Close()
 	s.peers.tokens.Close()
 	s.peers.keeper.Close()
 	s.peers.directory.Close()

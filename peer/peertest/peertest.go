@@ -29,6 +29,8 @@ type Options struct {
 	Policy    tokens.Policy
 	Tokens    tokens.Limits
 	DedupUnit int
+	// Configure, if set, changes the options of the store of a server before it is opened.
+	Configure func(name string, o *backstore.Options)
 }
 
 // Server is a server of a test. Its exported fields are replaced by Kill and Start.
@@ -52,6 +54,7 @@ type Server struct {
 	off     bool       // cut off: connections stall
 	link    Link
 	step    func()
+	instead func(w http.ResponseWriter, r *http.Request) bool
 	free    time.Time // when the link has carried what it has taken
 	clients map[net.Conn]bool
 }
@@ -76,7 +79,11 @@ func (s *Server) Start() {
 	s.t.Helper()
 	ctx := context.Background()
 	var err error
-	s.Store, err = backstore.Open(ctx, backstore.Options{Dir: "/store", Log: logs.Discard(), FS: s.fs, CacheBytes: 64 << 20, DedupUnit: s.o.DedupUnit})
+	o := backstore.Options{Dir: "/store", Log: logs.Discard(), FS: s.fs, CacheBytes: 64 << 20, DedupUnit: s.o.DedupUnit}
+	if s.o.Configure != nil {
+		s.o.Configure(s.Name, &o)
+	}
+	s.Store, err = backstore.Open(ctx, o)
 	must.Succeed(s.t, err)
 	s.Tokens, err = tokens.Open(ctx, tokens.Options{Store: offload.ExtentStore{Store: s.Store}, Log: logs.Discard(), Policy: s.o.Policy, Limits: s.o.Tokens})
 	must.Succeed(s.t, err)
@@ -85,6 +92,9 @@ func (s *Server) Start() {
 	s.Tokens.SetRemote(s.Remote)
 	handler := s.Keeper.Handler()
 	s.http = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.intercepts(w, r) {
+			return
+		}
 		name := r.Header.Get("Authorization") // the name of the caller stands for its secret
 		handler.ServeHTTP(w, r.WithContext(audit.With(r.Context(), audit.Secret(name, ""))))
 	})}
@@ -205,6 +215,20 @@ func (s *Server) Through(l Link) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.link, s.free = l, time.Time{}
+}
+
+// Intercept has f called with each request of a peer. It returns true if it has answered it.
+func (s *Server) Intercept(f func(w http.ResponseWriter, r *http.Request) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.instead = f
+}
+
+func (s *Server) intercepts(w http.ResponseWriter, r *http.Request) bool {
+	s.mu.Lock()
+	f := s.instead
+	s.mu.Unlock()
+	return f != nil && f(w, r)
 }
 
 // OnStep has f called at each step of the server: before a change of its disk, and when an
