@@ -185,7 +185,11 @@ func (m *Manager) named(name string) (*record, error) {
 
 // put makes a record durable.
 func (m *Manager) put(ctx context.Context, r *record) error {
-	if err := m.store.PutRecords(ctx, r.stored()); err != nil {
+	stored, err := r.stored()
+	if err == nil {
+		err = m.store.PutRecords(ctx, stored)
+	}
+	if err != nil {
 		return err
 	}
 	return m.store.Flush(ctx)
@@ -197,7 +201,11 @@ func (m *Manager) drop(ctx context.Context, r *record, p *point) error {
 	if p == nil {
 		return m.put(ctx, r)
 	}
-	err := m.store.DeleteSnapshot(ctx, p.Snapshot, r.stored())
+	stored, err := r.stored()
+	if err != nil {
+		return err
+	}
+	err = m.store.DeleteSnapshot(ctx, p.Snapshot, stored)
 	if errors.Is(err, backstore.ErrNotFound) { // a repair has lost it
 		return m.put(ctx, r)
 	}
@@ -209,8 +217,12 @@ func (m *Manager) drop(ctx context.Context, r *record, p *point) error {
 
 // pin takes a snapshot of all of v in one step with the record that set makes of it.
 func (m *Manager) pin(ctx context.Context, v *backstore.Volume, set func(snapshot uint64) *record) error {
+	if _, err := set(0).stored(); err != nil {
+		return err
+	}
 	n, err := v.Snapshot(ctx, []backstore.Range{{Length: v.Size()}}, func(id uint64) []backstore.Record {
-		return []backstore.Record{set(id).stored()}
+		stored, _ := set(id).stored() // as before, with another number
+		return []backstore.Record{stored}
 	})
 	if err != nil {
 		return err
@@ -252,12 +264,17 @@ func (r *record) protection() *backstore.Protection {
 }
 
 // protect makes a record with another role durable, in one step with what that role needs of
-// the object.
-func (m *Manager) protect(ctx context.Context, v *backstore.Volume, r *record) error {
-	if r.File && r.Role == Source { // it may be replaced under its name
-		return v.Protect(ctx, r.ID.String(), nil, r.stored())
+// the object, and more records.
+func (m *Manager) protect(ctx context.Context, v *backstore.Volume, r *record, more ...backstore.Record) error {
+	stored, err := r.stored()
+	if err != nil {
+		return err
 	}
-	return v.Protect(ctx, r.ID.String(), r.protection(), r.stored())
+	more = append(more, stored)
+	if r.File && r.Role == Source { // it may be replaced under its name
+		return v.Protect(ctx, r.ID.String(), nil, more...)
+	}
+	return v.Protect(ctx, r.ID.String(), r.protection(), more...)
 }
 
 // sweep removes the hidden objects that no record names.

@@ -135,17 +135,16 @@ var (
 // key returns the key of the record.
 func (r *record) key() []byte { return []byte(recordPrefix + r.ID.String()) }
 
-// stored returns the record as the store has it.
-func (r *record) stored() backstore.Record {
+// stored returns the record as the store has it. It fails for times that have no form in JSON, those
+// of a clock beyond the year 9999.
+func (r *record) stored() (backstore.Record, error) {
 	c := *r
 	c.Version = recordVersion
 	value, err := json.Marshal(&c)
 	if err != nil {
-		// Texts of any bytes, numbers, and times within 292 years of this machine's clock, which
-		// ends in 2262: all of that has a JSON.
-		panic(err)
+		return backstore.Record{}, fmt.Errorf("record of %v: %w", r, err)
 	}
-	return backstore.Record{Key: r.key(), Value: value}
+	return backstore.Record{Key: r.key(), Value: value}, nil
 }
 
 // deletion returns what deletes the record.
