@@ -368,13 +368,8 @@ func (m *Manager) EndMove(ctx context.Context, id ID, onlyHere bool) error {
 		return err
 	}
 	if !onlyHere {
-		_, err := m.askMove(ctx, r, moveEnd, nil)
-		switch {
-		case err == nil || errors.Is(err, ErrNoPair) || errors.Is(err, errNoPeer):
-		case errors.Is(err, peer.ErrDown):
-			return fmt.Errorf("%w; if the peer is lost for good, take it out of the configuration: then it is not asked", err)
-		default:
-			return err
+		if _, err := m.askMove(ctx, r, moveEnd, nil); err != nil && !errors.Is(err, ErrNoPair) && !errors.Is(err, errNoPeer) {
+			return notEnded(err)
 		}
 	}
 	p := m.of(id)
@@ -384,6 +379,20 @@ func (m *Manager) EndMove(ctx context.Context, id ID, onlyHere bool) error {
 		return err
 	}
 	return m.end(ctx, r)
+}
+
+// notEnded says what can be done where the destination of a migration does not end it.
+func notEnded(err error) error {
+	refused := (*RefusedError)(nil)
+	switch {
+	case errors.Is(err, peer.ErrDown):
+		return fmt.Errorf("%w; if the peer is lost for good, take it out of the configuration: then it is not asked", err)
+	case errors.Is(err, ErrBusy):
+		return fmt.Errorf("the destination has not ended its last round yet: %w; repeat the command", err)
+	case errors.As(err, &refused):
+		return fmt.Errorf("the destination refuses to end the migration on its side: %w; put that right there, or end the migration there by `odx replicate forget --local` with its name in `odx replicate list`, and repeat the command", err)
+	}
+	return err
 }
 
 // Unpin lets go of the snapshots that the source of a migration keeps, once it is aborted or the
