@@ -22,8 +22,8 @@ type Replicas interface {
 	Planned(name string) pair.RoundOptions
 	Round(ctx context.Context, name string, o pair.RoundOptions) (pair.Attempt, error)
 	Pause(ctx context.Context, name string, paused bool) error
-	Failover(ctx context.Context, name string, force bool, o pair.RoundOptions) error
-	Failback(ctx context.Context, name string, o pair.FailbackOptions) error
+	Failover(ctx context.Context, name string, force bool, o pair.RoundOptions) (*pair.Adopted, error)
+	Failback(ctx context.Context, name string, o pair.FailbackOptions) (*pair.Adopted, error)
 	Forget(ctx context.Context, name string, onlyHere bool) error
 }
 
@@ -56,10 +56,8 @@ var replicaRoutes = []route{
 		name := c.replica()
 		o := m.Planned(name)
 		o.Reservations = p.Reservations
-		if err := m.Failover(c.ctx, name, p.Force, o); err != nil {
-			return nil, err
-		}
-		return asV1(ReplicaV1)(m.Status(c.ctx, name))
+		adopted, err := m.Failover(c.ctx, name, p.Force, o)
+		return c.changedRoles(m, name, adopted, err)
 	})},
 	{http.MethodPost, "/v1/replicas/{name}/failback", "Make a former source the replica of the new one, and the source again.", http.StatusOK, long, administers, changes("replica failback"), replicated(func(c *call, m Replicas) (any, error) {
 		var p v1.ReplicaFailback
@@ -69,10 +67,8 @@ var replicaRoutes = []route{
 		name := c.replica()
 		o := m.Planned(name)
 		o.Reservations = p.Reservations
-		if err := m.Failback(c.ctx, name, pair.FailbackOptions{Stay: p.Stay, Full: p.Full, RoundOptions: o}); err != nil {
-			return nil, err
-		}
-		return asV1(ReplicaV1)(m.Status(c.ctx, name))
+		adopted, err := m.Failback(c.ctx, name, pair.FailbackOptions{Stay: p.Stay, Full: p.Full, RoundOptions: o})
+		return c.changedRoles(m, name, adopted, err)
 	})},
 	{http.MethodDelete, "/v1/replicas/{name}", "End a pair; ?local=true: on this server alone.", http.StatusNoContent, short, administers, changes("replica forget"), replicated(func(c *call, m Replicas) (any, error) {
 		local, err := c.flag("local")
@@ -98,6 +94,28 @@ func (c *call) replica() string {
 	name := c.request.PathValue("name")
 	c.subject("replica " + name)
 	return name
+}
+
+// changedRoles is the answer to a failover or a failback.
+func (c *call) changedRoles(m Replicas, name string, adopted *pair.Adopted, err error) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	s, err := m.Status(c.ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	r := ReplicaV1(s)
+	r.Adopted = adoptedV1(adopted)
+	return r, nil
+}
+
+// adoptedV1 returns the JSON of what a failover has taken along.
+func adoptedV1(a *pair.Adopted) *v1.ReplicaAdopted {
+	if a == nil {
+		return nil
+	}
+	return &v1.ReplicaAdopted{DroppedRegistrations: a.Dropped, AgeSeconds: a.Age.Seconds()}
 }
 
 func startReplica(c *call, m Replicas) (any, error) {

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 
 	v1 "odx/api/v1"
 	"odx/internal/kit/fields"
@@ -57,12 +58,15 @@ func (m *modelReplicas) Pause(_ context.Context, name string, paused bool) error
 	return m.change(name, func(s *pair.Status) { s.Paused = paused })
 }
 
-func (m *modelReplicas) Failover(_ context.Context, name string, force bool, _ pair.RoundOptions) error {
-	return m.change(name, func(s *pair.Status) { s.Role, s.Untold = pair.Source, force })
+func (m *modelReplicas) Failover(_ context.Context, name string, force bool, o pair.RoundOptions) (a *pair.Adopted, err error) {
+	if o.Reservations {
+		a = &pair.Adopted{Dropped: 2, Age: 90 * time.Second}
+	}
+	return a, m.change(name, func(s *pair.Status) { s.Role, s.Untold = pair.Source, force })
 }
 
-func (m *modelReplicas) Failback(_ context.Context, name string, o pair.FailbackOptions) error {
-	return m.change(name, func(s *pair.Status) {
+func (m *modelReplicas) Failback(_ context.Context, name string, o pair.FailbackOptions) (*pair.Adopted, error) {
+	return nil, m.change(name, func(s *pair.Status) {
 		if o.Stay {
 			s.Role = pair.Replica
 		}
@@ -80,7 +84,10 @@ func TestReplicaV1(t *testing.T) {
 	var s pair.Status
 	fields.Fill(&s)
 	r := ReplicaV1(s)
-	for _, v := range []reflect.Value{reflect.ValueOf(r), reflect.ValueOf(r.Now), reflect.ValueOf(*r.Last), reflect.ValueOf(r.Last.Bytes)} {
+	var adopted pair.Adopted
+	fields.Fill(&adopted)
+	r.Adopted = adoptedV1(&adopted)
+	for _, v := range []reflect.Value{reflect.ValueOf(r), reflect.ValueOf(*r.Adopted), reflect.ValueOf(r.Now), reflect.ValueOf(*r.Last), reflect.ValueOf(r.Last.Bytes)} {
 		for i := range v.NumField() {
 			if v.Field(i).IsZero() {
 				t.Errorf("%s.%s is not set", v.Type().Name(), v.Type().Field(i).Name)

@@ -158,7 +158,9 @@ func (s *Service) retire(ctx context.Context, medium string, u *unit) (aborted b
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), powerOffLimit)
 	defer cancel()
 	err := u.lu.Close(limited)
-	if s.changes.ending.Err() == nil { // at a stop, reservations stay as those of other LUNs do
+	// At a stop, reservations stay as those of other LUNs do; and where a peer takes over, until it
+	// has them.
+	if s.changes.ending.Err() == nil && !s.yields(medium) {
 		err = errors.Join(err, u.lu.PowerOff(limited))
 	}
 	if err != nil {

@@ -315,6 +315,16 @@ func (s arrivals) Units(object string, identity pair.ID) ([]pair.UnitRecord, err
 	return s.unitRecords(s.identityOn(object, identity))
 }
 
+// PowerOff implements pair.Arrivals.
+func (s arrivals) PowerOff(ctx context.Context, object string, identity pair.ID) error {
+	era := admin.NewUnitRecords(s.store, s.store.Identify(s.identityOn(object, identity))).InEra(s.era.id)
+	var failed []error
+	for _, key := range takenAlong {
+		failed = append(failed, era.Save(ctx, key, nil))
+	}
+	return errors.Join(failed...)
+}
+
 // Adopt implements pair.Arrivals.
 func (s arrivals) Adopt(ctx context.Context, object string, identity pair.ID, units []pair.UnitRecord) (dropped int, err error) {
 	var kept []pair.UnitRecord

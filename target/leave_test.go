@@ -168,7 +168,7 @@ func TestMigrate_Remote_Lost(t *testing.T) {
 	must.Succeed(t, err)
 	awaitMigration(t, a.Service, "web")
 	b.handler.Store(nil)
-	if err := a.Replicas().Failover(ctx, "migration-of-web", true, pair.RoundOptions{}); !errors.Is(err, pair.ErrRole) {
+	if _, err := a.Replicas().Failover(ctx, "migration-of-web", true, pair.RoundOptions{}); !errors.Is(err, pair.ErrRole) {
 		t.Errorf("failover to a source that was left: %v", err)
 	}
 	if _, err := a.migrations.FinishMigration(ctx, "web", true); !errors.Is(err, peer.ErrDown) {

@@ -141,6 +141,17 @@ func (s *Service) servedAs(l *conf.LUN) (pair.Serving, error) {
 	return as, nil
 }
 
+// yields reports whether the LUN on a medium is not served because a peer takes over from it.
+func (s *Service) yields(medium string) bool {
+	for _, l := range s.state.Load().luns {
+		if l.Medium() == medium {
+			as, err := s.servedAs(l)
+			return as.Yields && err != nil
+		}
+	}
+	return false
+}
+
 // notServedByRole reports whether err is that a medium is not served because of its role.
 func notServedByRole(err error) bool {
 	var e *pair.NotServedError

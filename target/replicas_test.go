@@ -121,7 +121,8 @@ func TestService_Replicas(t *testing.T) {
 	if id, readOnly, served := b.unit("copy"); !served || !readOnly || id == disk {
 		t.Errorf("LUN on a replica: served %v, read-only %v, the disk of the source %v", served, readOnly, id == disk)
 	}
-	must.Succeed(t, b.Replicas().Failover(ctx, "copy", false, pair.RoundOptions{}))
+	_, err = b.Replicas().Failover(ctx, "copy", false, pair.RoundOptions{})
+	must.Succeed(t, err)
 	if id, readOnly, served := b.unit("copy"); !served || readOnly || id != disk {
 		t.Errorf("LUN after the failover: served %v, read-only %v, the disk of the source %v", served, readOnly, id == disk)
 	}
@@ -135,7 +136,8 @@ func TestService_Replicas(t *testing.T) {
 	if !bytes.Equal(got, data) {
 		t.Error("the replica has other data")
 	}
-	must.Succeed(t, a.Replicas().Failback(ctx, "copy", pair.FailbackOptions{}))
+	_, err = a.Replicas().Failback(ctx, "copy", pair.FailbackOptions{})
+	must.Succeed(t, err)
 	if id, readOnly, served := a.unit("web"); !served || readOnly || id != disk {
 		t.Errorf("LUN after the failback: served %v, read-only %v, the same disk %v", served, readOnly, id == disk)
 	}
@@ -183,29 +185,92 @@ func TestService_Replicas_Reservations(t *testing.T) {
 		}
 	}
 	take := pair.RoundOptions{Reservations: true}
-	register := func(c *client.Session, key uint64) { // with APTPL
+	register := func(c *client.Session, key uint64, aptpl byte) {
 		t.Helper()
 		list := make([]byte, 24)
 		binary.BigEndian.PutUint64(list[8:], key)
-		list[20] = 1
+		list[20] = aptpl
 		must.Succeed(t, run(t, c, []byte{0x5F, 0, 0, 0, 0, 0, 0, 0, 24, 0}, list))
 	}
+	failover := func(force bool, o pair.RoundOptions, dropped int) {
+		t.Helper()
+		a, err := b.Replicas().Failover(ctx, "copy", force, o)
+		must.Succeed(t, err)
+		if o.Reservations && (a.Dropped != dropped || (a.Age > 0) != force) || !o.Reservations && a != nil {
+			t.Errorf("%+v came along, want %d registrations dropped", a, dropped)
+		}
+	}
+	failback := func(o pair.RoundOptions) {
+		t.Helper()
+		_, err := a.Replicas().Failback(ctx, "copy", pair.FailbackOptions{RoundOptions: o})
+		must.Succeed(t, err)
+	}
 	c := at(a, 0)
-	register(c, 0x1234)
-	must.Succeed(t, c.Close())
-	must.Succeed(t, b.Replicas().Failover(ctx, "copy", false, take))
+	register(c, 0x1234, 0)
+	must.Succeed(t, setSWP(t, c, true), c.Close())
+	failover(false, take, 0)
 	keys(b, 1, 0x1234)
 	c = at(b, 1)
-	register(c, 0x5678)
-	must.Succeed(t, c.Close())
-	must.Succeed(t, a.Replicas().Failback(ctx, "copy", pair.FailbackOptions{RoundOptions: take}))
+	if !softwareWriteProtected(t, c) {
+		t.Error("the current mode page has not come along")
+	}
+	register(c, 0x5678, 1)
+	must.Succeed(t, setSWP(t, c, false), c.Close())
+	failback(take)
 	keys(a, 0, 0x1234, 0x5678)
 
-	// The LUN is on another target there.
+	// Without a word, the LUN is as after a loss of power of its server.
+	c = at(a, 0)
+	register(c, 0x9abc, 0)
+	must.Succeed(t, c.Close())
+	failover(false, pair.RoundOptions{}, 0)
+	keys(b, 1, 0x1234, 0x5678)
+	failback(pair.RoundOptions{})
+	keys(a, 0) // APTPL of the last registration counts
+
+	// By force: what the last round has brought. The LUN is on another target there.
+	c = at(a, 0)
+	register(c, 0xdef0, 0)
+	must.Succeed(t, c.Close())
+	_, err = b.Replicas().Round(ctx, "copy", pair.RoundOptions{})
+	must.Succeed(t, err)
+	c = at(a, 0)
+	register(c, 0xffff, 0)
+	must.Succeed(t, c.Close())
+	failover(true, take, 0)
+	keys(b, 1, 0xdef0)
+	failback(take)
+	keys(a, 0, 0xdef0)
 	b.text = strings.Replace(b.text, "iqn.2026-11.example.odx:disks", "iqn.2026-11.example.odx:other", 1)
 	b.put("")
-	must.Succeed(t, b.Replicas().Failover(ctx, "copy", false, take))
+	failover(false, take, 1)
 	keys(b, 1)
+}
+
+// setSWP sets the bit SWP of the current control mode page.
+func setSWP(t *testing.T, c *client.Session, on bool) error {
+	t.Helper()
+	page := controlPage(t, c)
+	page[4] &^= 1 << 3
+	if on {
+		page[4] |= 1 << 3
+	}
+	page[0] &= 0x3f
+	list := append(make([]byte, 4), page...)
+	return run(t, c, []byte{0x15, 0x10, 0, 0, byte(len(list)), 0}, list)
+}
+
+func softwareWriteProtected(t *testing.T, c *client.Session) bool {
+	t.Helper()
+	return controlPage(t, c)[4]&(1<<3) != 0
+}
+
+// controlPage returns the current control mode page.
+func controlPage(t *testing.T, c *client.Session) []byte {
+	t.Helper()
+	p := make([]byte, 4+12)
+	must.Succeed(t, c.Do(t.Context(), &client.Command{CDB: []byte{0x1A, 8, 0x0A, 0, byte(len(p)), 0}, In: p}))
+	return p[4:]
 }
 
 // TestService_Replicas_Unplanned: a source whose replica was made the source without it is
@@ -223,7 +288,8 @@ func TestService_Replicas_Unplanned(t *testing.T) {
 	v, err := a.store.Volume("web")
 	must.Succeed(t, err)
 	must.Succeed(t, v.WriteAt(ctx, make([]byte, 4096), 0))
-	must.Succeed(t, b.Replicas().Failover(ctx, "copy", true, pair.RoundOptions{})) // tells the source, which answers
+	_, err = b.Replicas().Failover(ctx, "copy", true, pair.RoundOptions{}) // tells the source, which answers
+	must.Succeed(t, err)
 	if _, _, served := a.unit("web"); served {
 		t.Error("the former source is served")
 	}

@@ -73,6 +73,16 @@ type Replica struct {
 	Failures   uint64          `json:"failures"`
 	Fetched    int64           `json:"fetched_bytes"`
 	Crossed    int64           `json:"network_bytes"`
+	// Adopted is in the answer to a failover or failback with reservations.
+	Adopted *ReplicaAdopted `json:"adopted,omitempty"`
+}
+
+// ReplicaAdopted says what a failover has taken along of the reservations and mode parameters of the
+// source: registrations with target ports that the LUN here does not have were dropped; AgeSeconds is
+// how long ago the source had the rest, 0 after a planned failover.
+type ReplicaAdopted struct {
+	DroppedRegistrations int     `json:"dropped_registrations"`
+	AgeSeconds           float64 `json:"age_seconds"`
 }
 
 // ReplicaProgress is how far a round is: how much of the object was compared, how much of it

@@ -43,7 +43,7 @@ var types = map[string]any{
 	"DiffRanges": &DiffRanges{}, "DiffRange": &DiffRange{}, "Diff": &Diff{},
 	"Stream": &Stream{}, "Received": &Received{}, "Partial": &Partial{},
 	"ReplicaRequest": &ReplicaRequest{}, "ReplicaAnswer": &ReplicaAnswer{}, "ReplicaSource": &ReplicaSource{}, "Replica": &Replica{}, "ReplicaProgress": &ReplicaProgress{}, "ReplicaRound": &ReplicaRound{},
-	"ReplicaStart": &ReplicaStart{}, "ReplicaRun": &ReplicaRun{}, "ReplicaFailover": &ReplicaFailover{}, "ReplicaFailback": &ReplicaFailback{}, "ReplicaPause": &ReplicaPause{},
+	"ReplicaStart": &ReplicaStart{}, "ReplicaRun": &ReplicaRun{}, "ReplicaFailover": &ReplicaFailover{}, "ReplicaAdopted": &ReplicaAdopted{}, "ReplicaFailback": &ReplicaFailback{}, "ReplicaPause": &ReplicaPause{},
 	"Snapshot": &Snapshot{}, "SnapshotPolicy": &SnapshotPolicy{}, "SnapshotRun": &SnapshotRun{}, "PrunedSnapshot": &PrunedSnapshot{},
 	"DumpItem": &DumpItem{}, "CopyResult": &CopyResult{}, "Finding": &Finding{},
 }

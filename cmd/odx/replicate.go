@@ -153,6 +153,20 @@ func replicaText(r *v1.Replica) string {
 		b := r.Last.Bytes
 		text += fmt.Sprintf("; the last round found %s that differ, and transferred %s", bytesText(b.DifferBytes), bytesText(b.NetworkBytes))
 	}
+	return text + adoptedText(r.Adopted)
+}
+
+// adoptedText says what a failover has taken along of reservations; nil: it was not to.
+func adoptedText(a *v1.ReplicaAdopted) (text string) {
+	if a == nil {
+		return ""
+	}
+	if a.AgeSeconds > 0 {
+		text = fmt.Sprintf("; its reservations and mode parameters are those that the source had %v ago", (time.Duration(a.AgeSeconds * float64(time.Second))).Round(time.Second))
+	}
+	if a.DroppedRegistrations > 0 {
+		text += fmt.Sprintf("; registrations that were dropped, because the LUN here does not have their target port: %d", a.DroppedRegistrations)
+	}
 	return text
 }
 

@@ -53,8 +53,7 @@ func newReplicateFailover() *cobra.Command {
 	}
 	addAdminFlags(cmd, &o)
 	cmd.Flags().BoolVar(&r.Force, "force", false, "without asking the source, which is down")
-	cmd.Flags().BoolVar(&r.Reservations, "reservations", false, "take along persistent reservations (APTPL) and saved mode parameters")
-	cmd.MarkFlagsMutuallyExclusive("force", "reservations")
+	cmd.Flags().BoolVar(&r.Reservations, "reservations", false, "take along persistent reservations and mode parameters; with --force, those that a round has brought last")
 	return cmd
 }
 
@@ -74,7 +73,7 @@ func newReplicateFailback() *cobra.Command {
 	addAdminFlags(cmd, &o)
 	cmd.Flags().BoolVar(&r.Stay, "stay", false, "stay the replica of the side that has taken over")
 	cmd.Flags().BoolVar(&r.Full, "full", false, "even without a common snapshot")
-	cmd.Flags().BoolVar(&r.Reservations, "reservations", false, "take along persistent reservations (APTPL) and saved mode parameters")
+	cmd.Flags().BoolVar(&r.Reservations, "reservations", false, "take along persistent reservations and mode parameters")
 	return cmd
 }
 

@@ -20,8 +20,11 @@ type Arrivals interface {
 	// Keep stores what the logical unit with an identity has, before it is served.
 	Keep(ctx context.Context, identity ID, units []UnitRecord) error
 	// Units returns what the logical unit on a volume, or file:NAME, has: of the given identity,
-	// unless the configuration says another.
+	// unless the configuration says another. One that is not served because a peer takes over
+	// from it has what it had when its service ended.
 	Units(object string, identity ID) ([]UnitRecord, error)
+	// PowerOff drops, of that, what outlives the process and no loss of power.
+	PowerOff(ctx context.Context, object string, identity ID) error
 	// Adopt is Keep of what the logical unit of a source had, for the one on a volume, or
 	// file:NAME, here. Registrations with target ports that it does not have are dropped.
 	Adopt(ctx context.Context, object string, identity ID, units []UnitRecord) (dropped int, err error)

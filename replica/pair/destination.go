@@ -109,8 +109,9 @@ type RoundOptions struct {
 	// Hash: what has never come from the source is looked for here by fingerprints, which the
 	// source computes with the key of this store.
 	Hash bool
-	// Reservations: a planned failover takes along what the logical unit of the source keeps,
-	// reservations and mode parameters.
+	// Reservations: a failover takes along what the logical unit of the source keeps, reservations
+	// and mode parameters: those that it has when its service ends, or, by force, those that a
+	// round has brought last.
 	Reservations bool
 	// EvenPaused: by hand, a paused replica is brought up to date too.
 	EvenPaused bool
@@ -207,7 +208,7 @@ func (m *Manager) taken(ctx context.Context, link Link, r *record, o RoundOption
 		}
 	}
 	a, err := m.ask(ctx, link, r, opTake, func(q *Request) {
-		q.Known, q.Full = r.commonID(), o.Full
+		q.Known, q.Full, q.Units = r.commonID(), o.Full, r.Move == nil
 		if r.Work != nil {
 			q.Resume = r.Work.Point
 		}
@@ -224,7 +225,10 @@ func (m *Manager) taken(ctx context.Context, link Link, r *record, o RoundOption
 	if err != nil {
 		return a, err
 	}
-	if a.Epoch != r.Epoch || r.Orphan {
+	if r.Move == nil {
+		err = m.noteUnits(ctx, r.ID, a.Units)
+	}
+	if err == nil && (a.Epoch != r.Epoch || r.Orphan) {
 		err = m.change(ctx, r.ID, func(r *record) { r.Epoch, r.Orphan = max(r.Epoch, a.Epoch), false })
 	}
 	return a, err

@@ -14,58 +14,37 @@ import (
 
 // Failover makes a replica the source. Without force the source is asked to end its service
 // first, and what was written to it before that is fetched: nothing is lost. With force it
-// is not asked: what was written since the last round is not here.
-func (m *Manager) Failover(ctx context.Context, name string, force bool, o RoundOptions) error {
+// is not asked: what was written since the last round is not here. The result is what was taken
+// along of what the logical unit of the source keeps, nil without o.Reservations.
+func (m *Manager) Failover(ctx context.Context, name string, force bool, o RoundOptions) (*Adopted, error) {
 	r, err := m.ofAdministrator(name, func(r *record) bool { return force && r.Role == Former && !r.Move.Served })
 	if err != nil {
-		return err
+		return nil, err
 	}
 	done, err := m.occupy(r.ID)
 	if err != nil {
-		return fmt.Errorf("%v: %w", r, err)
+		return nil, fmt.Errorf("%v: %w", r, err)
 	}
 	defer done()
 	if r.Role == Source {
-		return fmt.Errorf("%v: %w: this side is the source", r, ErrRole)
+		return nil, fmt.Errorf("%v: %w: this side is the source", r, ErrRole)
 	}
-	if r.Role == Former {
-		return m.resume(ctx, r, force)
+	if r.Role == Former { // which has kept them
+		return nil, m.resume(ctx, r, force)
 	}
+	var adopted *Adopted
 	if force && o.Reservations {
-		return fmt.Errorf("%v: %w: a source that is not asked gives no reservations", r, backstore.ErrInvalid)
-	}
-	if !force {
-		units, err := m.takeLast(ctx, r, o)
-		if err == nil && o.Reservations {
-			err = m.adopt(ctx, r.ID, units)
-		}
-		if err != nil {
-			return fmt.Errorf("%v: %w", r, err)
+		adopted, err = m.adoptKnown(ctx, r)
+	} else if !force {
+		var units []UnitRecord
+		if units, err = m.takeLast(ctx, r, o); err == nil && o.Reservations {
+			adopted, err = m.adopt(ctx, r.ID, units)
 		}
 	}
-	return m.promote(ctx, r.ID)
-}
-
-// adopt keeps what the logical unit of the source had, before it is served here.
-func (m *Manager) adopt(ctx context.Context, id ID, units []UnitRecord) error {
-	r, err := m.load(id)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("%v: %w", r, err)
 	}
-	if m.o.Arrivals == nil {
-		return fmt.Errorf("%w: this server keeps no reservations", backstore.ErrInvalid)
-	}
-	if err := m.reached("keep the reservations"); err != nil {
-		return err
-	}
-	dropped, err := m.o.Arrivals.Adopt(ctx, r.objectName(), r.Identity, units)
-	if err != nil {
-		return err
-	}
-	if dropped > 0 {
-		m.log.WithField("replica", r.Name).WithField("registrations", dropped).Warn("persistent reservations were left behind: the LUN here has no target of the same name with a portal group of the same tag; those initiators have to register again")
-	}
-	return nil
+	return adopted, m.promote(ctx, r.ID)
 }
 
 // takeLast freezes the source and fetches what it has then, and returns what its logical unit
@@ -140,11 +119,15 @@ func (m *Manager) lead(ctx context.Context, id ID) error {
 	if err != nil {
 		return err
 	}
+	past, err := m.unitsDeletion(id) // a later failover has to ask again
+	if err != nil {
+		return err
+	}
 	r.Role, r.Epoch, r.Untold, r.Paused = Source, r.Epoch+1, true, false
 	if err := m.reached("become the source"); err != nil {
 		return err
 	}
-	return m.protect(ctx, v, r)
+	return m.protect(ctx, v, r, past...)
 }
 
 // tell tells the other side that this one is the source. It is done when the other side has
@@ -269,23 +252,20 @@ type FailbackOptions struct {
 }
 
 // Failback makes a former source the replica of the side that has taken over, brings it up
-// to date with what has changed since, and makes it the source again. What was written to it
-// after the common point stays as a snapshot.
-func (m *Manager) Failback(ctx context.Context, name string, o FailbackOptions) error {
+// to date with what has changed since, and makes it the source again, with a result like that
+// of Failover. What was written to it after the common point stays as a snapshot.
+func (m *Manager) Failback(ctx context.Context, name string, o FailbackOptions) (*Adopted, error) {
 	r, err := m.ofAdministrator(name, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := m.becomeReplica(ctx, r, o.Full); err != nil {
-		return fmt.Errorf("%v: %w", r, err)
+		return nil, fmt.Errorf("%v: %w", r, err)
 	}
 	round := o.RoundOptions
 	round.Full, round.EvenPaused = o.Full, true
-	if _, err := m.Round(ctx, r.ID.String(), round); err != nil {
-		return err
-	}
-	if o.Stay {
-		return nil
+	if _, err := m.Round(ctx, r.ID.String(), round); err != nil || o.Stay {
+		return nil, err
 	}
 	round.Full = false
 	return m.Failover(ctx, r.ID.String(), false, round)
@@ -365,6 +345,9 @@ type Serving struct {
 	Out error
 	// ReadOnly: it is a replica.
 	ReadOnly bool
+	// Yields: it is a former source. What its logical unit keeps stays as it was at the end of its
+	// service: the other side may ask for that, or the role comes back.
+	Yields bool
 	// Away: it is moved to another server, or about to be: initiators find no access here.
 	Away bool
 	// Identity is what initiators see, unless it is zero: then its own.
@@ -398,7 +381,7 @@ func (m *Manager) serving(v *backstore.Volume) (s Serving, err error) {
 		case r.Move != nil && r.Role == Replica:
 			s.Out = &NotServedError{fmt.Sprintf("%s: it is the destination of a migration from peer %s, which serves it", objectName(v.IsFile(), v.Name()), r.PeerName)}
 		case r.Role == Former:
-			s.Out = formerError(objectName(v.IsFile(), v.Name()), r)
+			s.Out, s.Yields = formerError(objectName(v.IsFile(), v.Name()), r), true
 		case r.Role == Replica:
 			s.ReadOnly, s.Identity = true, replicaIdentity(r.ID, m.store.ID())
 		case s.Identity == [16]byte{} && r.Epoch > 1:

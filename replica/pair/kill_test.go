@@ -175,18 +175,18 @@ func (m *model) act(p *modelPair) (what string, err error) {
 		_, err = replica.m.Round(ctx, p.id.String(), RoundOptions{Full: m.rng.IntN(8) == 0})
 		return "round", err
 	case n < 7:
-		return "failover", replica.m.Failover(ctx, p.id.String(), false, RoundOptions{})
+		return "failover", replica.failover(p.id.String(), false, RoundOptions{})
 	case n < 8:
-		return "forced failover", replica.m.Failover(ctx, p.id.String(), true, RoundOptions{})
+		return "forced failover", replica.failover(p.id.String(), true, RoundOptions{})
 	case n < 10:
 		former := p.sides[m.rng.IntN(2)]
-		return "failback", former.m.Failback(ctx, p.id.String(), FailbackOptions{Stay: m.rng.IntN(2) == 0})
+		return "failback", former.failback(p.id.String(), FailbackOptions{Stay: m.rng.IntN(2) == 0})
 	case n < 11: // back to the source, if the other side has not taken over
 		former := p.sides[m.rng.IntN(2)]
 		if r := former.record(p.id); r == nil || r.Role != Former {
 			return "nothing", nil
 		}
-		return "resumption", former.m.Failover(ctx, p.id.String(), false, RoundOptions{})
+		return "resumption", former.failover(p.id.String(), false, RoundOptions{})
 	}
 	return "telling", errors.Join(p.sides[0].m.tell(ctx, p.id), p.sides[1].m.tell(ctx, p.id))
 }
@@ -258,7 +258,7 @@ func (m *model) settle() {
 		if from == nil { // between the halves of a planned failover
 			for _, s := range p.sides {
 				if s.record(p.id).Role == Former {
-					must.Succeed(m.t, s.m.Failover(ctx, p.id.String(), false, RoundOptions{}))
+					must.Succeed(m.t, s.failover(p.id.String(), false, RoundOptions{}))
 				}
 			}
 			from, _ = m.source(p)
@@ -267,7 +267,7 @@ func (m *model) settle() {
 		if replica == from {
 			replica, at = p.sides[1], 1
 		}
-		must.Succeed(m.t, from.m.tell(ctx, p.id), replica.m.Failback(ctx, p.id.String(), FailbackOptions{Stay: true}))
+		must.Succeed(m.t, from.m.tell(ctx, p.id), replica.failback(p.id.String(), FailbackOptions{Stay: true}))
 		want, _ := from.sum(p.objects[1-at])
 		if got, _ := replica.sum(p.objects[at]); got != want {
 			m.t.Fatalf("the replica of %s has %s, the source %s", p.name, got, want)

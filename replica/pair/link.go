@@ -65,7 +65,7 @@ type Request struct {
 	Resume       ID
 	// Full: a source that has not Known gives a point all the same.
 	Full bool
-	// Units: what the logical unit keeps is to be in the answer to opYield.
+	// Units: what the logical unit keeps is to be in the answer to opYield or opTake.
 	Units bool
 }
 
@@ -82,7 +82,7 @@ type Answer struct {
 	Age time.Duration
 	// Final: nothing was written since the point was taken, and nothing can be.
 	Final bool
-	// Units is what the logical unit of a source has kept that has yielded.
+	// Units is what the logical unit of a source keeps.
 	Units []UnitRecord
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,15 +27,29 @@ func (s *server) Keep(_ context.Context, _ ID, units []UnitRecord) error {
 }
 
 // Units implements Arrivals.
-func (s *server) Units(string, ID) ([]UnitRecord, error) { return keptUnits, nil }
+func (s *server) Units(string, ID) ([]UnitRecord, error) { return s.units, nil }
+
+// PowerOff implements Arrivals.
+func (s *server) PowerOff(context.Context, string, ID) error {
+	s.offs++
+	return s.reached("power off")
+}
 
 // Adopt implements Arrivals.
 func (s *server) Adopt(_ context.Context, object string, _ ID, units []UnitRecord) (int, error) {
-	if len(units) != 1 || string(units[0].Value) != "kept" {
-		return 0, fmt.Errorf("%s gets %+v", s.name, units)
-	}
-	s.adopted = append(s.adopted, object)
-	return 0, nil
+	s.adopted[object] = units
+	return s.dropped, s.reached("adopt")
+}
+
+// failover and failback are those of the manager without what was taken along.
+func (s *server) failover(name string, force bool, o RoundOptions) error {
+	_, err := s.m.Failover(context.Background(), name, force, o)
+	return err
+}
+
+func (s *server) failback(name string, o FailbackOptions) error {
+	_, err := s.m.Failback(context.Background(), name, o)
+	return err
 }
 
 // Serve implements Arrivals.
@@ -325,7 +340,7 @@ func TestManager_ServeMove_Refused(t *testing.T) {
 	// An administrator does not change the roles of a migration, and neither does its
 	// destination by other requests.
 	for name, err := range map[string]error{
-		"failover": b.m.Failover(ctx, "migration-of-web", true, RoundOptions{}),
+		"failover": b.failover("migration-of-web", true, RoundOptions{}),
 		"forget":   a.m.Forget(ctx, "migration-of-web", true),
 		"pause":    b.m.Pause(ctx, "migration-of-web", true),
 	} {
@@ -337,6 +352,22 @@ func TestManager_ServeMove_Refused(t *testing.T) {
 		if _, err := a.m.Serve(ctx, "b", Request{Op: op, Pair: o.ID, From: b.id, Epoch: 1}); !errors.Is(err, ErrRole) {
 			t.Errorf("%s of a migration: %v", op, err)
 		}
+	}
+	// A destination that does not end it is named, with what to do; nothing has ended here.
+	done, err := b.m.occupy(o.ID)
+	must.Succeed(t, err)
+	for want, err := range map[string]error{
+		"peer b: a round is under way; repeat the command":                       a.m.EndMove(ctx, o.ID, false),
+		"peer b: disk on fire; put that right there, or end the migration there": notEnded(&RefusedError{Peer: "b", Text: "disk on fire"}),
+		"take it out of the configuration":                                       notEnded(errDown),
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	done()
+	if role, _ := a.m.RoleOf(o.ID); role != Source {
+		t.Errorf("after an end that was refused, the source is %q", role)
 	}
 	must.Succeed(t, a.m.EndMove(ctx, o.ID, false))
 	if err := take(func(*v1.PeerMove) {}); !errors.Is(err, ErrNoPair) {

@@ -3,7 +3,6 @@ package pair
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"testing"
 
@@ -142,7 +141,7 @@ func TestManager_Failover(t *testing.T) {
 	must.Succeed(t, err)
 	identity := v.ID()
 	must.Succeed(t, a.write("web"), b.m.Start(ctx, StartRequest{Peer: "a", Source: "web", Name: "copy"}))
-	if err := b.m.Failover(ctx, "copy", true, RoundOptions{}); !errors.Is(err, ErrRole) {
+	if err := b.failover("copy", true, RoundOptions{}); !errors.Is(err, ErrRole) {
 		t.Errorf("failover before the first round: %v", err)
 	}
 	must.Succeed(t, a.write("web"))
@@ -158,11 +157,11 @@ func TestManager_Failover(t *testing.T) {
 		}
 	}
 	a.alone = true
-	if err := b.m.Failover(ctx, "copy", false, RoundOptions{}); !errors.Is(err, backstore.ErrNotFound) || a.only().Role != Source || b.only().Role != Replica {
+	if err := b.failover("copy", false, RoundOptions{}); !errors.Is(err, backstore.ErrNotFound) || a.only().Role != Source || b.only().Role != Replica {
 		t.Errorf("failover from a source that could not follow: %v, %s, %s", err, a.only().Role, b.only().Role)
 	}
 	a.alone = false
-	must.Succeed(t, b.m.Failover(ctx, "copy", false, RoundOptions{}))
+	must.Succeed(t, b.failover("copy", false, RoundOptions{}))
 	serves(b, "copy", Serving{Identity: identity}, false)
 	serves(a, "web", Serving{ReadOnly: true}, false) // nothing was lost, so it follows by itself
 	want, _ := a.sum("web")
@@ -175,16 +174,7 @@ func TestManager_Failover(t *testing.T) {
 	}
 	_, err = a.m.Round(ctx, "copy", RoundOptions{})
 	must.Succeed(t, err)
-	if len(b.adopted) != 0 {
-		t.Errorf("reservations of %q came along without being asked for", b.adopted)
-	}
-	must.Succeed(t, b.write("copy"), a.m.Failback(ctx, "copy", FailbackOptions{RoundOptions: RoundOptions{Reservations: true}}))
-	if !slices.Equal(a.adopted, []string{"web"}) {
-		t.Errorf("reservations of %q came back", a.adopted)
-	}
-	if err := b.m.Failover(ctx, "copy", true, RoundOptions{Reservations: true}); !errors.Is(err, backstore.ErrInvalid) {
-		t.Errorf("reservations of a source that is not asked: %v", err)
-	}
+	must.Succeed(t, b.write("copy"), a.failback("copy", FailbackOptions{}))
 	want, _ = b.sum("copy")
 	if got, _ := a.sum("web"); got != want {
 		t.Errorf("after the failback %s, before it %s", got, want)
@@ -205,10 +195,10 @@ func TestManager_Failover_Unplanned(t *testing.T) {
 	must.Succeed(t, a.write("web")) // never arrives
 	diverged, _ := a.sum("web")
 	a.off = true
-	if err := b.m.Failover(ctx, "copy", false, RoundOptions{}); !errors.Is(err, peer.ErrDown) {
+	if err := b.failover("copy", false, RoundOptions{}); !errors.Is(err, peer.ErrDown) {
 		t.Errorf("planned failover without the source: %v", err)
 	}
-	must.Succeed(t, b.m.Failover(ctx, "copy", true, RoundOptions{}))
+	must.Succeed(t, b.failover("copy", true, RoundOptions{}))
 	must.Succeed(t, b.write("copy"))
 	a.off = false
 	if _, err := b.m.Round(ctx, "copy", RoundOptions{}); !errors.Is(err, ErrRole) {
@@ -226,10 +216,10 @@ func TestManager_Failover_Unplanned(t *testing.T) {
 	if err := a.write("web"); !errors.Is(err, backstore.ErrReadOnly) {
 		t.Errorf("write to the former source: %v", err)
 	}
-	if err := a.m.Failover(ctx, "copy", true, RoundOptions{}); !errors.Is(err, ErrRole) {
+	if err := a.failover("copy", true, RoundOptions{}); !errors.Is(err, ErrRole) {
 		t.Errorf("the former source takes over although the other side has later data: %v", err)
 	}
-	must.Succeed(t, a.m.Failback(ctx, "copy", FailbackOptions{}))
+	must.Succeed(t, a.failback("copy", FailbackOptions{}))
 	want, _ := b.sum("copy")
 	if got, _ := a.sum("web"); got != want {
 		t.Errorf("after the failback %s, before it %s", got, want)
@@ -250,7 +240,7 @@ func TestManager_Inquire(t *testing.T) {
 		t.Errorf("with a replica at the other side: %s", r.Role)
 	}
 	a.off = true
-	must.Succeed(t, b.m.Failover(ctx, "copy", true, RoundOptions{}))
+	must.Succeed(t, b.failover("copy", true, RoundOptions{}))
 	a.m.Inquire(ctx)
 	if r := a.only(); r.Role != Source {
 		t.Errorf("without an answer: %s", r.Role)
@@ -260,7 +250,7 @@ func TestManager_Inquire(t *testing.T) {
 	if s, err := a.m.Serving("web"); err != nil || s.Out == nil || a.only().Epoch != b.only().Epoch {
 		t.Errorf("a source that has heard of another one is served: %+v, %v, epoch %d", s, err, a.only().Epoch)
 	}
-	must.Succeed(t, b.m.tell(ctx, b.only().ID), a.m.Failback(ctx, "copy", FailbackOptions{}))
+	must.Succeed(t, b.m.tell(ctx, b.only().ID), a.failback("copy", FailbackOptions{}))
 }
 
 // only returns the only record of a server.
@@ -283,8 +273,8 @@ func TestManager_Failover_Both(t *testing.T) {
 	_, err := a.m.Serve(ctx, "b", Request{Op: opYield, Pair: r.ID, From: b.id, Epoch: r.Epoch})
 	must.Succeed(t, err)
 	a.off = true // between the two halves of a planned failover
-	must.Succeed(t, b.m.Failover(ctx, "copy", true, RoundOptions{}))
-	must.Succeed(t, a.m.Failover(ctx, "copy", true, RoundOptions{}))
+	must.Succeed(t, b.failover("copy", true, RoundOptions{}))
+	must.Succeed(t, a.failover("copy", true, RoundOptions{}))
 	a.off = false
 	must.Succeed(t, a.write("web"), b.write("copy"))
 	wantA, _ := a.sum("web")
@@ -299,7 +289,7 @@ func TestManager_Failover_Both(t *testing.T) {
 	if gotA != wantA || gotB != wantB {
 		t.Error("a side was overwritten")
 	}
-	must.Succeed(t, b.m.Failback(ctx, "copy", FailbackOptions{Stay: true}))
+	must.Succeed(t, b.failback("copy", FailbackOptions{Stay: true}))
 	if got, _ := b.sum("copy"); got != wantA {
 		t.Error("the side that gave way is not as the other one")
 	}

@@ -148,7 +148,7 @@ func TestManager_Select_Failover(t *testing.T) {
 	for range 3 {
 		must.Succeed(t, b.selects(of("a")), a.selects(of("b")))
 	}
-	must.Succeed(t, b.m.Failover(ctx, "a-x1", false, RoundOptions{}), b.write("a-x1"))
+	must.Succeed(t, b.failover("a-x1", false, RoundOptions{}), b.write("a-x1"))
 	for range 3 {
 		must.Succeed(t, b.selects(of("a")), a.selects(of("b")))
 	}
@@ -161,7 +161,7 @@ func TestManager_Select_Failover(t *testing.T) {
 	if y, _ := a.sum("x1"); x != y { // a follows by its own entry
 		t.Error("the former source is not up to date")
 	}
-	must.Succeed(t, a.m.Failover(ctx, "a-x1", false, RoundOptions{}))
+	must.Succeed(t, a.failover("a-x1", false, RoundOptions{}))
 	must.Succeed(t, a.write("x1"), b.selects(of("a")))
 	x, _ = b.sum("a-x1")
 	if y, _ := a.sum("x1"); x != y {

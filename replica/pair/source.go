@@ -38,7 +38,11 @@ func (m *Manager) Serve(ctx context.Context, from string, q Request) (Answer, er
 	case opBegin, opState:
 		return m.answer(r, nil), nil
 	case opTake:
-		return m.take(ctx, r, q)
+		a, err := m.take(ctx, r, q)
+		if err == nil {
+			err = m.unitsHere(r, q, &a)
+		}
+		return a, err
 	case opKeep:
 		return m.answer(r, nil), m.acknowledge(ctx, r, q.Point)
 	case opYield:
@@ -199,16 +203,8 @@ func (m *Manager) yield(ctx context.Context, r *record, q Request) (Answer, erro
 		m.log.WithField("replica", r.Name).WithField("peer", r.PeerName).Warn("this side is the source no longer, since the peer takes over")
 	}
 	a := m.answer(r, nil)
-	if !q.Units {
-		return a, nil
-	}
-	if m.o.Arrivals == nil {
-		return a, fmt.Errorf("%w: this server has no reservations", backstore.ErrInvalid)
-	}
-	// It serves no more, so they do not change.
-	var err error
-	a.Units, err = m.o.Arrivals.Units(r.objectName(), r.Identity)
-	return a, err
+	// It serves no more, so they do not change; and they stay until it follows the other side.
+	return a, m.unitsHere(r, q, &a)
 }
 
 // retire makes a source a former one.
@@ -260,6 +256,11 @@ func (m *Manager) rejoin(ctx context.Context, r *record, epoch uint64, common *p
 	for _, p := range r.points() {
 		if p != common {
 			other = p
+		}
+	}
+	if m.o.Arrivals != nil { // the LUN is another disk from here on
+		if err := m.o.Arrivals.PowerOff(ctx, r.objectName(), r.Identity); err != nil {
+			return Answer{}, err
 		}
 	}
 	r.Role, r.Epoch, r.Common, r.Next, r.Work = Replica, epoch, common, nil, nil
@@ -320,12 +321,17 @@ func (m *Manager) end(ctx context.Context, r *record) error {
 			return err
 		}
 	}
+	gone, err := m.unitsDeletion(r.ID)
+	if err != nil {
+		return err
+	}
+	gone = append(gone, r.deletion())
 	if err := m.reached("forget the pair"); err != nil {
 		return err
 	}
 	v, err := m.object(r)
 	if errors.Is(err, backstore.ErrNotFound) {
-		if err = m.store.PutRecords(ctx, r.deletion()); err == nil {
+		if err = m.store.PutRecords(ctx, gone...); err == nil {
 			err = m.store.Flush(ctx)
 		}
 		return err
@@ -333,7 +339,7 @@ func (m *Manager) end(ctx context.Context, r *record) error {
 	if err != nil {
 		return err
 	}
-	if err := v.Protect(ctx, r.ID.String(), nil, r.deletion()); err != nil {
+	if err := v.Protect(ctx, r.ID.String(), nil, gone...); err != nil {
 		return err
 	}
 	m.log.WithField("replica", r.Name).Info("replica forgotten")

@@ -50,14 +50,18 @@ type server struct {
 	id    [16]byte
 	// refuses is why what is moved here cannot be served; nil: it can.
 	refuses error
-	// adopted are the objects whose reservations have come along.
-	adopted []string
+	// units is what its logical units keep, off counts how often that lost what outlives no loss of
+	// power; adopted is what has come along, by object, of which dropped did not fit.
+	units   []UnitRecord
+	offs    int
+	adopted map[string][]UnitRecord
+	dropped int
 }
 
 func newWorld(t testing.TB, seed uint64, names ...string) *world {
 	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 1)), countdown: -1}
 	for _, name := range names {
-		s := &server{w: w, name: name, fs: vfs.NewMem()}
+		s := &server{w: w, name: name, fs: vfs.NewMem(), units: keptUnits, adopted: map[string][]UnitRecord{}}
 		w.servers = append(w.servers, s)
 		s.start()
 	}
