@@ -171,7 +171,7 @@ func ReplicaV1(s pair.Status) v1.Replica {
 }
 
 func progressV1(p pair.Progress) v1.ReplicaProgress {
-	return v1.ReplicaProgress{ComparedBytes: p.Object, ObjectBytes: p.ObjectTotal, DifferBytes: p.Found, FetchedBytes: p.Fetched, NetworkBytes: p.Crossed}
+	return v1.ReplicaProgress{ComparedBytes: p.Object, ObjectBytes: p.ObjectTotal, DifferBytes: p.Found, FetchedBytes: p.Fetched, NetworkBytes: p.Crossed, LeftBytes: p.Left()}
 }
 
 // Replicas lists the replicas of the server, and what replicas of peers follow.

@@ -83,6 +83,7 @@ func (m *modelReplicas) Forget(_ context.Context, name string, _ bool) error {
 func TestReplicaV1(t *testing.T) {
 	var s pair.Status
 	fields.Fill(&s)
+	s.Now.Expected, s.Last.Expected = s.Now.Fetched+1, s.Last.Fetched+1
 	r := ReplicaV1(s)
 	var adopted pair.Adopted
 	fields.Fill(&adopted)

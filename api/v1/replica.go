@@ -86,13 +86,15 @@ type ReplicaAdopted struct {
 }
 
 // ReplicaProgress is how far a round is: how much of the object was compared, how much of it
-// differs, how much of that is here, and how much of that came over the network.
+// differs, how much of that is here, and how much of that came over the network; and how much of the
+// whole object is left to fetch, at most.
 type ReplicaProgress struct {
 	ComparedBytes int64 `json:"compared_bytes"`
 	ObjectBytes   int64 `json:"object_bytes"`
 	DifferBytes   int64 `json:"differ_bytes"`
 	FetchedBytes  int64 `json:"fetched_bytes"`
 	NetworkBytes  int64 `json:"network_bytes"`
+	LeftBytes     int64 `json:"left_bytes"`
 }
 
 // ReplicaRound is a round that has ended.

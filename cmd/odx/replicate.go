@@ -123,7 +123,7 @@ func lagText(r *v1.Replica) string {
 func replicaState(r *v1.Replica) string {
 	switch {
 	case r.Running && r.Now.ObjectBytes > 0:
-		return fmt.Sprintf("running: %s of %s compared, %s of %s fetched", bytesText(r.Now.ComparedBytes), bytesText(r.Now.ObjectBytes), bytesText(r.Now.FetchedBytes), bytesText(r.Now.DifferBytes))
+		return fmt.Sprintf("running: %s of %s compared, %s fetched, at most %s left", bytesText(r.Now.ComparedBytes), bytesText(r.Now.ObjectBytes), bytesText(r.Now.FetchedBytes), bytesText(r.Now.LeftBytes))
 	case r.Running:
 		return "running"
 	case r.Orphan:

@@ -142,8 +142,14 @@ func (t *turn) ended() bool {
 	}
 }
 
-// turnWait is how long an answer waits for the end of a round.
-const turnWait = 5 * time.Second
+const (
+	// reportTime is how long an answer waits for the end of a round: so often the source hears how
+	// far it is.
+	reportTime = time.Second
+	// turnWait is how long a request waits for the beginning of a round, or for the end of one that
+	// was canceled.
+	turnWait = 5 * time.Second
+)
 
 // doTurn does a round in the background, unless it is done or under way already.
 func (m *Manager) doTurn(ctx context.Context, r *record, q v1.PeerMove) (v1.PeerMoveAnswer, error) {
@@ -164,7 +170,7 @@ func (m *Manager) doTurn(ctx context.Context, r *record, q v1.PeerMove) (v1.Peer
 			return v1.PeerMoveAnswer{}, err
 		}
 	}
-	timer := time.NewTimer(turnWait)
+	timer := time.NewTimer(reportTime)
 	defer timer.Stop()
 	select {
 	case <-t.done:
@@ -221,7 +227,7 @@ func (m *Manager) send(ctx context.Context, job func(context.Context)) error {
 }
 
 func progressV1(p Progress) v1.ReplicaProgress {
-	return v1.ReplicaProgress{ComparedBytes: p.Object, ObjectBytes: p.ObjectTotal, DifferBytes: p.Found, FetchedBytes: p.Fetched, NetworkBytes: p.Crossed}
+	return v1.ReplicaProgress{ComparedBytes: p.Object, ObjectBytes: p.ObjectTotal, DifferBytes: p.Found, FetchedBytes: p.Fetched, NetworkBytes: p.Crossed, LeftBytes: p.Left()}
 }
 
 // takeOver makes this side the source, since the other one has given up. A request that has

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -388,9 +389,30 @@ func (m *Manager) giveUp(ctx context.Context, id ID) error {
 	return m.remove(ctx, v)
 }
 
-// diffWindow is the part of the object whose differences are asked for at once, which bounds
-// how many there are.
-const diffWindow = 4 << 30
+const (
+	// diffWindow is the part of the object, in bytes, whose differences are asked for at once, which
+	// bounds how many there are. countWindow is the part whose differences are only counted.
+	diffWindow  = 4 << 30
+	countWindow = 64 << 30
+)
+
+// count counts what differs, ahead of fill, so that it is known how much is left. An error is one
+// that fill meets, too.
+func (m *Manager) count(ctx context.Context, p *running, h peer.Hold) {
+	differ := int64(0)
+	for off := int64(0); off < h.Length(); off += countWindow {
+		length := min(countWindow, h.Length()-off)
+		if err := h.Diff(ctx, off, length, func(d backstore.Difference) error {
+			if !d.Hole {
+				differ += d.Length
+			}
+			return nil
+		}); err != nil {
+			return
+		}
+		p.counted(differ + h.Length() - off - length)
+	}
+}
 
 // fill makes v equal to what is held, where the two may differ.
 func (m *Manager) fill(ctx context.Context, id ID, h peer.Hold, v *backstore.Volume, o RoundOptions) error {
@@ -402,6 +424,14 @@ func (m *Manager) fill(ctx context.Context, id ID, h peer.Hold, v *backstore.Vol
 		}
 		return wait(ctx, o.Limit, n)
 	}}
+	p.size(h.Length())
+	if h.Length() > diffWindow {
+		counting, stop := context.WithCancel(ctx)
+		var counter sync.WaitGroup
+		counter.Go(func() { m.count(counting, p, h) })
+		defer counter.Wait()
+		defer stop()
+	}
 	for off := int64(0); off < h.Length(); off += diffWindow {
 		var ranges []blockdev.Range
 		length := min(diffWindow, h.Length()-off)
@@ -419,7 +449,7 @@ func (m *Manager) fill(ctx context.Context, id ID, h peer.Hold, v *backstore.Vol
 		for _, r := range ranges {
 			total += r.Length
 		}
-		p.found(total, off+length, h.Length())
+		p.found(total, off+length)
 		if err := m.reached("fetch"); err != nil {
 			return err
 		}

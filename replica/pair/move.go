@@ -181,7 +181,8 @@ type Caught struct {
 }
 
 // CatchUp has the destination of a migration do a round, at so many bytes a second; 0: no
-// bound. heard is called with how far it is.
+// bound. heard is called with how far it is, each second: Found is then a bound of what differs in
+// all of the volume.
 func (m *Manager) CatchUp(ctx context.Context, id ID, bytesPerSecond int64, heard func(Progress)) (Caught, error) {
 	for turn := rand.Uint64(); ; {
 		r, err := m.load(id)
@@ -194,9 +195,13 @@ func (m *Manager) CatchUp(ctx context.Context, id ID, bytesPerSecond int64, hear
 		}
 		c := Caught{Took: time.Duration(a.TookMS) * time.Millisecond, Progress: Progress{
 			Object: a.Bytes.ComparedBytes, ObjectTotal: a.Bytes.ObjectBytes, Found: a.Bytes.DifferBytes, Fetched: a.Bytes.FetchedBytes, Crossed: a.Bytes.NetworkBytes,
+			Expected: a.Bytes.FetchedBytes + a.Bytes.LeftBytes,
 		}}
 		if heard != nil {
-			heard(c.Progress)
+			// Not only what was compared yet.
+			so := c.Progress
+			so.Found = max(so.Found, so.Expected)
+			heard(so)
 		}
 		if !a.Running {
 			c.Point, err = idOf(a.Common)

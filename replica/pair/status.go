@@ -14,7 +14,13 @@ type Progress struct {
 	// Found is how much of that differs, Fetched how much of it is here, Crossed how much of
 	// it came over the network so far: the rest was here already.
 	Found, Fetched, Crossed int64
+	// Expected bounds how much differs in the whole object: never less, and as much once that was
+	// counted.
+	Expected int64
 }
+
+// Left is how much is left to fetch, at most, in bytes.
+func (p *Progress) Left() int64 { return max(p.Expected-p.Fetched, 0) }
 
 // Attempt is a round.
 type Attempt struct {
@@ -210,13 +216,31 @@ func (p *running) end(err error) Attempt {
 	return p.last
 }
 
-// found notes what differs in the next part of the object.
-func (p *running) found(n, to, total int64) {
+// size notes the size of the object before anything of it was compared.
+func (p *running) size(total int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.progress = Progress{ObjectTotal: total, Expected: total}
+}
+
+// found notes what differs in the next part of the object, which ends at to.
+func (p *running) found(n, to int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.progress.Found += n
-	p.progress.Object, p.progress.ObjectTotal = to, total
+	p.progress.Object = to
+	p.expect(p.progress.Found + p.progress.ObjectTotal - to)
 }
+
+// counted notes a bound of what differs in the whole object.
+func (p *running) counted(n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.expect(n)
+}
+
+// expect is counted with p.mu held.
+func (p *running) expect(n int64) { p.progress.Expected = min(p.progress.Expected, n) }
 
 // fetched notes that n bytes more are here.
 func (p *running) fetched(n int64) {
