@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"testing"
 	"time"
 
@@ -187,6 +188,17 @@ func until(t testing.TB, limit time.Duration, what string, done func() bool) {
 			t.Fatalf("not within %v: %s", limit, what)
 		}
 		<-tick.C
+	}
+}
+
+// awaitLog waits until the log of a server, from byte since on, has what a regular expression matches.
+func awaitLog(t testing.TB, s *cluster.Server, since int, limit time.Duration, says string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	expression := regexp.MustCompile(says)
+	if err := s.AwaitLog(ctx, func(log string) bool { return expression.MatchString(log[since:]) }); err != nil {
+		t.Fatalf("the log of %s does not say %q: %v", s.Name, says, err)
 	}
 }
 

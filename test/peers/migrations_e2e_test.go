@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,7 +37,7 @@ type host struct {
 	n       uint64
 	// paths: a path by which the LUN cannot be reached for now is no error, as for multipath.
 	paths   bool
-	written atomic.Int64
+	steps   chan struct{} // gets a value after a step, if it is empty
 	longest time.Duration // of a command with its repetitions
 }
 
@@ -97,15 +96,25 @@ func (h *host) step(rng *rand.Rand) {
 		return h.s.Write(bytes.NewReader(p), uint64(i*blocks), blocks, tokenclient.WriteOptions{})
 	})
 	h.model[i] = h.n
-	h.written.Add(1)
 	h.verify(rng.IntN(pieces))
+	select {
+	case h.steps <- struct{}{}:
+	default:
+	}
 }
 
 // goesOn waits until more was written.
 func (h *host) goesOn() {
 	h.t.Helper()
-	n := h.written.Load()
-	until(h.t, patience, "the host writes", func() bool { return h.written.Load() >= n+50 || h.t.Failed() })
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	for range 50 {
+		select {
+		case <-h.steps:
+		case <-limit.C:
+			h.t.Fatalf("the host has not written for %v", patience)
+		}
+	}
 }
 
 func stamp(p []byte, n uint64) {
@@ -151,7 +160,7 @@ func moving(t *testing.T) (c *cluster.Cluster, h *host) {
 	a, b := c.Servers[0], c.Servers[1]
 	harness.Must(t, a.AddTarget(t.Context(), map[string]any{"name": movedIQN, "luns": []any{map[string]any{"lun": 0, "volume": "disk0", "size": fmt.Sprintf("%dMiB", movedMiB)}}}))
 	harness.Must(t, b.AddTarget(t.Context(), map[string]any{"name": movedIQN, "redirect": map[string]any{"to": a.Portal}}))
-	h = &host{t: t, portals: []string{a.Portal}}
+	h = &host{t: t, portals: []string{a.Portal}, steps: make(chan struct{}, 1)}
 	h.login()
 	p := make([]byte, movedMiB*mib)
 	random(p, 1)
@@ -201,8 +210,11 @@ func TestMigrate(t *testing.T) {
 	stop, writing := make(chan struct{}), sync.WaitGroup{}
 	writing.Go(func() { h.run(1, stop) })
 	harness.Must(t, a.Admin(t.Context(), new(kit.Migration), "volume", "migrate", "start", "disk0", "b:disk1", "--portal", b.Portal))
-	until(t, patience, "the LUN has moved", func() bool { return migration(t, a).State == "moved" })
+	awaitLog(t, a, 0, patience, "migration: the LUN has moved")
 	m := migration(t, a)
+	if m.State != "moved" {
+		t.Errorf("the migration is %s", m.State)
+	}
 	h.goesOn()
 	close(stop)
 	writing.Wait()

@@ -4,8 +4,6 @@ package peers
 
 import (
 	"encoding/base64"
-	"fmt"
-	"regexp"
 	"testing"
 	"time"
 
@@ -162,10 +160,7 @@ func TestToken_Unreachable(t *testing.T) {
 				t.Errorf("it took %v", answer.Elapsed)
 			}
 			t.Logf("%v after %v", answer, answer.Elapsed)
-			// What the server has written by then comes through a pipe.
-			until(t, 10*time.Second, fmt.Sprintf("the log says %q", fault.says), func() bool {
-				return regexp.MustCompile(fault.says).MatchString(c.Servers[1].Log()[before:])
-			})
+			awaitLog(t, c.Servers[1], before, 10*time.Second, fault.says)
 			harness.Must(t, fault.off())
 			until(t, 20*time.Second, "the token is good again", func() bool {
 				answer, err := b.write(token, perMiB)
