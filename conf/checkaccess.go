@@ -47,15 +47,19 @@ func (c *checker) authentication(key string, raw *fileAuthentication) Authentica
 		u.Initiators = c.patterns(k+".initiators", ru.Initiators)
 		a.Users = append(a.Users, u)
 	}
-	if _, given := c.lines[key+".mutual"]; given && !c.mistyped[key+".mutual"] {
-		m := raw.Mutual
-		if m == nil {
-			m = &fileMutual{}
-		}
-		u := c.user(key+".mutual", m.Name, m.fileSecret())
-		a.Mutual = &u
-	}
+	a.Mutual = c.mutual(key+".mutual", raw.Mutual)
 	return a
+}
+
+// mutual reads what a target proves itself with; nil if the key is not there.
+func (c *checker) mutual(key string, raw *fileMutual) *User {
+	if _, given := c.lines[key]; !given || c.mistyped[key] {
+		return nil
+	}
+	if raw == nil {
+		raw = &fileMutual{}
+	}
+	return new(c.user(key, raw.Name, raw.fileSecret()))
 }
 
 // fileSecret holds the values of the keys that give a secret, of which one is set.
@@ -63,6 +67,7 @@ type fileSecret struct{ inline, file, env *string }
 
 func (u *fileUser) fileSecret() fileSecret   { return fileSecret{u.Secret, u.SecretFile, u.SecretEnv} }
 func (m *fileMutual) fileSecret() fileSecret { return fileSecret{m.Secret, m.SecretFile, m.SecretEnv} }
+func (l *fileLogin) fileSecret() fileSecret  { return fileSecret{l.Secret, l.SecretFile, l.SecretEnv} }
 
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 

@@ -115,6 +115,13 @@ type Redirect struct {
 	Permanent bool
 }
 
+// Login is what a LUN of another target is logged in to with (CHAP).
+type Login struct {
+	User
+	// Mutual is what that target proves itself with; nil: no proof is demanded.
+	Mutual *User
+}
+
 // LUN is one logical unit of a target. Exactly one of Volume, File, Backing, ISCSI and View is
 // set. LUNs with the same one are the same logical unit, and their other fields are
 // equal.
@@ -131,8 +138,8 @@ type LUN struct {
 	Backing string
 	// ISCSI is the LUN of another target, as ParseISCSI returns it ("backing: iscsi://…").
 	ISCSI string
-	// Login is what to log in there with (CHAP); nil: nothing.
-	Login *User
+	// Login is what to log in there with; nil: nothing.
+	Login *Login
 	// View is the name of a view.
 	View string
 	// Size is the capacity in bytes, a multiple of BlockSize. If 0, the volume or the

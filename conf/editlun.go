@@ -13,7 +13,7 @@ type MoveLUN struct {
 	// To is the medium.
 	To Device
 	// Login is what to log in with where To is a LUN of another target; nil: nothing.
-	Login *User
+	Login *Login
 	// Identity is zero for that of the medium.
 	Identity [16]byte
 }

@@ -79,10 +79,9 @@ func (c *checker) login(key, prefix string, raw *fileLUN, l *LUN) {
 	if _, given := c.lines[key+".login"]; given && !c.mistyped[key+".login"] {
 		m := raw.Login
 		if m == nil {
-			m = &fileMutual{}
+			m = &fileLogin{}
 		}
-		u := c.user(key+".login", m.Name, m.fileSecret())
-		l.Login = &u
+		l.Login = &Login{User: c.user(key+".login", m.Name, m.fileSecret()), Mutual: c.mutual(key+".login.mutual", m.Mutual)}
 		if l.ISCSI == "" {
 			c.add(key+".login", "%slogin is for backing: iscsi://…; omit it", prefix)
 		}
@@ -93,7 +92,14 @@ func (c *checker) login(key, prefix string, raw *fileLUN, l *LUN) {
 }
 
 // sameLogin compares what LUNs on one medium log in with.
-func sameLogin(a, b *User) bool {
+func sameLogin(a, b *Login) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return sameUser(&a.User, &b.User) && sameUser(a.Mutual, b.Mutual)
+}
+
+func sameUser(a, b *User) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
@@ -101,11 +107,10 @@ func sameLogin(a, b *User) bool {
 }
 
 // setLogin writes what a LUN of another target is logged in to with.
-func (d *document) setLogin(target string, number uint16, u *User) error {
+func (d *document) setLogin(target string, number uint16, l *Login) error {
 	lun, err := d.lun(target, number)
 	if err != nil {
 		return err
 	}
-	s := u.Secret.file()
-	return d.set(lun, "login", fileNode(fileMutual{textOf(u.Name), s.inline, s.file, s.env}))
+	return d.set(lun, "login", fileNode(*l.file()))
 }

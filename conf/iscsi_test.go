@@ -53,7 +53,7 @@ portals: ["127.0.0.1:0"]
 targets:
   - name: iqn.2026-11.example:a
     luns:
-      - {lun: 0, backing: "iscsi://array/iqn.2026-11.com.example:b/3", login: {name: odx, secret_file: s}}
+      - {lun: 0, backing: "iscsi://array/iqn.2026-11.com.example:b/3", login: {name: odx, secret_file: s, mutual: {name: array, secret_file: t}}}
 `
 
 func TestParse_ISCSI(t *testing.T) {
@@ -68,10 +68,16 @@ func TestParse_ISCSI(t *testing.T) {
 	if _, file, _ := l.Login.Secret.Source(); file != "/etc/s" {
 		t.Errorf("secret in %q", file)
 	}
+	if m := l.Login.Mutual; m == nil || m.Name != "array" {
+		t.Errorf("mutual: %+v", m)
+	} else if _, file, _ := m.Secret.Source(); file != "/etc/t" {
+		t.Errorf("secret of the target in %q", file)
+	}
 	for change, want := range map[[2]string]string{
+		{", secret_file: t", ""}:                                              "targets[0].luns[0].login.mutual: give exactly one of secret_file",
 		{"login:", "size: 1GiB, login:"}:                                      "size of iscsi://array:3260/iqn.2026-11.com.example:b/3 is its own",
 		{`backing: "iscsi://array/iqn.2026-11.com.example:b/3"`, "volume: x"}: "login is for backing: iscsi://",
-		{"secret_file: s", ""}:                                                "exactly one of secret_file",
+		{"secret_file: s, ", ""}:                                              "exactly one of secret_file",
 		{"example:b/3", "example:b/x"}:                                        `"x" is not a LUN`,
 		{"array/", "u%p@array/"}:                                              "invalid name \"iscsi://array",
 	} {
@@ -92,7 +98,11 @@ targets:
 `
 	move := MoveLUN{
 		Target: "iqn.2026-11.example:a", To: Device{ISCSI: "iscsi://array:3260/iqn.2026-11.com.example:b/3"},
-		Login: &User{Name: "odx", Secret: FileSecret("/etc/odx.secret")}, Identity: [16]byte{1},
+		Login: &Login{
+			User:   User{Name: "odx", Secret: FileSecret("/etc/odx.secret")},
+			Mutual: &User{Name: "array", Secret: EnvSecret("ARRAY")},
+		},
+		Identity: [16]byte{1},
 	}
 	text, err := Apply("/etc/odx.yaml", []byte(before), move)
 	if err != nil {

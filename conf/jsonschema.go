@@ -152,7 +152,7 @@ func together(t reflect.Type) object {
 		return one
 	case reflect.TypeFor[fileAlert]():
 		return object{"not": object{"anyOf": []any{object{"required": secret[:2]}, object{"required": secret[1:]}, object{"required": []string{secret[0], secret[2]}}}}}
-	case reflect.TypeFor[fileUser](), reflect.TypeFor[fileMutual](), reflect.TypeFor[fileAPISecret]():
+	case reflect.TypeFor[fileUser](), reflect.TypeFor[fileMutual](), reflect.TypeFor[fileLogin](), reflect.TypeFor[fileAPISecret]():
 		return object{"oneOf": present(secret...)}
 	case reflect.TypeFor[fileAPI]():
 		listed := object{"required": []string{"secrets"}, "not": object{"anyOf": present(secret...)}}

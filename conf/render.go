@@ -160,10 +160,24 @@ func (l *LUN) file() fileLUN {
 		f.Backing = &l.ISCSI
 	}
 	if l.Login != nil {
-		s := l.Login.Secret.file()
-		f.Login = &fileMutual{textOf(l.Login.Name), s.inline, s.file, s.env}
+		f.Login = l.Login.file()
 	}
 	return f
+}
+
+func (l *Login) file() *fileLogin {
+	s := l.Secret.file()
+	f := &fileLogin{textOf(l.Name), s.inline, s.file, s.env, nil}
+	if l.Mutual != nil {
+		f.Mutual = l.Mutual.mutual()
+	}
+	return f
+}
+
+// mutual returns the entry of what a target proves itself with.
+func (u *User) mutual() *fileMutual {
+	s := u.Secret.file()
+	return &fileMutual{textOf(u.Name), s.inline, s.file, s.env}
 }
 
 func (a *Access) file() fileAccess {
@@ -192,8 +206,7 @@ func (a *Authentication) file() fileAuthentication {
 		f.Users = append(f.Users, fileUser{textOf(u.Name), s.inline, s.file, s.env, namesOf(u.Initiators)})
 	}
 	if a.Mutual != nil {
-		s := a.Mutual.Secret.file()
-		f.Mutual = &fileMutual{textOf(a.Mutual.Name), s.inline, s.file, s.env}
+		f.Mutual = a.Mutual.mutual()
 	}
 	return f
 }

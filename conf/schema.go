@@ -113,6 +113,13 @@ type (
 		SecretFile *string `yaml:"secret_file" is:"path" class:"once"`
 		SecretEnv  *string `yaml:"secret_env" is:"env" class:"once"`
 	}
+	fileLogin struct {
+		Name       *string     `yaml:"name" is:"chapname" need:"" class:"once"`
+		Secret     *string     `yaml:"secret" is:"secret" class:"once"`
+		SecretFile *string     `yaml:"secret_file" is:"path" class:"once"`
+		SecretEnv  *string     `yaml:"secret_env" is:"env" class:"once"`
+		Mutual     *fileMutual `yaml:"mutual" class:"once"`
+	}
 	fileAccess struct {
 		Initiators []*string       `yaml:"initiators" is:"pattern" list:"set" class:"once" items:"1"`
 		Addresses  []*string       `yaml:"addresses" is:"network" list:"set" class:"once" items:"1"`
@@ -166,7 +173,7 @@ type (
 		Backing *string `yaml:"backing" is:"backing" class:"once"`
 		View    *string `yaml:"view" is:"volume" class:"once"`
 
-		Login *fileMutual `yaml:"login" class:"once"`
+		Login *fileLogin `yaml:"login" class:"once"`
 
 		Size      *string  `yaml:"size" is:"size 512 1PiB 512" class:"once"`
 		BlockSize *string  `yaml:"block_size" is:"enum 512 4096" default:"512" why:"for a medium that stays a LUN; remove the LUN with one reload, and add it with the next" class:"restart"`

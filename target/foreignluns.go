@@ -58,7 +58,7 @@ func newForeignLUNs(store *backstore.Store, log *logrus.Entry, grown func(url st
 
 // acquire opens a LUN of another target for a user, who may have it open already. One that is
 // not known yet has to be reachable.
-func (f *foreignLUNs) acquire(ctx context.Context, url string, login client.Credentials, user any) (*foreign.Disk, error) {
+func (f *foreignLUNs) acquire(ctx context.Context, url string, login foreign.Login, user any) (*foreign.Disk, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if o := f.open[url]; o != nil {
@@ -69,7 +69,7 @@ func (f *foreignLUNs) acquire(ctx context.Context, url string, login client.Cred
 	if err != nil {
 		return nil, err
 	}
-	u.Login = login
+	login.In(&u)
 	known, err := f.known(url)
 	if err != nil {
 		return nil, err
@@ -128,7 +128,7 @@ func (f *foreignLUNs) close() error {
 }
 
 // setLogin changes what a LUN that is open is logged in to with.
-func (f *foreignLUNs) setLogin(url string, login client.Credentials) {
+func (f *foreignLUNs) setLogin(url string, login foreign.Login) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if o := f.open[url]; o != nil {
@@ -237,7 +237,7 @@ func (f *foreignLUNs) forget(ctx context.Context, cfg *conf.Config, migrating ma
 }
 
 // openForeign opens the LUN of another target that a LUN is.
-func (m *media) openForeign(ctx context.Context, l *conf.LUN, login client.Credentials) (*foreign.Disk, error) {
+func (m *media) openForeign(ctx context.Context, l *conf.LUN, login foreign.Login) (*foreign.Disk, error) {
 	use := &foreignUse{m.foreign, l.ISCSI}
 	d, err := m.foreign.acquire(ctx, l.ISCSI, login, use)
 	if err != nil {
@@ -256,11 +256,20 @@ func (m *media) openForeign(ctx context.Context, l *conf.LUN, login client.Crede
 }
 
 // loginOf returns what a LUN of another target is logged in to with.
-func (st *state) loginOf(l *conf.LUN) client.Credentials {
-	if l.Login == nil {
-		return client.Credentials{}
+func (st *state) loginOf(l *conf.LUN) foreign.Login {
+	return st.secrets.login(l.Login)
+}
+
+// login returns a login with its secrets.
+func (all secrets) login(l *conf.Login) (out foreign.Login) {
+	if l == nil {
+		return out
 	}
-	return client.Credentials{User: l.Login.Name, Password: string(st.secrets[l.Login.Key])}
+	out.Initiator = client.Credentials{User: l.Name, Password: string(all[l.Key])}
+	if l.Mutual != nil {
+		out.Target = client.Credentials{User: l.Mutual.Name, Password: string(all[l.Mutual.Key])}
+	}
+	return out
 }
 
 // resizeForeign has the logical unit on a LUN of another target find out its size.

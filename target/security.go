@@ -41,8 +41,15 @@ func readSecrets(cfg *conf.Config) (secrets, []warning, error) {
 		read(u)
 	}
 	for _, l := range (&state{cfg: cfg}).luns {
-		if l.Login != nil {
-			read(l.Login)
+		if l.Login == nil {
+			continue
+		}
+		read(&l.Login.User)
+		if m := l.Login.Mutual; m != nil {
+			read(m)
+			if s, ok := all[m.Key]; ok && bytes.Equal(s, all[l.Login.Key]) {
+				problems = append(problems, cfg.Problem(m.Secret.Key, "this is also the secret of %s, which the target knows: give each direction its own", l.Login.Name))
+			}
 		}
 	}
 	for _, m := range mutual {

@@ -362,8 +362,13 @@ func (st *state) namedSecrets() map[string][]byte {
 		all("targets["+st.cfg.Targets[i].Name+"]", &st.cfg.Targets[i].Authentication)
 	}
 	for t, l := range st.luns {
-		if l.Login != nil {
-			add(fmt.Sprintf("targets[%s].luns[%d].login", t.Name, l.Number), l.Login)
+		if l.Login == nil {
+			continue
+		}
+		key := fmt.Sprintf("targets[%s].luns[%d].login", t.Name, l.Number)
+		add(key, &l.Login.User)
+		if l.Login.Mutual != nil {
+			add(key+".mutual", l.Login.Mutual)
 		}
 	}
 	return named

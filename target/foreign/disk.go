@@ -100,11 +100,18 @@ func (d *Disk) Close() error {
 	return nil
 }
 
+// Login is what a session proves itself with, and what the target proves itself with; the zero
+// value of either: no proof.
+type Login struct{ Initiator, Target initiator.Credentials }
+
+// In makes a login that of a URL.
+func (l Login) In(u *initiator.URL) { u.Login, u.TargetLogin = l.Initiator, l.Target }
+
 // SetLogin changes what the next sessions log in with.
-func (d *Disk) SetLogin(c initiator.Credentials) {
+func (d *Disk) SetLogin(l Login) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.o.URL.Login = c
+	l.In(&d.o.URL)
 }
 
 // Geometry returns what the LUN is.
