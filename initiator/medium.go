@@ -7,18 +7,21 @@ import (
 	"fmt"
 )
 
-// WriteCache is what a logical unit says of its write cache (SBC-3 6.5.5).
+// WriteCache is what a logical unit says of writes and its cache (SBC-3 6.5.5).
 type WriteCache struct {
 	// Volatile: a write is durable only after SYNCHRONIZE CACHE, or with FUA.
 	Volatile bool
 	// FUA: WRITE takes the bit.
 	FUA bool
+	// Protected: the logical unit takes no writes (WP).
+	Protected bool
 }
 
 const (
 	pageCaching    = 0x08
 	cacheWCE       = 0x04 // byte 2 of the page
 	deviceDPOFUA   = 0x10 // the device-specific parameter of a disk
+	deviceWP       = 0x80
 	writeFUA       = 0x08 // byte 1 of WRITE(16)
 	modeHeaderSize = 4
 )
@@ -44,7 +47,7 @@ func parseWriteCache(p []byte) WriteCache {
 	if len(p) < modeHeaderSize {
 		return w
 	}
-	w.FUA = p[2]&deviceDPOFUA != 0
+	w.FUA, w.Protected = p[2]&deviceDPOFUA != 0, p[2]&deviceWP != 0
 	if page := p[min(len(p), modeHeaderSize+int(p[3])):]; len(page) >= 3 && page[0]&0x7f == pageCaching {
 		w.Volatile = page[2]&cacheWCE != 0
 	}

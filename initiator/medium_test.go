@@ -11,6 +11,7 @@ func TestParseWriteCache(t *testing.T) {
 	}{
 		"write back":         {[]byte{23, 0, 0x10, 0, 0x08, 18, 0x04}, WriteCache{Volatile: true, FUA: true}},
 		"write through":      {[]byte{23, 0, 0x10, 0, 0x88, 18, 0x00}, WriteCache{FUA: true}},
+		"protected":          {[]byte{23, 0, 0x90, 0, 0x88, 18, 0x00}, WriteCache{FUA: true, Protected: true}},
 		"block descriptor":   {[]byte{31, 0, 0, 8, 0, 0, 0, 0, 0, 0, 2, 0, 0x08, 18, 0x00}, WriteCache{}},
 		"another page":       {[]byte{23, 0, 0, 0, 0x0a, 18, 0x00}, WriteCache{Volatile: true}},
 		"ends in the page":   {[]byte{23, 0, 0, 0, 0x08, 18}, WriteCache{Volatile: true}},

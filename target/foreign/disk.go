@@ -154,9 +154,12 @@ func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64) error {
 }
 
 // Unmap makes a range read as zeros: the target gives its space back if it promises zeros then,
-// otherwise they are written.
+// otherwise they are written where it reads as something else.
 func (d *Disk) Unmap(ctx context.Context, off, length int64) error {
 	return d.zero(ctx, off, length, func(ctx context.Context, s *session, off, n int64) error {
+		if !s.Unmaps() {
+			return d.clear(ctx, s, off, n)
+		}
 		return d.wrote(s, s.Zero(ctx, off, n))
 	})
 }
