@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"odx/conf"
 )
 
 // Migrator moves volumes that are LUNs to other places while they are written to.
@@ -37,8 +39,12 @@ var (
 // MigrationRequest says what is to be moved, and how.
 type MigrationRequest struct {
 	// Volume is the name of a volume that is a LUN, To the name of a view, or of a volume
-	// that does not exist, or PEER:VOLUME for one of another server.
+	// that does not exist, or PEER:VOLUME for one of another server, or the LUN of another
+	// target, as conf.ParseISCSI reads it.
 	Volume, To string
+	// Login is what the LUN of another target is logged in to with, by secrets in files or
+	// environment variables; nil: nothing.
+	Login *conf.Login
 	// Portal is the address, host:port, of another server to which initiators are redirected
 	// after the move; empty: none is.
 	Portal string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
 	"odx/backstore"
@@ -16,6 +17,10 @@ const (
 	// once where there is a bound on the rate.
 	unmapStep = 1 << 30
 	ratedStep = 1 << 20
+	// holeStep is how many bytes are unmapped at once where several parts are copied.
+	holeStep = 32 << 20
+	// defaultWindow is that of Options.
+	defaultWindow = 1 << 30
 )
 
 // round implements destination: it copies what was written since the last one. A round that was
@@ -81,7 +86,7 @@ func (h *here) copyNext(ctx context.Context) (took time.Duration, err error) {
 	change := func(to *record) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		to.Base, to.Next = r.Next, 0
+		to.Base, to.Next, to.Done = r.Next, 0, 0
 		to.Rounds++
 		to.Copied += h.progress.copied
 	}
@@ -108,9 +113,12 @@ func (h *here) copyDifference(ctx context.Context, limit *rate.Limiter) error {
 			return err
 		}
 		defer base.Release()
-	} else if err := h.clear(ctx); err != nil {
-		return err
+	} else if h.copies == 0 {
+		if err := unmap(ctx, h.dst, blockdev.Range{Length: h.dst.Size()}); err != nil {
+			return err
+		}
 	}
+	left := blockdev.Range{Offset: r.Done, Length: next.Length() - r.Done}
 	var total int64
 	count := func(d backstore.Difference) error {
 		if !d.Hole {
@@ -118,17 +126,118 @@ func (h *here) copyDifference(ctx context.Context, limit *rate.Limiter) error {
 		}
 		return nil
 	}
-	if err := next.Diff(ctx, base, 0, next.Length(), count); err != nil {
+	if err := next.Diff(ctx, base, left.Offset, left.Length, count); err != nil {
 		return err
 	}
 	h.beginRound(total)
 	defer h.endRound()
-	return next.Diff(ctx, base, 0, next.Length(), func(d backstore.Difference) error {
+	if h.copies > 0 {
+		return h.copyWindows(ctx, next, base, left, limit)
+	}
+	return next.Diff(ctx, base, left.Offset, left.Length, func(d backstore.Difference) error {
 		if d.Hole {
 			return unmap(ctx, h.dst, d.Range)
 		}
 		return h.copyRange(ctx, next, d.Range, limit)
 	})
+}
+
+// copyWindows is copyDifference for a destination outside of this machine. Where much is
+// copied, what is there durably is noted from time to time: a copy that is interrupted goes on
+// from there.
+func (h *here) copyWindows(ctx context.Context, next, base *backstore.Snapshot, left blockdev.Range, limit *rate.Limiter) error {
+	for left.Length > 0 {
+		w := blockdev.Range{Offset: left.Offset, Length: min(left.Length, h.m.o.Window)}
+		if err := h.copyWindow(ctx, next, base, w, limit); err != nil {
+			return err
+		}
+		left.Offset, left.Length = left.Offset+w.Length, left.Length-w.Length
+		if left.Length == 0 || h.copied() < h.m.o.Window {
+			continue
+		}
+		if err := h.dst.Flush(ctx); err != nil {
+			return err
+		}
+		if err := h.note(ctx, left.Offset); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// note records that the destination equals the next point in time up to an offset.
+func (h *here) note(ctx context.Context, done int64) error {
+	n := h.copied()
+	err := h.store(ctx, func(r *record) { r.Done, r.Copied = done, r.Copied+n })
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	h.progress.total -= n
+	h.progress.copied -= n
+	h.mu.Unlock()
+	h.m.step("part of a round noted")
+	return nil
+}
+
+// copied returns what was copied and is not in the record yet.
+func (h *here) copied() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.progress.copied
+}
+
+// copyWindow copies what differs in a range, several parts at once.
+func (h *here) copyWindow(ctx context.Context, next, base *backstore.Snapshot, w blockdev.Range, limit *rate.Limiter) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(h.copies)
+	err := differences(ctx, next, base, w, func(d backstore.Difference) error {
+		step := int64(ratedStep)
+		if d.Hole {
+			step = holeStep
+		}
+		for r := d.Range; r.Length > 0; {
+			part := blockdev.Range{Offset: r.Offset, Length: min(r.Length, step)}
+			group.Go(func() error {
+				if d.Hole {
+					return h.dst.Unmap(ctx, part.Offset, part.Length)
+				}
+				return h.copyRange(ctx, next, part, limit)
+			})
+			r.Offset, r.Length = r.Offset+part.Length, r.Length-part.Length
+		}
+		return ctx.Err()
+	})
+	if failed := group.Wait(); failed != nil { // and err is that the others were to end
+		return failed
+	}
+	return err
+}
+
+// differences calls fn with what differs in a range. Without a base that is all of it: the
+// destination can have had anything.
+func differences(ctx context.Context, next, base *backstore.Snapshot, w blockdev.Range, fn func(backstore.Difference) error) error {
+	if base != nil {
+		return next.Diff(ctx, base, w.Offset, w.Length, fn)
+	}
+	at := w.Offset
+	hole := func(end int64) error {
+		if at == end {
+			return nil
+		}
+		return fn(backstore.Difference{Range: blockdev.Range{Offset: at, Length: end - at}, Hole: true})
+	}
+	err := next.Diff(ctx, nil, w.Offset, w.Length, func(d backstore.Difference) error {
+		if err := hole(d.Offset); err != nil {
+			return err
+		}
+		at = d.Offset + d.Length
+		return fn(d)
+	})
+	if err == nil {
+		err = hole(w.Offset + w.Length)
+	}
+	return err
 }
 
 // limiter returns the bound on the rate; nil for none.
@@ -164,11 +273,7 @@ func (h *here) copyRange(ctx context.Context, from offload.Snapshot, r blockdev.
 	return nil
 }
 
-// clear makes the destination read as zeros before the first round.
-func (h *here) clear(ctx context.Context) error {
-	return unmap(ctx, h.dst, blockdev.Range{Length: h.dst.Size()})
-}
-
+// unmap makes a range of a destination read as zeros.
 func unmap(ctx context.Context, dst blockdev.Volume, r blockdev.Range) error {
 	for r.Length > 0 {
 		if err := ctx.Err(); err != nil {

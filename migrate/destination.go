@@ -40,8 +40,11 @@ type destination interface {
 
 // newDestination returns the destination of a migration.
 func newDestination(g *migration) destination {
-	if g.rec.remote() {
+	switch {
+	case g.rec.remote():
 		return &atPeer{migration: g}
+	case g.rec.ToISCSI != "":
+		return &onTarget{here: here{migration: g, copies: foreignCopies}}
 	}
 	return &inStore{here{migration: g}}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"odx/admin"
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/conf"
@@ -20,37 +21,49 @@ const shortRound = 250 * time.Millisecond
 type here struct {
 	*migration
 	dst blockdev.Volume // open while the migration runs
+	// copies is how many ranges are copied at once; 0: one, and each by as few steps as
+	// possible, since they are mapped.
+	copies int
 }
 
 func (h *here) short() time.Duration { return shortRound }
 
-// stay implements destination: without a cut, nothing moves the LUN.
-func (h *here) stay(context.Context) error { return nil }
+// stay implements destination: without a cut, nothing moves the LUN. One that has moved it need
+// not be in the record yet.
+func (h *here) stay(context.Context) error {
+	if _, moved := h.serving(); moved {
+		return admin.ErrMigrated
+	}
+	return nil
+}
+
+// serving reports whether the destination is a LUN, and whether it is the one that is moved.
+func (h *here) serving() (served, moved bool) {
+	r := h.copyRecord()
+	id, served := h.m.o.Server.Serving(r.to())
+	return served, served && conf.FormatIdentity(id) == r.Identity
+}
 
 // leave implements destination.
 func (h *here) leave(context.Context) error { return nil }
 
 // resume implements destination. Where the LUN is decides, not what the record says last.
 func (h *here) resume(ctx context.Context) (done bool, err error) {
-	r := h.copyRecord()
-	id, served := h.m.o.Server.Serving(r.to())
-	switch {
+	switch served, moved := h.serving(); {
 	case !served:
 		return false, nil
-	case conf.FormatIdentity(id) == r.Identity:
-		return true, h.moved(ctx, r.Cut)
+	case moved:
+		return true, h.moved(ctx, h.copyRecord().Cut)
 	}
 	return true, h.giveUp(ctx, "the destination has become a LUN of its own")
 }
 
 // cut implements destination.
 func (h *here) cut(ctx context.Context, src *backstore.Volume) error {
-	r := h.copyRecord()
-	identity, err := conf.ParseIdentity(r.Identity)
+	c, err := h.newCut()
 	if err != nil {
 		return err
 	}
-	c := Cut{From: h.from(), To: r.to(), Identity: identity}
 	c.Last = func(ctx context.Context) error { return h.last(ctx, src) }
 	c.Moved = func(ctx context.Context) {
 		if err := h.m.o.References.EndReferences(ctx, src.ID()); err != nil {
@@ -61,13 +74,20 @@ func (h *here) cut(ctx context.Context, src *backstore.Volume) error {
 	held, err := h.m.o.Server.Cut(ctx, c)
 	h.countCut(held)
 	// Whatever failed: where the LUN is decides.
-	if id, served := h.m.o.Server.Serving(r.to()); served && conf.FormatIdentity(id) == r.Identity {
+	if _, moved := h.serving(); moved {
 		return h.moved(context.WithoutCancel(ctx), held)
 	}
 	if err == nil {
 		err = errors.New("the LUN has not moved")
 	}
 	return givenUp(held, err)
+}
+
+// newCut returns what a cut changes in the configuration.
+func (h *here) newCut() (Cut, error) {
+	r := h.copyRecord()
+	identity, err := conf.ParseIdentity(r.Identity)
+	return Cut{From: h.from(), To: r.to(), Login: r.Login.conf(), Identity: identity}, err
 }
 
 // last is Cut.Last.

@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,11 @@ type Server interface {
 	// Open opens what a LUN is to be moved to. The volume is used until the end of the
 	// migration: the server refuses a configuration that uses the destination otherwise.
 	Open(ctx context.Context, d conf.Device) (blockdev.Volume, error)
+	// OpenForeign opens the LUN of another target that a cut is to move LUNs to, for a
+	// migration. An error can be that the configuration after the cut would be invalid.
+	OpenForeign(ctx context.Context, c Cut) (Foreign, error)
+	// ForgetForeign forgets what the LUN of another target was, unless it is in use.
+	ForgetForeign(ctx context.Context, url string) error
 	// Cut moves the LUNs on a volume, and returns how long their commands were held. An error
 	// means that they are where they were, whatever fails: see Cut.
 	Cut(ctx context.Context, c Cut) (held time.Duration, err error)
@@ -74,6 +80,8 @@ const Bound = time.Second
 // Cut is the last step of a migration.
 type Cut struct {
 	From, To conf.Device
+	// Login is what To, if it is a LUN of another target, is logged in to with; nil: nothing.
+	Login    *conf.Login
 	Identity [16]byte
 	// Last copies what is left, durably. Commands are held while it runs, for what ctx gives
 	// it.
@@ -97,6 +105,9 @@ type Options struct {
 	// Pairs does what is done between servers; nil: there are no others.
 	Pairs *pair.Manager
 	Log   *logrus.Entry
+	// Window is how many bytes of a volume are copied to the LUN of another target at a time;
+	// once as many were copied, that is made durable and recorded. 0: 1 GiB.
+	Window int64
 	// Reached is called after each step of a migration, for tests that look at what is left
 	// if the process ends there; nil for none.
 	Reached func(step string)
@@ -119,6 +130,7 @@ type Manager struct {
 // New returns a manager of the migrations that the store has records of. None goes on before
 // Resume.
 func New(o Options) (*Manager, error) {
+	o.Window = cmp.Or(o.Window, defaultWindow)
 	m := &Manager{o: o, all: map[string]*migration{}}
 	m.base, m.stop = context.WithCancel(context.Background())
 	err := o.Store.ScanRecords([]byte(recordPrefix), func(key, value []byte) error {
@@ -272,12 +284,17 @@ func (m *Manager) prepare(ctx context.Context, r admin.MigrationRequest) (*migra
 		Volume: r.Volume, ID: fmt.Sprintf("%x", src.ID()), Identity: conf.FormatIdentity(identity), State: admin.MigrationCopying,
 		Rate: r.Rate, Throttle: r.Throttle, Began: time.Now().UTC(),
 	}
+	foreign := conf.IsISCSI(r.To)
 	peer, volume, remote := strings.Cut(r.To, ":")
 	switch {
-	case remote:
+	case r.Login != nil && !foreign:
+		err = fmt.Errorf("%w: a login, and no LUN of another target", blockdev.ErrInvalid)
+	case remote && !foreign:
 		err = m.chooseRemote(r, &rec, peer, volume)
 	case r.Portal != "":
 		err = fmt.Errorf("%w: a portal, and no other server", blockdev.ErrInvalid)
+	case foreign:
+		err = m.chooseForeign(r, &rec)
 	default:
 		err = m.chooseDestination(ctx, src, r, &rec)
 	}

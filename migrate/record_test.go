@@ -17,17 +17,32 @@ func TestRecord(t *testing.T) {
 	var r record
 	fields.Fill(&r)
 	r.Version, r.ID, r.Identity, r.State, r.ToView = recordVersion, "0123", "00112233445566778899aabbccddeeff", admin.MigrationMoved, ""
+	r.ToISCSI, r.Login = "", nil
 	r.Began, r.Ended = time.Unix(1, 0).UTC(), time.Unix(2, 0).UTC()
 	stored := r.encode()
 	got, err := decode(stored.Key, stored.Value)
 	if err != nil || !reflect.DeepEqual(got, r) {
 		t.Errorf("%+v, %v; want %+v", got, err, r)
 	}
+	foreign := r
+	fields.Fill(&foreign.Login)
+	foreign.ToISCSI, foreign.ToVolume, foreign.ToPeer, foreign.Pair = farURL, "", "", pair.ID{}
+	stored = foreign.encode()
+	if got, err := decode(stored.Key, stored.Value); err != nil || !reflect.DeepEqual(got, foreign) {
+		t.Errorf("%+v, %v; want %+v", got, err, foreign)
+	}
 	for name, change := range map[string]func(r *record, stored *backstore.Record){
 		"no destination":   func(r *record, _ *backstore.Record) { r.ToVolume = "" },
 		"a view of a peer": func(r *record, _ *backstore.Record) { r.ToVolume, r.ToView = "", "v" },
 		"no pair":          func(r *record, _ *backstore.Record) { r.Pair = pair.ID{} },
 		"no peer":          func(r *record, _ *backstore.Record) { r.ToPeer = "" },
+		"negative":         func(r *record, _ *backstore.Record) { r.Done = -1 },
+		"a login":          func(r *record, _ *backstore.Record) { r.Login = foreign.Login },
+		"a LUN and a peer": func(r *record, _ *backstore.Record) { r.ToVolume, r.ToISCSI = "", farURL },
+		"no LUN": func(r *record, _ *backstore.Record) {
+			*r = foreign
+			r.ToISCSI = "iscsi://Array/iqn.2026-11.com.example:array/0"
+		},
 		"two destinations": func(r *record, _ *backstore.Record) { r.ToView = "v" },
 		"state":            func(r *record, _ *backstore.Record) { r.State = "unknown" },
 		"identity":         func(r *record, _ *backstore.Record) { r.Identity = "none" },
@@ -53,6 +68,9 @@ func FuzzDecode(f *testing.F) {
 	stored := r.encode()
 	f.Add(stored.Key, stored.Value)
 	f.Add([]byte("migrate/"), []byte("{}"))
+	r.ToVolume, r.ToISCSI, r.Login = "", farURL, &loginRecord{userRecord{"odx", "/s", ""}, &userRecord{"array", "", "S"}}
+	stored = r.encode()
+	f.Add(stored.Key, stored.Value)
 	f.Fuzz(func(t *testing.T, key, value []byte) {
 		r, err := decode(key, value)
 		if err != nil {

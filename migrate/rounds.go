@@ -152,11 +152,12 @@ func (g *migration) endRound() {
 	g.progress.began = time.Time{}
 }
 
-// restart has a migration go on that an abort has stopped and could not end.
+// restart has a migration go on that an abort has stopped and could not end. Resume does that for
+// one that has not run yet.
 func (m *Manager) restart(g *migration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.closed && !g.ended() {
+	if !m.closed && !g.ended() && g.done != nil {
 		m.begin(g)
 	}
 }

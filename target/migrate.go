@@ -96,7 +96,7 @@ func (s migrated) movesOf(c migrate.Cut) (edits []conf.Edit) {
 	}
 	for t, l := range s.state.Load().luns {
 		if l.Medium() == mediumOf(c.From) {
-			edits = append(edits, conf.MoveLUN{Target: t.Name, Number: l.Number, To: c.To, Identity: identity})
+			edits = append(edits, conf.MoveLUN{Target: t.Name, Number: l.Number, To: c.To, Login: c.Login, Identity: identity})
 		}
 	}
 	return edits
