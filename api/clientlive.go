@@ -91,11 +91,11 @@ type editRequest struct {
 func requestOfEdit(e conf.Edit) *editRequest {
 	switch e := e.(type) {
 	case conf.AddTarget:
-		return &editRequest{http.MethodPost, "/v1/targets", v1.CreateTarget{Name: e.Name, LUNs: some(each(lunV1)(e.LUNs)), PortalGroups: e.PortalGroups}}
+		return &editRequest{http.MethodPost, "/v1/targets", v1.CreateTarget{Name: e.Name, LUNs: some(each(newLUNV1)(e.LUNs)), PortalGroups: e.PortalGroups}}
 	case conf.RemoveTarget:
 		return &editRequest{http.MethodDelete, placePath(e.Name), nil}
 	case conf.AddLUN:
-		return &editRequest{http.MethodPost, placePath(e.Target) + "/luns", lunV1(e.LUN)}
+		return &editRequest{http.MethodPost, placePath(e.Target) + "/luns", newLUNV1(e.LUN)}
 	case conf.RemoveLUN:
 		return &editRequest{http.MethodDelete, placePath(e.Target) + "/luns/" + strconv.Itoa(int(e.Number)), nil}
 	case conf.AddUser:

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"odx/admin"
+	"odx/conf"
 	"odx/internal/kit/must"
 )
 
@@ -26,7 +27,16 @@ func (m *modelLive) StartMigration(_ context.Context, r admin.MigrationRequest) 
 	if r.Volume == "busy" {
 		return admin.Migration{}, admin.ErrMigrating
 	}
-	return admin.Migration{Volume: r.Volume, To: r.To, Peer: r.Portal, SizeBytes: r.Rate, CopiedBytes: r.Throttle, Diverges: r.Overwrite, Began: aMigration.Began}, m.err
+	return admin.Migration{Volume: r.Volume, To: r.To, Peer: r.Portal, SizeBytes: r.Rate, CopiedBytes: r.Throttle, Diverges: r.Overwrite, Problem: loginText(r.Login), Began: aMigration.Began}, m.err
+}
+
+// loginText returns what a login says.
+func loginText(l *conf.Login) string {
+	if l == nil {
+		return ""
+	}
+	_, file, _ := l.Secret.Source()
+	return l.Name + " by " + file
 }
 
 func (m *modelLive) AbortMigration(_ context.Context, volume string) (admin.Migration, error) {
@@ -55,9 +65,10 @@ func TestClient_Migrations(t *testing.T) {
 		if len(list) != 1 || !reflect.DeepEqual(list[0], aMigration) {
 			t.Errorf("%+v", list)
 		}
-		r := admin.MigrationRequest{Volume: "a/b", To: "c", Portal: "192.0.2.1:3260", Overwrite: true, Rate: 7, Throttle: 8}
+		r := admin.MigrationRequest{Volume: "a/b", To: "c", Portal: "192.0.2.1:3260", Overwrite: true, Rate: 7, Throttle: 8,
+			Login: &conf.Login{User: conf.User{Name: "odx", Secret: conf.FileSecret("/s")}}}
 		m, err := l.StartMigration(t.Context(), r)
-		if want := (admin.Migration{Volume: "a/b", To: "c", Peer: "192.0.2.1:3260", SizeBytes: 7, CopiedBytes: 8, Diverges: true, Began: aMigration.Began}); err != nil || m != want {
+		if want := (admin.Migration{Volume: "a/b", To: "c", Peer: "192.0.2.1:3260", SizeBytes: 7, CopiedBytes: 8, Diverges: true, Problem: "odx by /s", Began: aMigration.Began}); err != nil || m != want {
 			t.Errorf("start: %+v, %v", m, err)
 		}
 		if m, err = l.FinishMigration(t.Context(), "src", true); err != nil || !m.Throttled || m.Volume != "src" {

@@ -13,13 +13,17 @@ var migrationRoutes = []route{
 	{http.MethodGet, "/v1/migrations", "The migrations of volumes, those that have ended too until they are finished.", http.StatusOK, lists, reads, looks, live(func(c *call, l admin.Live) (any, error) {
 		return listV1(MigrationV1)(l.Migrations(c.ctx))
 	})},
-	{http.MethodPost, "/v1/migrations", "Begin to move the LUNs on a volume to another volume, a view or another server, while they are in use.", http.StatusCreated, short, administers, changes("volume migrate start"), live(func(c *call, l admin.Live) (any, error) {
+	{http.MethodPost, "/v1/migrations", "Begin to move the LUNs on a volume to another volume, a view, another server or the LUN of another target, while they are in use.", http.StatusCreated, short, administers, changes("volume migrate start"), live(func(c *call, l admin.Live) (any, error) {
 		var p v1.MigrationRequest
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
 		c.subject("volume " + p.Volume)
-		return asV1(MigrationV1)(l.StartMigration(c.ctx, migrationRequestOf(p)))
+		r, err := migrationRequestOf(p)
+		if err != nil {
+			return nil, err
+		}
+		return asV1(MigrationV1)(l.StartMigration(c.ctx, r))
 	})},
 	{http.MethodPost, "/v1/migrations/{name}/abort", "Abort a migration; the LUNs stay where they are.", http.StatusOK, long, administers, changes("volume migrate abort"), live(func(c *call, l admin.Live) (any, error) {
 		name := c.request.PathValue("name")

@@ -41,10 +41,11 @@ var targetRoutes = []route{
 		if _, err := conf.ParseName(p.Name); err != nil {
 			return nil, fmt.Errorf("%w: %w", blockdev.ErrInvalid, err)
 		}
-		if err := checkIdentities(p.LUNs...); err != nil {
+		luns, err := newLUNs(p.LUNs)
+		if err != nil {
 			return nil, err
 		}
-		return c.edit(l, "target "+p.Name, conf.AddTarget{Name: p.Name, LUNs: each(newLUN)(p.LUNs), PortalGroups: p.PortalGroups})
+		return c.edit(l, "target "+p.Name, conf.AddTarget{Name: p.Name, LUNs: luns, PortalGroups: p.PortalGroups})
 	})},
 	{http.MethodDelete, "/v1/targets/{target}", "Remove a target; its volumes stay.", http.StatusOK, short, administers, reconfigures, live(func(c *call, l admin.Live) (any, error) {
 		return c.edit(l, placeOf(c.target()), conf.RemoveTarget{Name: c.target()})
@@ -54,10 +55,11 @@ var targetRoutes = []route{
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		if err := checkIdentities(p); err != nil {
+		lun, err := newLUN(p)
+		if err != nil {
 			return nil, err
 		}
-		return c.edit(l, fmt.Sprintf("LUN %d of %s", p.Number, placeOf(c.target())), conf.AddLUN{Target: c.target(), LUN: newLUN(p)})
+		return c.edit(l, fmt.Sprintf("LUN %d of %s", p.Number, placeOf(c.target())), conf.AddLUN{Target: c.target(), LUN: lun})
 	})},
 	{http.MethodDelete, "/v1/targets/{target}/luns/{lun}", "Remove a LUN of a target; its volume stays.", http.StatusOK, short, administers, reconfigures, live(func(c *call, l admin.Live) (any, error) {
 		n, err := c.pathNumber("lun")

@@ -2,16 +2,20 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
 	"odx/admin"
 	v1 "odx/api/v1"
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/conf"
 	"odx/internal/kit/fields"
+	"odx/internal/kit/must"
 	"odx/tokens"
 )
 
@@ -57,7 +61,7 @@ func TestConversions(t *testing.T) {
 	t.Run("Access", there(accessV1, sure(t, accessOf)))
 	t.Run("LUN", there(lunV1, lunOf))
 	t.Run("Migration", there(MigrationV1, migrationOf))
-	t.Run("MigrationRequest", there(migrationRequestV1, migrationRequestOf))
+	t.Run("MigrationRequest", there(migrationRequestV1, sure(t, migrationRequestOf)))
 	t.Run("ScrubResult", there(ScrubResultV1, scrubResultOf))
 	t.Run("Partial", there(PartialV1, partialOf))
 }
@@ -92,9 +96,13 @@ func hide(v reflect.Value) {
 		v.Name = ""
 	case *admin.FileFinish:
 		v.Name = ""
+	case *admin.MigrationRequest:
+		if v.Login != nil { // a secret has one source, and neither has what only a configuration has
+			v.Login = &conf.Login{User: conf.User{Name: "odx", Secret: conf.FileSecret("/s")}, Mutual: &conf.User{Name: "array", Secret: conf.EnvSecret("S")}}
+		}
 	case *conf.LUN:
 		v.Key = ""                 // of the file
-		v.ISCSI, v.Login = "", nil // the one is in the field of Backing, the other a secret of the file
+		v.ISCSI, v.Login = "", nil // TestConversions_ForeignLUN has them
 	case *conf.Access:
 		v.Addresses = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 	case *admin.StoreInfo:
@@ -102,11 +110,35 @@ func hide(v reflect.Value) {
 	}
 }
 
-// TestConversions_ForeignLUN takes a LUN of another target to JSON and back, without its login.
+// TestConversions_ForeignLUN takes a LUN of another target to the JSON of a request and back; that
+// of a response has no secret.
 func TestConversions_ForeignLUN(t *testing.T) {
-	want := conf.LUN{Number: 3, ISCSI: "iscsi://192.0.2.1:3260/iqn.2026-11.com.example:a/0", BlockSize: 512}
-	if got := lunOf(lunV1(want)); !reflect.DeepEqual(got, want) {
-		t.Errorf("%+v comes back as %+v", want, got)
+	want := conf.LUN{
+		Number: 3, ISCSI: "iscsi://192.0.2.1:3260/iqn.2026-11.com.example:a/0", BlockSize: 512,
+		Login: &conf.Login{
+			User:   conf.User{Name: "odx", Secret: conf.FileSecret("/etc/odx.secret")},
+			Mutual: &conf.User{Name: "array", Secret: conf.InlineSecret("a secret of it")},
+		},
+	}
+	if got, err := newLUN(newLUNV1(want)); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v comes back as %+v, %v", want, got, err)
+	}
+	shown, err := json.Marshal(lunV1(want))
+	must.Succeed(t, err)
+	if text := string(shown); !strings.Contains(text, `"login":{"name":"odx","mutual":{"name":"array"}}`) {
+		t.Errorf("a response has %s", text)
+	}
+	for name, login := range map[string]*v1.Login{
+		"no name":   {LoginUser: v1.LoginUser{SecretSource: v1.SecretSource{SecretFile: "f"}}},
+		"no secret": {LoginUser: v1.LoginUser{Name: "odx"}},
+		"two":       {LoginUser: v1.LoginUser{Name: "odx", SecretSource: v1.SecretSource{SecretFile: "f", SecretEnv: "E"}}},
+		"no secret of the target": {
+			LoginUser: v1.LoginUser{Name: "odx", SecretSource: v1.SecretSource{SecretFile: "f"}}, Mutual: &v1.LoginUser{Name: "array"},
+		},
+	} {
+		if _, err := loginOf(login); !errors.Is(err, blockdev.ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -119,30 +119,13 @@ func lunV1(l conf.LUN) v1.LUN {
 	return v1.LUN{
 		Number: l.Number, Volume: l.Volume, File: l.File, Backing: cmp.Or(l.Backing, l.ISCSI), View: l.View, SizeBytes: l.Size, BlockBytes: l.BlockSize,
 		ReadOnly: l.ReadOnly, StoreDuplicates: l.StoreDuplicates, UnmapGranularityBytes: l.UnmapGranularity, Identity: conf.FormatIdentity(l.Identity), Limit: v1.Rate(l.Rate),
+		Login: loginNamesV1(l.Login),
 	}
 }
 
-// newLUN is lunOf for a LUN that is to be added, with defaults.
-func newLUN(l v1.LUN) conf.LUN {
-	l.BlockBytes = cmp.Or(l.BlockBytes, 512)
-	return lunOf(l)
-}
-
-// checkIdentities returns an error for a LUN whose identity is none.
-func checkIdentities(luns ...v1.LUN) error {
-	for _, l := range luns {
-		if l.Identity == "" {
-			continue
-		}
-		if _, err := conf.ParseIdentity(l.Identity); err != nil {
-			return fmt.Errorf("%w: LUN %d: %w", blockdev.ErrInvalid, l.Number, err)
-		}
-	}
-	return nil
-}
-
+// lunOf is the inverse of lunV1, for an identity that is one: see newLUN.
 func lunOf(l v1.LUN) conf.LUN {
-	identity, _ := conf.ParseIdentity(l.Identity) // see checkIdentities
+	identity, _ := conf.ParseIdentity(l.Identity)
 	backing, iscsi := l.Backing, ""
 	if conf.IsISCSI(backing) {
 		backing, iscsi = "", backing

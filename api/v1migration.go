@@ -25,9 +25,10 @@ func migrationOf(m v1.Migration) admin.Migration {
 }
 
 func migrationRequestV1(r admin.MigrationRequest) v1.MigrationRequest {
-	return v1.MigrationRequest{Volume: r.Volume, To: r.To, Portal: r.Portal, Overwrite: r.Overwrite, BytesPerSecond: r.Rate, ThrottleBytesPerSecond: r.Throttle}
+	return v1.MigrationRequest{Volume: r.Volume, To: r.To, Portal: r.Portal, Overwrite: r.Overwrite, BytesPerSecond: r.Rate, ThrottleBytesPerSecond: r.Throttle, Login: loginV1(r.Login)}
 }
 
-func migrationRequestOf(r v1.MigrationRequest) admin.MigrationRequest {
-	return admin.MigrationRequest{Volume: r.Volume, To: r.To, Portal: r.Portal, Overwrite: r.Overwrite, Rate: r.BytesPerSecond, Throttle: r.ThrottleBytesPerSecond}
+func migrationRequestOf(r v1.MigrationRequest) (admin.MigrationRequest, error) {
+	login, err := loginOf(r.Login)
+	return admin.MigrationRequest{Volume: r.Volume, To: r.To, Portal: r.Portal, Overwrite: r.Overwrite, Rate: r.BytesPerSecond, Throttle: r.ThrottleBytesPerSecond, Login: login}, err
 }

@@ -30,6 +30,7 @@ type MigrationRequest struct {
 	Volume                 string `json:"volume"`
 	To                     string `json:"to"`
 	Portal                 string `json:"portal,omitempty"`
+	Login                  *Login `json:"login,omitempty"`
 	Overwrite              bool   `json:"overwrite,omitempty"`
 	BytesPerSecond         int64  `json:"bytes_per_second,omitempty"`
 	ThrottleBytesPerSecond int64  `json:"throttle_bytes_per_second,omitempty"`

@@ -39,6 +39,21 @@ type LUN struct {
 	UnmapGranularityBytes int64  `json:"unmap_granularity_bytes,omitempty"`
 	Identity              string `json:"identity,omitempty"`
 	Limit                 Rate   `json:"limit,omitzero"`
+	// Login is for a backing of iscsi://…
+	Login *Login `json:"login,omitempty"`
+}
+
+// Login is what a LUN of another target is logged in to with (CHAP), and Mutual what that
+// target proves itself with. Secrets are in no response.
+type Login struct {
+	LoginUser
+	Mutual *LoginUser `json:"mutual,omitempty"`
+}
+
+// LoginUser is a name of CHAP with its secret.
+type LoginUser struct {
+	Name string `json:"name"`
+	SecretSource
 }
 
 // Rate is a limit; 0 is none, and a burst of 0 what the rate gives in a tenth of a second.

@@ -30,7 +30,7 @@ var types = map[string]any{
 	"TokenWritten": &TokenWritten{}, "TokenVerified": &TokenVerified{}, "TokenRead": &TokenRead{}, "Token": &Token{},
 	"CopyStats": &CopyStats{}, "CopyCommands": &CopyCommands{}, "CopyRefusal": &CopyRefusal{}, "TokenStats": &TokenStats{},
 	"ConfigChange": &ConfigChange{}, "Compared": &Compared{}, "Reloaded": &Reloaded{}, "LUNName": &LUNName{}, "Problem": &Problem{}, "Revert": &Revert{},
-	"Target": &Target{}, "Discovery": &Discovery{}, "CreateTarget": &CreateTarget{}, "LUN": &LUN{}, "Rate": &Rate{},
+	"Target": &Target{}, "Discovery": &Discovery{}, "CreateTarget": &CreateTarget{}, "LUN": &LUN{}, "Rate": &Rate{}, "Login": &Login{}, "LoginUser": &LoginUser{},
 	"User": &User{}, "SecretSource": &SecretSource{}, "AddUser": &AddUser{}, "SetUser": &SetUser{}, "Access": &Access{}, "AddAccess": &AddAccess{}, "MappedLUN": &MappedLUN{},
 	"LUNStats": &LUNStats{}, "InitiatorStats": &InitiatorStats{}, "Counters": &Counters{}, "KindCounters": &KindCounters{}, "Traffic": &Traffic{}, "LatencyCount": &LatencyCount{},
 	"Status": &Status{}, "Condition": &Condition{}, "Vitals": &Vitals{}, "Mirror": &Mirror{}, "MissingPortal": &MissingPortal{}, "LUNStatus": &LUNStatus{}, "Session": &Session{}, "SessionLUN": &SessionLUN{},

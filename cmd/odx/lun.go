@@ -135,6 +135,7 @@ type lunOptions struct {
 	noDedup     bool
 	iops        int64
 	bytesPerSec string
+	login       loginOptions
 }
 
 // mediumHelp describes the argument MEDIUM.
@@ -150,10 +151,11 @@ func (l *lunOptions) addFlags(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&l.noDedup, "no-dedup", false, "do not deduplicate what is written")
 	cmd.Flags().Int64Var(&l.iops, "iops", 0, "limit of commands per second (0: none)")
 	cmd.Flags().StringVar(&l.bytesPerSec, "bytes-per-s", "", "limit of bytes per second, for example 100MiB")
+	l.login.addFlags(cmd)
 }
 
 // lun returns the LUN on a medium.
-func (l *lunOptions) lun(medium string) (conf.LUN, error) {
+func (l *lunOptions) lun(medium string, o *adminOptions) (conf.LUN, error) {
 	out := conf.LUN{Number: l.number, BlockSize: l.blockSize, ReadOnly: l.readOnly, StoreDuplicates: l.noDedup}
 	kind, name, prefixed := strings.Cut(medium, ":")
 	var err error
@@ -174,6 +176,9 @@ func (l *lunOptions) lun(medium string) (conf.LUN, error) {
 		}
 	default:
 		return out, usagef("%q: use the name of a volume, file:NAME, view:NAME, backing:PATH or iscsi://HOST[:PORT]/TARGET/LUN", medium)
+	}
+	if out.Login, err = l.login.login(medium, o); err != nil {
+		return out, err
 	}
 	if l.blockSize != 512 && l.blockSize != 4096 {
 		return out, usagef("--block-size %d: use 512 or 4096", l.blockSize)
@@ -199,10 +204,11 @@ func newLUNAdd() *cobra.Command {
 		Use:   "add TARGET MEDIUM",
 		Short: "Add a LUN to a target",
 		Long: "Add a LUN to a target. Initiators that are logged in are notified (REPORTED LUNS DATA HAS CHANGED).\n" +
-			mediumHelp + " Without --lun, the number is the first free one.\n" + editsHelp,
+			mediumHelp + " " + loginHelp + "\n" +
+			"Without --lun, the number is the first free one. " + editsHelp,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			lun, err := l.lun(args[1])
+			lun, err := l.lun(args[1], &o)
 			if err != nil {
 				return err
 			}

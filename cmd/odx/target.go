@@ -89,7 +89,7 @@ func newTargetCreate() *cobra.Command {
 			if err != nil {
 				return &usageError{err}
 			}
-			lun, err := l.lun(args[1])
+			lun, err := l.lun(args[1], &o)
 			if err != nil {
 				return err
 			}

@@ -19,10 +19,10 @@ func newVolumeMigrate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "migrate",
 		Short: "Move the LUNs on a volume to another place while they are in use",
-		Long: "Move the LUNs on a volume to another volume, to a view of the configuration, or to another server,\n" +
-			"while initiators read and write. The LUNs keep their identity, reservations and, on one server,\n" +
-			"sessions. The volume that they leave stays until the migration is finished. The commands need a\n" +
-			"server.",
+		Long: "Move the LUNs on a volume to another volume, to a view of the configuration, to another server, or\n" +
+			"to the LUN of another iSCSI target, while initiators read and write. The LUNs keep their identity,\n" +
+			"reservations and, unless they move to another server, sessions. The volume that they leave stays\n" +
+			"until the migration is finished. The commands need a server.",
 	}
 	cmd.AddCommand(newMigrateStart(), newMigrateList(), newMigrateAbort(), newMigrateFinish())
 	return cmd
@@ -32,15 +32,18 @@ func newMigrateStart() *cobra.Command {
 	var o adminOptions
 	var r admin.MigrationRequest
 	var rate, throttle string
+	var login loginOptions
 	cmd := &cobra.Command{
 		Use:   "start VOLUME DEST",
 		Short: "Begin to move the LUNs on a volume",
 		Long: "Begin to move the LUNs on a volume to DEST: the name of a view of the configuration, or of a volume,\n" +
-			"which is created, or PEER:VOLUME for a volume of another server. It goes on in the server, also\n" +
-			"after a restart; odx volume migrate list says how far it is. What is written by then is copied in\n" +
-			"rounds. Once a round is short, commands are held, and the LUNs go on at DEST. At a peer they are\n" +
-			"added to the targets of the same names; initiators log in there once, by --portal, or use the path\n" +
-			"that they have to it. Rates are in bytes a second, or have a unit (KiB, MiB, GiB).",
+			"which is created, or PEER:VOLUME for a volume of another server, or the LUN of another iSCSI target,\n" +
+			"iscsi://HOST[:PORT]/TARGET/LUN. It goes on in the server, also after a restart; odx volume migrate\n" +
+			"list says how far it is. What is written by then is copied in rounds. Once a round is short,\n" +
+			"commands are held, and the LUNs go on at DEST. At a peer they are added to the targets of the same\n" +
+			"names; initiators log in there once, by --portal, or use the path that they have to it. On the LUN\n" +
+			"of another target they stay LUNs of this server, which is a proxy to it. " + loginHelp + "\n" +
+			"Rates are in bytes a second, or have a unit (KiB, MiB, GiB).",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			r.Volume, r.To = args[0], args[1]
@@ -53,14 +56,23 @@ func newMigrateStart() *cobra.Command {
 			if err := checkPortal(r.Portal, r.To); err != nil {
 				return err
 			}
+			if r.Login, err = login.login(r.To, &o); err != nil {
+				return err
+			}
+			if conf.IsISCSI(r.To) {
+				if r.To, err = conf.ParseISCSI(r.To); err != nil {
+					return usagef("%v", err)
+				}
+			}
 			return actOnMigration(cmd, &o, "begun; odx volume migrate list says how far it is", func(ctx context.Context, live admin.Live) (admin.Migration, error) {
 				return live.StartMigration(ctx, r)
 			})
 		},
 	}
 	addAdminFlags(cmd, &o)
-	cmd.Flags().BoolVar(&r.Overwrite, "overwrite", false, "move to a view, or to a volume that is there: what it has is lost")
+	cmd.Flags().BoolVar(&r.Overwrite, "overwrite", false, "move to a view, to a volume that is there, or to a LUN that has data: what it has is lost")
 	cmd.Flags().StringVar(&r.Portal, "portal", "", "`HOST:PORT` of the peer, to which initiators are redirected after the move")
+	login.addFlags(cmd)
 	cmd.Flags().StringVar(&rate, "rate", "", "bound on the copying, in bytes a `SECOND`")
 	cmd.Flags().StringVar(&throttle, "throttle", "", "bound on what initiators do once rounds do not become shorter, in bytes a `SECOND`")
 	return cmd
@@ -79,8 +91,8 @@ func checkPortal(portal, to string) error {
 	if portal == "" {
 		return nil
 	}
-	if !strings.Contains(to, ":") {
-		return usagef("--portal is for another server, and %s is of this one; write PEER:VOLUME", to)
+	if !strings.Contains(to, ":") || conf.IsISCSI(to) {
+		return usagef("--portal is for another server, and %s is none; write PEER:VOLUME", to)
 	}
 	if _, err := conf.ParseRemotePortal(portal); err != nil {
 		return usagef("--portal %w", err)
