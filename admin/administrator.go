@@ -21,6 +21,7 @@ type Administrator interface {
 	Filer
 	Disker
 	Peerer
+	Holder
 
 	// Status describes what is served; ErrNotRunning where no server is.
 	Status(ctx context.Context) (Status, error)

@@ -58,6 +58,8 @@ type Server interface {
 	// Peers describes the peers, which are asked until ctx ends, PeerTokens their tokens.
 	Peers(ctx context.Context) Peers
 	PeerTokens(ctx context.Context) []PeerTokens
+	// Unheld returns what of the store lies in others that do not hold it, or do not say so.
+	Unheld(ctx context.Context) ([]string, error)
 	// CreatePeerToken makes a token of a volume of the peer that the request names, there.
 	CreatePeerToken(ctx context.Context, r PeerTokenRequest) (*tokens.Token, tokens.Info, error)
 }

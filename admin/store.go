@@ -121,6 +121,11 @@ func (s *Store) Exclusive(ctx context.Context) (map[string]int64, error) {
 // Check implements Administrator.
 func (s *Store) Check(ctx context.Context) (CheckResult, error) {
 	findings, err := s.store.Check(ctx)
+	if err == nil {
+		var unheld []string
+		unheld, err = s.unheld(ctx)
+		findings = append(findings, unheld...)
+	}
 	if findings == nil {
 		findings = []string{}
 	}

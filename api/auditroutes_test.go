@@ -33,6 +33,8 @@ var samples = []sample{
 	{"POST", "/v1/store/check", ""},
 	{"POST", "/v1/store/scrub", "{}"},
 	{"POST", "/v1/store/clean", ""},
+	{"GET", "/v1/store/holds", ""},
+	{"DELETE", "/v1/store/holds/00112233445566778899aabbccddeeff", ""},
 	{"GET", "/v1/volumes", ""},
 	{"POST", "/v1/volumes", `{"name": "v", "size_bytes": 1048576}`},
 	{"PATCH", "/v1/volumes/v", `{"size_bytes": 2097152}`},

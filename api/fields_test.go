@@ -40,7 +40,7 @@ func TestSpecificationNamesEveryField(t *testing.T) {
 		wantFields(t, "request "+name, operation(doc, name).RequestBody.Value.Content["application/json"].Schema, v)
 	}
 	for name, v := range map[string]any{
-		"POST /v1/config/compare": v1.Compared{}, "POST /v1/store/check": v1.CheckResult{}, "POST /v1/store/clean": v1.CleanResult{}, "GET /v1/volumes/{name}/next-data": v1.DataRange{},
+		"POST /v1/config/compare": v1.Compared{}, "POST /v1/store/check": v1.CheckResult{}, "POST /v1/store/clean": v1.CleanResult{}, "GET /v1/store/holds": []v1.StoreHold{}, "DELETE /v1/store/holds/{store}": v1.EndedHolds{}, "GET /v1/volumes/{name}/next-data": v1.DataRange{},
 		"POST /v1/files/{name}/disk/check": v1.DiskCheck{}, "POST /v1/tokens": v1.MadeToken{}, "POST /v1/tokens/write": v1.TokenWritten{},
 		"POST /v1/tokens/verify": v1.TokenVerified{}, "GET /v1/volumes": []v1.Volume{}, "GET /v1/files": []v1.File{}, "GET /v1/tokens": []v1.TokenInfo{},
 	} {

@@ -31,6 +31,8 @@ var needed = map[string]string{
 	"POST /v1/store/scrub":             "operate",
 	"GET /v1/volumes/{name}/diff":      "operate",
 	"POST /v1/store/clean":             "operate",
+	"GET /v1/store/holds":              "read",
+	"DELETE /v1/store/holds/{store}":   "administer",
 	"GET /v1/volumes":                  "read",
 	"POST /v1/volumes":                 "operate",
 	"POST /v1/volumes/{name}/start":    "operate",

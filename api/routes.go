@@ -25,7 +25,7 @@ type route struct {
 
 // allRoutes returns every route.
 func allRoutes() []route {
-	return slices.Concat(routes, statusRoutes, offloadRoutes, fileRoutes, diffRoutes, diskRoutes, configRoutes, targetRoutes, sessionRoutes, migrationRoutes, peerRoutes, streamRoutes, replicaRoutes, snapshotRoutes)
+	return slices.Concat(routes, statusRoutes, offloadRoutes, fileRoutes, diffRoutes, diskRoutes, configRoutes, targetRoutes, sessionRoutes, migrationRoutes, peerRoutes, holdRoutes, streamRoutes, replicaRoutes, snapshotRoutes)
 }
 
 // routes are the routes of a store and its volumes.

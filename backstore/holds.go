@@ -304,7 +304,7 @@ func (s *Store) endHolds(ctx context.Context, taker [16]byte, ids []segment.ID) 
 	return s.Flush(ctx)
 }
 
-// Held is what another store holds of this one.
+// HeldBy is what another store holds of this one.
 type HeldBy struct {
 	Taker    [16]byte
 	Segments int
@@ -342,9 +342,6 @@ func (s *Store) EndHolds(ctx context.Context, taker [16]byte) (n int, err error)
 	s.holds.mu.Lock()
 	ids := slices.Sorted(maps.Keys(s.holds.takers[taker]))
 	s.holds.mu.Unlock()
-	if len(ids) == 0 {
-		return 0, fmt.Errorf("%w: store %x holds nothing", ErrNotFound, taker)
-	}
 	return len(ids), s.endHolds(ctx, taker, ids)
 }
 

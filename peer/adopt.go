@@ -54,7 +54,12 @@ func (h *remoteHold) lend(ctx context.Context, t backstore.Terms, off, length in
 type adoption struct {
 	a     *backstore.Adoption
 	never bool
+	next  int64 // how many bytes to ask for; 0 at first
 }
+
+// firstLoan is how many bytes the first request asks for, each later one for twice as many: the
+// first one of a peer can take longer, and what a command has adopted when its time is over counts.
+const firstLoan = 8 << 20
 
 // begin returns whether extents of the hold can be adopted.
 func (f *fetch) beginAdoption() (h *remoteHold, ok bool) {
@@ -81,28 +86,27 @@ func (f *fetch) endAdoption() {
 }
 
 // adopt adopts the bytes of the hold from src on to a range, at most as many as one request lends,
-// and reads what is not lent. It returns how many bytes are done, contiguous from the start; ok is
-// false if nothing can be adopted, and nothing was done.
-func (f *fetch) adopt(src int64, r blockdev.Range) (done int64, ok bool, err error) {
+// and reads what is not lent. It returns how many bytes are done, contiguous from the start, and
+// whether those are all that were lent; ok is false if nothing can be adopted, and nothing was done.
+func (f *fetch) adopt(src int64, r blockdev.Range) (done int64, all, ok bool, err error) {
 	h, ok := f.beginAdoption()
 	if !ok || (r.Offset-src)%blockLength != 0 {
-		return 0, false, nil
+		return 0, false, false, nil
 	}
-	r.Length = min(r.Length, backstore.MaxLend)
+	f.adoption.next = min(max(2*f.adoption.next, firstLoan), backstore.MaxLend)
+	r.Length = min(r.Length, f.adoption.next)
 	n, missing, err := f.borrow(h, src, r)
 	if errors.Is(err, errUnwilling) {
-		return 0, false, f.ctx.Err()
+		return 0, false, false, f.ctx.Err()
 	}
 	if err != nil {
-		return n, true, err
+		return n, false, true, err
 	}
-	if len(missing) == 0 {
-		f.moved(n)
-		return n, true, nil
+	if done = n; len(missing) > 0 {
+		done, err = f.fetchMissing(missing, r.Offset, n, r.Offset-src)
 	}
-	done, err = f.fetchMissing(missing, r.Offset, n, r.Offset-src)
 	f.moved(done)
-	return done, true, err
+	return done, done == r.Length, true, err
 }
 
 // errUnwilling: the peer has not lent a range. It is read instead, which has the error if that

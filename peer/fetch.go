@@ -106,8 +106,8 @@ type fetch struct {
 func (f *fetch) fill(src int64, r blockdev.Range) (done int64, err error) {
 	for done < r.Length && (done == 0 || !blockdev.Late(f.ctx)) {
 		n := min(r.Length-done, fetchWindow)
-		if m, ok, err := f.adopt(src+done, blockdev.Range{Offset: r.Offset + done, Length: n}); ok || err != nil {
-			if done += m; err != nil || m < min(n, backstore.MaxLend) {
+		if m, all, ok, err := f.adopt(src+done, blockdev.Range{Offset: r.Offset + done, Length: n}); ok || err != nil {
+			if done += m; err != nil || !all {
 				return done, err
 			}
 			continue

@@ -196,6 +196,11 @@ func (v served) Peers(ctx context.Context) admin.Peers {
 	return all
 }
 
+// Unheld implements admin.Server.
+func (v served) Unheld(ctx context.Context) ([]string, error) {
+	return v.service.peers.claims.Check(ctx)
+}
+
 // list describes the peers, as they were when they were asked last.
 func (p *peers) list() []admin.Peer {
 	list := []admin.Peer{}

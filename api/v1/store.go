@@ -19,6 +19,8 @@ type Store struct {
 	ReserveBytes      int64         `json:"reserve_bytes"`
 	MetadataBytes     int64         `json:"metadata_bytes"`
 	ReclaimableBytes  int64         `json:"reclaimable_bytes"`
+	AdoptedBytes      int64         `json:"adopted_bytes,omitempty"` // of live_bytes, in segments of other stores
+	LentBytes         int64         `json:"lent_bytes,omitempty"`    // of segments that other stores hold
 	DedupRatio        float64       `json:"dedup_ratio"`
 	CapacityBytes     int64         `json:"capacity_bytes"`
 	DedupUnit         int           `json:"dedup_unit"` // bytes
@@ -78,4 +80,16 @@ type CheckResult struct {
 type CleanResult struct {
 	FreedBytes    int64 `json:"freed_bytes"`
 	PhysicalBytes int64 `json:"physical_bytes"`
+}
+
+// StoreHold is what another store of the pool holds: an element of GET /v1/store/holds.
+type StoreHold struct {
+	Store    string `json:"store"` // hexadecimal
+	Segments int    `json:"segments"`
+	Bytes    int64  `json:"bytes"`
+}
+
+// EndedHolds is the response of DELETE /v1/store/holds/{store}.
+type EndedHolds struct {
+	Segments int `json:"segments"`
 }

@@ -21,7 +21,7 @@ var update = flag.Bool("update", false, "write testdata: only for what is new on
 // types has every type of the package, by its name.
 var types = map[string]any{
 	"Store": &Store{}, "VolumeStats": &VolumeStats{}, "Tokens": &Tokens{}, "LastScrub": &LastScrub{}, "Damaged": &Damaged{},
-	"CheckResult": &CheckResult{}, "CleanResult": &CleanResult{},
+	"CheckResult": &CheckResult{}, "CleanResult": &CleanResult{}, "StoreHold": &StoreHold{}, "EndedHolds": &EndedHolds{},
 	"ScrubRequest": &ScrubRequest{}, "ScrubProgress": &ScrubProgress{}, "ScrubResult": &ScrubResult{}, "Damage": &Damage{}, "Use": &Use{}, "Mended": &Mended{},
 	"Volume": &Volume{}, "CreateVolume": &CreateVolume{}, "Resize": &Resize{}, "NewName": &NewName{}, "FinishVolume": &FinishVolume{}, "DataRange": &DataRange{},
 	"File": &File{}, "CreateFile": &CreateFile{}, "StartFile": &StartFile{}, "FinishFile": &FinishFile{},
@@ -38,7 +38,7 @@ var types = map[string]any{
 	"StoreInfo": &StoreInfo{}, "StandbyStatus": &StandbyStatus{}, "Upgraded": &Upgraded{}, "Repaired": &Repaired{}, "Lost": &Lost{}, "UnusedChange": &UnusedChange{}, "Change": &Change{},
 	"Peers": &Peers{}, "Peer": &Peer{}, "HoldInfo": &HoldInfo{}, "TokensOfPeer": &TokensOfPeer{}, "FileTokenRequest": &FileTokenRequest{},
 	"Migration": &Migration{}, "MigrationRequest": &MigrationRequest{}, "FinishMigration": &FinishMigration{},
-	"PeerHello": &PeerHello{}, "PeerHoldRequest": &PeerHoldRequest{}, "PeerHold": &PeerHold{}, "PeerTokenRequest": &PeerTokenRequest{}, "PeerToken": &PeerToken{}, "PeerTokens": &PeerTokens{}, "PeerMakeRequest": &PeerMakeRequest{}, "PeerMade": &PeerMade{},
+	"PeerHello": &PeerHello{}, "PeerHoldRequest": &PeerHoldRequest{}, "PeerHold": &PeerHold{}, "PeerLendRequest": &PeerLendRequest{}, "PeerClaim": &PeerClaim{}, "PeerClaimed": &PeerClaimed{}, "PeerTokenRequest": &PeerTokenRequest{}, "PeerToken": &PeerToken{}, "PeerTokens": &PeerTokens{}, "PeerMakeRequest": &PeerMakeRequest{}, "PeerMade": &PeerMade{},
 	"PeerMove": &PeerMove{}, "MovedLUN": &MovedLUN{}, "UnitRecord": &UnitRecord{}, "PeerMoveAnswer": &PeerMoveAnswer{},
 	"DiffRanges": &DiffRanges{}, "DiffRange": &DiffRange{}, "Diff": &Diff{},
 	"Stream": &Stream{}, "Received": &Received{}, "Partial": &Partial{},

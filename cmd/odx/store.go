@@ -24,7 +24,7 @@ func newStore() *cobra.Command {
 			"the store if there is none; dump, repair, upgrade and new-identity need a store that is not\n" +
 			"being served.",
 	}
-	cmd.AddCommand(newStoreInfo(), newStoreCheck(), newStoreScrub(), newStoreClean(),
+	cmd.AddCommand(newStoreInfo(), newStoreCheck(), newStoreHolds(), newStoreScrub(), newStoreClean(),
 		newStoreUpgrade(), newStoreIdentity(), newStoreRepair(), newStoreDump(), newStoreBackup(), newStoreRestore())
 	return cmd
 }
@@ -129,8 +129,14 @@ func printUse(table io.Writer, s *storeInfo) {
 		bytesText(volumes), count(len(s.Volumes), "volume"), bytesText(files), count(len(s.Files), "file"))
 	fmt.Fprintf(table, "live\t%s\tof extents that volumes, files, snapshots and tokens refer to\n", bytesText(s.LiveBytes))
 	fmt.Fprintf(table, "reclaimable\t%s\tdead: what odx store clean reclaims\n", bytesText(s.ReclaimableBytes))
+	if s.AdoptedBytes > 0 {
+		fmt.Fprintf(table, "adopted\t%s\tof the live ones, in segments of other stores\n", bytesText(s.AdoptedBytes))
+	}
+	if s.LentBytes > 0 {
+		fmt.Fprintf(table, "lent\t%s\tin segments that other stores hold: odx store holds\n", bytesText(s.LentBytes))
+	}
 	fmt.Fprintf(table, "physical\t%s\ton disk: live, dead, and %s of what they are kept in\n", bytesText(s.PhysicalBytes),
-		bytesText(s.PhysicalBytes-s.LiveBytes-s.ReclaimableBytes))
+		bytesText(s.PhysicalBytes-(s.LiveBytes-s.AdoptedBytes)-s.ReclaimableBytes))
 	fmt.Fprintf(table, "dedup\t%.2f\tlogical bytes for a live one: %s are shared by clones, %s are deduplicated, %s are only in snapshots\n",
 		s.DedupRatio, bytesText(s.ClonedBytes), bytesText(s.DeduplicatedBytes), bytesText(s.SnapshotBytes))
 	fmt.Fprintf(table, "disk\t%s\tin all: physical, %s of metadata, %s in reserve, and the journal\n",
