@@ -28,6 +28,7 @@ var durable = map[string]string{
 	"backstore/scrubplan/record.go":  "the last scrub",
 	"migrate/record.go":              "a migration of a volume",
 	"offload/view/mirror.go":         "a mirror",
+	"pool/facts/facts.go":            "what the nodes of a pool know of each other",
 	"replica/pair/record.go":         "a volume or file that is replicated, at both ends",
 	"replica/backupset.go":           "the manifest of a backup, which is not in the store",
 	"replica/receiverecord.go":       "a stream that is being received; where a volume or a snapshot was received from",

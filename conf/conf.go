@@ -64,6 +64,8 @@ type Config struct {
 	Replicas []Replica
 
 	lines map[string]int
+	// part is nil for a whole configuration.
+	part *part
 }
 
 // Target is one iSCSI target node.
@@ -71,6 +73,8 @@ type Target struct {
 	// Name is the iSCSI name in its normal form, lower case (RFC 7143 4.2.7).
 	Name string
 	LUNs []LUN
+	// Shard is the one of the pool that has it, 0 where there is one store.
+	Shard int
 	// Authentication is the authentication of normal sessions.
 	Authentication Authentication
 	// Access lists who may use the target. If nil, all initiators may.

@@ -192,6 +192,8 @@ var valuePatterns = map[string]string{
 	"secret":    `.`,
 	"portal":    hostPattern + `:[0-9]{1,5}(,[0-9]{1,5})?$`,
 	"address":   hostPattern + `:[0-9]{1,5}$`,
+	"node":      nodeName.String(),
+	"ip":        `^[0-9A-Fa-f.:]+$`,
 	"cephuser":  `^client\..+$`,
 	"interface": `^[^\x00-\x20/:]{1,15}$`,
 	"prefix":    `^[0-9A-Fa-f.:]+/[0-9]{1,3}$`,

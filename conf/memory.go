@@ -50,6 +50,9 @@ func (c *Config) DivideMemory(available int64) Memory {
 		if fits := available / 4 * 3; available > 0 && fits < m.Total {
 			m.Total = fits
 		}
+		if c.part != nil { // a node can have all shards
+			m.Total /= int64(c.part.of)
+		}
 		m.Total = max(m.Total, m.minimum())
 	}
 	m.divide()

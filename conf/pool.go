@@ -19,6 +19,10 @@ type Pool struct {
 	RunDir string
 	// Addresses are those that the owner of the store has, and no other machine.
 	Addresses []OwnerAddress
+	// Shards is how many stores the pool has that Nodes share; 0: it is one, without nodes.
+	Shards int
+	// Nodes are the machines, in the order of their rank.
+	Nodes []Node
 }
 
 // OwnerAddress is an IP address that follows the owner of a store.
@@ -27,6 +31,8 @@ type OwnerAddress struct {
 	Prefix netip.Prefix
 	// Interface is the name of the network interface that gets it.
 	Interface string
+	// Shard is the one whose owner has it.
+	Shard int
 }
 
 // maxOwnerAddresses bounds Pool.Addresses.
@@ -92,6 +98,7 @@ func (c *checker) place(raw *fileConfig, cfg *Config) {
 		}
 	}
 	p.Addresses = c.ownerAddresses(raw.Ceph.Addresses)
+	c.shards(&raw.Ceph, p)
 	cfg.Pool, cfg.DataDir = p, p.String()
 }
 
@@ -126,7 +133,8 @@ func (c *checker) ownerAddresses(raw []fileCephAddress) (list []OwnerAddress) {
 			c.add(key+".interface", "invalid name of a network interface %q", name)
 		default:
 			seen[a] = true
-			list = append(list, OwnerAddress{prefix, name})
+			shard := int(c.number(key+".shard", r.Shard, 0, 0, MaxShards-1, ""))
+			list = append(list, OwnerAddress{prefix, name, shard})
 		}
 	}
 	return list
@@ -164,9 +172,12 @@ func (p *Pool) file() fileCeph {
 	if p == nil {
 		return fileCeph{}
 	}
-	f := fileCeph{Conf: textOf(p.Conf), User: textOf(p.User), Keyring: textOf(p.Keyring), RunDir: textOf(p.RunDir)}
+	f := fileCeph{Conf: textOf(p.Conf), User: textOf(p.User), Keyring: textOf(p.Keyring), RunDir: textOf(p.RunDir), Shards: countOf(int64(p.Shards))}
+	for _, n := range p.Nodes {
+		f.Nodes = append(f.Nodes, fileCephNode{textOf(n.Name), textOf(n.Address.String())})
+	}
 	for _, a := range p.Addresses {
-		f.Addresses = append(f.Addresses, fileCephAddress{textOf(a.Prefix.String()), textOf(a.Interface)})
+		f.Addresses = append(f.Addresses, fileCephAddress{textOf(a.Prefix.String()), textOf(a.Interface), countOf(int64(a.Shard))})
 	}
 	return f
 }

@@ -27,7 +27,7 @@ func TestPool(t *testing.T) {
 		},
 		"data_dir: rados:disks\nceph: {addresses: [{address: 192.0.2.10/24, interface: eth0}, {address: '2001:DB8::10/64', interface: bond0.7}]}": {
 			Name: "disks", Namespace: "odx", User: "client.odx", RunDir: "/run/odx", Addresses: []OwnerAddress{
-				{netip.MustParsePrefix("192.0.2.10/24"), "eth0"}, {netip.MustParsePrefix("2001:db8::10/64"), "bond0.7"},
+				{Prefix: netip.MustParsePrefix("192.0.2.10/24"), Interface: "eth0"}, {Prefix: netip.MustParsePrefix("2001:db8::10/64"), Interface: "bond0.7"},
 			},
 		},
 	} {

@@ -125,7 +125,7 @@ func (p Portal) file() *filePortal {
 }
 
 func (t *Target) file() fileTarget {
-	f := fileTarget{Name: textOf(t.Name), Authentication: t.Authentication.file()}
+	f := fileTarget{Name: textOf(t.Name), Shard: countOf(int64(t.Shard)), Authentication: t.Authentication.file()}
 	for i := range t.LUNs {
 		f.LUNs = append(f.LUNs, t.LUNs[i].file())
 	}

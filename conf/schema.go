@@ -56,10 +56,18 @@ type (
 		RunDir  *string `yaml:"run_dir" is:"path" class:"restart" auto:"/run/odx"`
 
 		Addresses []fileCephAddress `yaml:"addresses" list:"address" class:"restart" items:"1"`
+
+		Shards *string        `yaml:"shards" is:"int 1 64" class:"restart" auto:"one store without nodes"`
+		Nodes  []fileCephNode `yaml:"nodes" list:"name" class:"once" items:"1 32"`
+	}
+	fileCephNode struct {
+		Name    *string `yaml:"name" is:"node" need:"" class:"once"`
+		Address *string `yaml:"address" is:"ip" need:"" class:"once"`
 	}
 	fileCephAddress struct {
 		Address   *string `yaml:"address" is:"prefix" need:"" class:"restart"`
 		Interface *string `yaml:"interface" is:"interface" need:"" class:"restart"`
+		Shard     *string `yaml:"shard" is:"int 0 63" class:"restart" auto:"0"`
 	}
 	fileCopy struct {
 		Rules []fileCopyRule `yaml:"rules" class:"once" items:"1"`
@@ -73,6 +81,8 @@ type (
 	fileTarget struct {
 		Name *string   `yaml:"name" is:"name" need:"" class:"once"`
 		LUNs []fileLUN `yaml:"luns" list:"lun" class:"once"`
+
+		Shard *string `yaml:"shard" is:"int 0 63" class:"once" auto:"0"`
 
 		PortalGroups []*string     `yaml:"portal_groups" is:"int 1 65535" list:"set" class:"once"`
 		Paths        []filePath    `yaml:"paths" list:"portal_group" class:"once"`

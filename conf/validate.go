@@ -41,6 +41,7 @@ func (c *checker) config(raw *fileConfig) *Config {
 	c.checkIdentities(cfg.Targets)
 	c.checkViews(cfg.Views, cfg.Targets)
 	c.checkPool(cfg)
+	c.checkShards(cfg)
 	return cfg
 }
 
@@ -133,6 +134,7 @@ func (c *checker) targets(raw []fileTarget, portals []Portal) []Target {
 		} else if t.Name != "" {
 			first[t.Name] = key + ".name"
 		}
+		t.Shard = int(c.number(key+".shard", rt.Shard, 0, 0, MaxShards-1, ""))
 		t.PortalGroups = c.portalGroups(key+".portal_groups", rt.PortalGroups, portals)
 		t.Paths = c.paths(key+".paths", rt.Paths, &t, portals)
 		t.FixedPaths = c.fixedPaths(key+".initiators_set_paths", rt.SetPaths, len(t.Paths) > 0)
