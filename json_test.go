@@ -29,6 +29,7 @@ var durable = map[string]string{
 	"migrate/record.go":              "a migration of a volume",
 	"offload/view/mirror.go":         "a mirror",
 	"pool/facts/facts.go":            "what the nodes of a pool know of each other",
+	"pool/shardserver/server.go":     "what the process of a node and its servers of shards say to each other",
 	"replica/pair/record.go":         "a volume or file that is replicated, at both ends",
 	"replica/backupset.go":           "the manifest of a backup, which is not in the store",
 	"replica/receiverecord.go":       "a stream that is being received; where a volume or a snapshot was received from",

@@ -17,19 +17,25 @@ import (
 	"odx/conf"
 	"odx/owner"
 	"odx/pool/address"
+	"odx/pool/facts"
 )
 
 const (
 	// dir is the directory of the store among its files.
 	dir = "/store"
+	// rootObject has the lock of the owner; see package rados.
+	rootObject = "root"
 	// firsts bounds how often the directory of a store is made while others make it.
 	firsts = 10
 )
 
 // Place is the files of the store in a pool, for one claim of it.
 type Place struct {
+	pool   rados.Pool
 	files  *rados.FS
 	others *siblings
+	// key is that of the fingerprints of all shards of the pool; nil where it has one store.
+	key    *[32]byte
 	close  func() error
 	stop   context.CancelFunc // ends asking
 	asking sync.WaitGroup     // for the space of the pool
@@ -42,7 +48,17 @@ func Open(cfg *conf.Config) (*Place, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Place{close: closing, others: newSiblings(cfg)}
+	if shared, err := facts.New(pool).Exist(); err != nil || shared {
+		if shared {
+			err = cfg.Problem("data_dir", "%s has shards: give the configuration of its nodes, with ceph.shards and ceph.nodes", cfg.DataDir)
+		}
+		return nil, errors.Join(err, closing())
+	}
+	key, err := sharedKey(cfg)
+	if err != nil {
+		return nil, errors.Join(err, closing())
+	}
+	p := &Place{pool: pool, key: key, close: closing, others: newSiblings(cfg)}
 	for range firsts {
 		p.files = rados.New(pool)
 		// Another process may be the first at the same moment, or become the owner.
@@ -80,7 +96,7 @@ func (p *Place) Exists() (bool, error) {
 
 // Set sets in the options of a store where it is, and what follows from that.
 func (p *Place) Set(o *backstore.Options) {
-	o.Dir, o.FS, o.Engine, o.Shared, o.Siblings = dir, p.files, pebblekv.Engine(), true, p.others
+	o.Dir, o.FS, o.Engine, o.Shared, o.Siblings, o.FingerprintKey = dir, p.files, pebblekv.Engine(), true, p.others, p.key
 }
 
 // Tenure says who owns a store, and since which claim.
@@ -126,9 +142,23 @@ func LeaveAddresses(cfg *conf.Config) error {
 	return nil
 }
 
+// Held reports whether a process owns the store.
+func (p *Place) Held() (bool, error) {
+	held, err := p.pool.Holder(rootObject)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return held != rados.Holder{}, err
+}
+
 // Wait waits until no other process owns the store, and takes it. While the pool does not
 // answer it tries again, and calls failing with why. The place is that of the claim.
 func Wait(ctx context.Context, cfg *conf.Config, failing func(error)) (*Place, *owner.Owner, error) {
+	return WaitBy(ctx, cfg, failing, func(ctx context.Context, p *Place) (*owner.Owner, error) { return owner.Wait(ctx, p.Owner()) })
+}
+
+// WaitBy is Wait with a function that claims the store at its place when it may.
+func WaitBy(ctx context.Context, cfg *conf.Config, failing func(error), claims func(context.Context, *Place) (*owner.Owner, error)) (*Place, *owner.Owner, error) {
 	for first := true; ; first = false {
 		place, err := Open(cfg)
 		if err != nil && first {
@@ -136,7 +166,7 @@ func Wait(ctx context.Context, cfg *conf.Config, failing func(error)) (*Place, *
 		}
 		if err == nil {
 			var claim *owner.Owner
-			if claim, err = owner.Wait(ctx, place.Owner()); err == nil {
+			if claim, err = claims(ctx, place); err == nil {
 				return place, claim, nil
 			}
 			err = errors.Join(err, place.Close())

@@ -81,7 +81,7 @@ func (s migrated) Cut(ctx context.Context, c migrate.Cut) (held time.Duration, e
 		if err != nil {
 			return nil, err
 		}
-		cfg, err := conf.Parse(path, text)
+		cfg, err := s.Configuration().Again(text)
 		return &proposal{cfg: cfg, replaces: before, move: m}, err
 	})
 	return m.took, err

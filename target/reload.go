@@ -31,8 +31,8 @@ type proposal struct {
 
 // Reload implements admin.Live.
 func (s *Service) Reload(ctx context.Context) (admin.Reloaded, error) {
-	return s.change(ctx, "reload", func(path string) (*proposal, error) {
-		cfg, err := conf.Load(path)
+	return s.change(ctx, "reload", func(string) (*proposal, error) {
+		cfg, err := s.Configuration().Reload()
 		return &proposal{cfg: cfg}, err
 	})
 }
@@ -47,7 +47,7 @@ func (s *Service) PutConfig(ctx context.Context, text []byte, basedOn string) (a
 		if basedOn != "" && basedOn != admin.Digest(before) {
 			return nil, fmt.Errorf("configuration %s: %w", path, conf.ErrChanged)
 		}
-		cfg, err := conf.Parse(path, text)
+		cfg, err := s.Configuration().Again(text)
 		return &proposal{cfg: cfg, replaces: before}, err
 	})
 }
@@ -63,7 +63,7 @@ func (s *Service) EditConfig(ctx context.Context, edits ...conf.Edit) (admin.Rel
 		if err != nil {
 			return nil, err
 		}
-		cfg, err := conf.Parse(path, text)
+		cfg, err := s.Configuration().Again(text)
 		return &proposal{cfg: cfg, replaces: before}, err
 	})
 }
@@ -71,7 +71,7 @@ func (s *Service) EditConfig(ctx context.Context, edits ...conf.Edit) (admin.Rel
 // CompareConfig implements admin.Live.
 func (s *Service) CompareConfig(_ context.Context, text []byte) ([]conf.Change, error) {
 	now := s.state.Load().cfg
-	next, err := conf.Parse(now.File, text)
+	next, err := now.Again(text)
 	if err != nil {
 		return nil, err
 	}

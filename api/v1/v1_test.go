@@ -35,6 +35,7 @@ var types = map[string]any{
 	"LUNStats": &LUNStats{}, "InitiatorStats": &InitiatorStats{}, "Counters": &Counters{}, "KindCounters": &KindCounters{}, "Traffic": &Traffic{}, "LatencyCount": &LatencyCount{},
 	"Status": &Status{}, "Condition": &Condition{}, "Vitals": &Vitals{}, "Mirror": &Mirror{}, "MissingPortal": &MissingPortal{}, "LUNStatus": &LUNStatus{}, "Session": &Session{}, "SessionLUN": &SessionLUN{},
 	"Failure": &Failure{}, "Line": &Line[ScrubProgress, ScrubResult]{},
+	"ClusterStatus": &ClusterStatus{}, "ClusterNode": &ClusterNode{}, "ClusterShard": &ClusterShard{}, "ClusterConfiguration": &ClusterConfiguration{}, "ClusterMoves": &ClusterMoves{},
 	"StoreInfo": &StoreInfo{}, "StandbyStatus": &StandbyStatus{}, "Upgraded": &Upgraded{}, "Repaired": &Repaired{}, "Lost": &Lost{}, "UnusedChange": &UnusedChange{}, "Change": &Change{},
 	"Peers": &Peers{}, "Peer": &Peer{}, "HoldInfo": &HoldInfo{}, "TokensOfPeer": &TokensOfPeer{}, "FileTokenRequest": &FileTokenRequest{},
 	"Migration": &Migration{}, "MigrationRequest": &MigrationRequest{}, "FinishMigration": &FinishMigration{},

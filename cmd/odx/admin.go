@@ -26,6 +26,9 @@ type adminOptions struct {
 	api, secret string
 	// looks: without a server, the command opens the store read-only.
 	looks bool
+	// shard is which of a pool; served: any that this machine serves will do.
+	shard  shardNumber
+	served bool
 }
 
 func addAdminFlags(cmd *cobra.Command, o *adminOptions) {
@@ -36,6 +39,7 @@ func addAdminFlags(cmd *cobra.Command, o *adminOptions) {
 
 func addAPIFlags(cmd *cobra.Command, o *adminOptions) {
 	cmd.Flags().StringVar(&o.api, "api", "", "use the server at `URL` (https://HOST:PORT) instead of one on this machine")
+	cmd.Flags().Var(&o.shard, "shard", "use shard `NUMBER` of a pool (default: that of what is named)")
 	cmd.Flags().StringVar(&o.secret, "api-secret", "", "`FILE` with the secret of the server at --api")
 	cmd.MarkFlagsRequiredTogether("api", "api-secret")
 	cmd.MarkFlagsMutuallyExclusive("api", "config")
@@ -58,7 +62,7 @@ func administer(cmd *cobra.Command, o *adminOptions, do administration) error {
 	if o.api != "" {
 		return administerRemotely(cmd, o, do)
 	}
-	cfg, err := loadConfig(serveOptions{config: o.config})
+	cfg, err := o.load(cmd)
 	if err != nil {
 		return err
 	}
@@ -81,7 +85,7 @@ func administer(cmd *cobra.Command, o *adminOptions, do administration) error {
 		}
 		err := open(ctx, cfg, log, func(s *admin.Store) error { return do(ctx, cfg, s) })
 		if !errors.Is(err, backstore.ErrLocked) || time.Now().After(end) {
-			return err
+			return elsewhere(cfg, err)
 		}
 		select {
 		case <-ctx.Done():

@@ -32,7 +32,7 @@ var exitStatuses = []struct {
 	meaning string
 }{
 	{0, "Done."},
-	{statusFailed, "Failed; standard error says why. Of status: the server is degraded or failing."},
+	{statusFailed, "Failed; standard error says why. Of status and cluster status: the server or the pool is degraded or failing."},
 	{statusUsage, "The command line is wrong."},
 	{statusDamage, "Damage or an inconsistency was found (status, store check, store scrub, vhd check)."},
 	{statusNotOffloaded, "Not offloaded: of doctor, and of copy with --require-offload. A copy that succeeds without the flag exits with 0."},

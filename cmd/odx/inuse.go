@@ -126,7 +126,7 @@ func withServer(cmd *cobra.Command, o *adminOptions, do administration) error {
 	}
 	ctx, release := untilSignal(cmd.Context())
 	defer release()
-	cfg, err := loadConfig(serveOptions{config: o.config})
+	cfg, err := o.load(cmd)
 	if errors.Is(err, fs.ErrNotExist) && o.config == "" {
 		return do(ctx, &conf.Config{}, nil)
 	}
@@ -144,7 +144,7 @@ func withServer(cmd *cobra.Command, o *adminOptions, do administration) error {
 			return do(ctx, cfg, nil)
 		}
 		if !errors.Is(err, owner.ErrHeld) || time.Now().After(end) {
-			return noAnswer(cfg.DataDir, err)
+			return elsewhere(cfg, noAnswer(cfg.DataDir, err))
 		}
 		if err := pause(ctx); err != nil {
 			return err

@@ -43,7 +43,7 @@ func withLive(cmd *cobra.Command, o *adminOptions, do liveAction) error {
 			return do(ctx, cfg, a.(*api.Client))
 		})
 	}
-	cfg, err := loadConfig(serveOptions{config: o.config})
+	cfg, err := o.load(cmd)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func withLive(cmd *cobra.Command, o *adminOptions, do liveAction) error {
 		case !again:
 			return err
 		case time.Now().After(end):
-			return ofServer(noAnswer(cfg.DataDir, err))
+			return elsewhere(cfg, ofServer(noAnswer(cfg.DataDir, err)))
 		}
 		if err := pause(ctx); err != nil {
 			return err
@@ -281,6 +281,7 @@ func newReload() *cobra.Command {
 			"others notice nothing. odx config diff prints what would change. SIGHUP does the same.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.served = true
 			return withServing(cmd, &o, func(ctx context.Context, _ *conf.Config, live admin.Live) error {
 				r, err := live.Reload(ctx)
 				if err != nil {

@@ -77,7 +77,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.AddCommand(newServe(), newStatus(), newHandover(), newConfig(), newReload(), newTarget(), newLUN(), newUser(), newAccess(), newSession(), newPeer(), newStore(), newVolume(), newSnapshot(), newFile(), newVHD(), newToken(), newReplicate(), newCopy(), newDoctor(), newVersion())
+	root.AddCommand(newServe(), newStatus(), newHandover(), newCluster(), newConfig(), newReload(), newTarget(), newLUN(), newUser(), newAccess(), newSession(), newPeer(), newStore(), newVolume(), newSnapshot(), newFile(), newVHD(), newToken(), newReplicate(), newCopy(), newDoctor(), newVersion())
 	root.AddCommand(newSend(), newReceive(), newSupport(), newManual())
 	addCompletion(root, completions())
 	root.InitDefaultCompletionCmd() // otherwise added by Execute, unchecked

@@ -27,6 +27,8 @@ type running struct {
 	// store's covers it.
 	local *owner.Owner
 	log   *logrus.Entry
+	// began, if not nil, is called when the service is ready.
+	began func() error
 	// program is what a handover starts; "" if that is not known.
 	program string
 
@@ -74,6 +76,11 @@ func (r *running) open(stdout io.Writer) (err error) {
 	}
 	if err := announce(stdout, r.service); err != nil {
 		r.log.WithError(err).Warn("cannot write to standard output")
+	}
+	if r.began != nil {
+		if err := r.began(); err != nil {
+			return err
+		}
 	}
 	notify(r.log, daemon.SdNotifyReady)
 	var ctx context.Context

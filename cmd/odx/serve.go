@@ -19,6 +19,7 @@ import (
 	"odx/conf"
 	"odx/owner"
 	"odx/pool"
+	"odx/pool/shardserver"
 	"odx/target"
 )
 
@@ -39,6 +40,10 @@ type serveOptions struct {
 	rescue       bool
 	standby      bool
 	successor    bool
+	// node is the name of this machine among the nodes of a pool, shard: the process serves a
+	// shard for the process of the node.
+	node  string
+	shard bool
 }
 
 func newServe() *cobra.Command {
@@ -56,7 +61,8 @@ func newServe() *cobra.Command {
 			"reason: initiators find the same portals, reservations and path states. Its configuration is\n" +
 			"checked at the start, and read again then.\n\n" +
 			"A store in a pool (docs/cluster.md) is always waited for, and a server that another one has taken\n" +
-			"it over from waits again.\n\n" +
+			"it over from waits again. With ceph.shards, this process shares the shards of the pool with other\n" +
+			"nodes: it starts a server for each, and sends initiators to the node that serves their target.\n\n" +
 			"--rescue serves whatever can be read of a damaged store, every LUN read-only, and changes none\n" +
 			"of its files: to copy data off it, before odx store repair.",
 		Args: cobra.NoArgs,
@@ -69,6 +75,9 @@ func newServe() *cobra.Command {
 	cmd.Flags().BoolVar(&o.standby, "standby", false, "wait until no other odx serves the store, then serve it")
 	cmd.Flags().BoolVar(&o.successor, successorFlag, false, "take over from the process that has started this one")
 	cmd.Flag(successorFlag).Hidden = true
+	cmd.Flags().StringVar(&o.node, "node", "", "`NAME` of this machine in ceph.nodes (default: its host name)")
+	cmd.Flags().BoolVar(&o.shard, shardserver.Flag, false, "serve a shard for the process that has started this one")
+	cmd.Flag(shardserver.Flag).Hidden = true
 	cmd.MarkFlagsMutuallyExclusive("rescue", "standby", successorFlag)
 	cmd.Flags().BoolVar(&o.writeDefault, "write-default", false, "write a default configuration first if FILE does not exist")
 	return cmd
@@ -79,6 +88,9 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	if o.successor {
 		return beSuccessor(ctx, program, stdout, stderr)
 	}
+	if o.shard {
+		return serveShard(ctx, stdout, stderr)
+	}
 	cfg, err := loadConfig(o)
 	if err != nil {
 		return err
@@ -86,6 +98,12 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	log, err := newLog(cfg.Log, stderr)
 	if err != nil {
 		return err
+	}
+	if cfg.Pool != nil && cfg.Pool.Shards > 0 {
+		if err := refuseShards(cfg, o); err != nil {
+			return err
+		}
+		return serveNode(ctx, cfg, o, program, stdout, log)
 	}
 	target.LimitMemory(cfg)
 	if unknown != nil {

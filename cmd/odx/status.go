@@ -75,7 +75,7 @@ func fetchStatus(cmd *cobra.Command, o *adminOptions) (st admin.Status, err erro
 		})
 		return st, err
 	}
-	cfg, err := loadConfig(serveOptions{config: o.config})
+	cfg, err := o.load(cmd)
 	if err != nil {
 		return st, err
 	}

@@ -10,7 +10,7 @@ import (
 func TestUsageErrors(t *testing.T) {
 	for args, want := range map[string]string{
 		"server":                                   `unknown command "server" for "odx"; did you mean serve?`,
-		"bogus":                                    `unknown command "bogus" for "odx"; the commands are access, completion, config, copy, doctor, `,
+		"bogus":                                    `unknown command "bogus" for "odx"; the commands are access, cluster, completion, config, copy, doctor, `,
 		"volume bogus":                             `unknown command "bogus" for "odx volume"; the commands are clone, create, delete, diff, list, migrate, rename, resize, revert, snapshot`,
 		"volume bogus --json":                      "unknown flag: --json",
 		"volume lst":                               `unknown command "lst" for "odx volume"; did you mean list?`,
@@ -18,7 +18,7 @@ func TestUsageErrors(t *testing.T) {
 		"token bogus":                              `unknown command "bogus" for "odx token"; the commands are `,
 		"file bogus":                               `unknown command "bogus" for "odx file"; the commands are `,
 		"store bogus":                              `unknown command "bogus" for "odx store"; the commands are `,
-		"help bogus":                               `unknown command "bogus" for "odx"; the commands are access, completion, config, copy, doctor, `,
+		"help bogus":                               `unknown command "bogus" for "odx"; the commands are access, cluster, completion, config, copy, doctor, `,
 		"help server":                              `unknown command "server" for "odx"; did you mean serve?`,
 		"help volume bogus":                        `unknown command "bogus" for "odx volume"; the commands are clone, create, `,
 		"help volume create x":                     `unknown command "x" for "odx volume create"; it has no commands`,

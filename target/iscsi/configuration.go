@@ -28,7 +28,7 @@ func newConfiguration(o Options, targets []TargetConfig) (*configuration, error)
 			return nil, fmt.Errorf("iscsi: target %q: not an iSCSI name in lower case", t.Name)
 		case c.target(t.Name) != nil:
 			return nil, fmt.Errorf("iscsi: duplicate target %s", t.Name)
-		case t.DeviceServer == nil:
+		case t.DeviceServer == nil && t.Director == nil:
 			return nil, fmt.Errorf("iscsi: target %s: no device server", t.Name)
 		}
 		c.targets = append(c.targets, newTarget(t))

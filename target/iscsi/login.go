@@ -303,6 +303,13 @@ func (l *login) find() error {
 	if r := l.target.Redirect; r != nil {
 		return r.refusal(l)
 	}
+	if d := l.target.Director; d != nil {
+		address, ok := d.Login()
+		if !ok {
+			return refuse(loginServiceUnavailable, "%s: no server has %s at the moment", l.initiator, l.target.Name)
+		}
+		return (&Redirect{Address: address}).refusal(l)
+	}
 	return nil
 }
 

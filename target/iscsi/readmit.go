@@ -48,6 +48,9 @@ func (c *configuration) entitled(name string, group uint16, user, initiatorName 
 	if t.Redirect != nil {
 		return nil, fmt.Errorf("target %s is redirected to %s", name, t.Redirect.Address)
 	}
+	if t.Director != nil {
+		return nil, fmt.Errorf("target %s is served elsewhere", name)
+	}
 	return t, t.Authentication.permits(user, initiatorName)
 }
 

@@ -28,6 +28,9 @@ type TargetConfig struct {
 	PortalGroups []uint16
 	// Redirect redirects logins, or is nil.
 	Redirect *Redirect
+	// Director, if not nil, sends initiators to where the target is at the moment. Then there is no
+	// DeviceServer, and no normal session.
+	Director Director
 	// DeviceServer runs the target's commands.
 	DeviceServer DeviceServer
 	// Authentication is the authentication of normal sessions.
@@ -49,6 +52,17 @@ type Redirect struct {
 	Address string
 	// Permanent reports a permanent move.
 	Permanent bool
+}
+
+// Director knows where a target is that is now here and now there. Its methods are called
+// concurrently and do not block.
+type Director interface {
+	// Login returns the address, host:port, to which a login is sent for the time being; ok is
+	// false while the target is nowhere, and the initiator is to try again.
+	Login() (address string, ok bool)
+	// Discovered returns the values of TargetAddress that discovery reports in place of the
+	// portals of the server.
+	Discovered() []string
 }
 
 type target struct {

@@ -182,6 +182,14 @@ func (c *conn) answerText(pairs []pair) []byte {
 	return b
 }
 
+// addressesOf returns the values of TargetAddress of a target.
+func (c *conn) addressesOf(t *target, conf *configuration) []string {
+	if t.Director != nil {
+		return t.Director.Discovered()
+	}
+	return portalAddresses(conf.portalsOf(t), c.at, c.nc.LocalAddr())
+}
+
 // sendTargets answers SendTargets (RFC 7143 Appendix C): all targets or one in a
 // discovery session, the session's own in a normal one. It omits targets that the
 // initiator may not use.
@@ -207,7 +215,7 @@ func (c *conn) sendTargets(b []byte, value string) []byte {
 			continue
 		}
 		b = appendPair(b, "TargetName", t.Name)
-		for _, address := range portalAddresses(conf.portalsOf(t), c.at, c.nc.LocalAddr()) {
+		for _, address := range c.addressesOf(t, conf) {
 			b = appendPair(b, "TargetAddress", address)
 		}
 	}

@@ -28,11 +28,14 @@ type site struct {
 	ceph    string     // the address of the cluster
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t *testing.T) *site { return newSiteOf(t, "a", "b", "client") }
+
+// newSiteOf returns a site of these hosts, one of which is client.
+func newSiteOf(t *testing.T, names ...string) *site {
 	if err := netns.Check(); err != nil {
 		t.Skip(err)
 	}
-	n, err := netns.New("a", "b", "client")
+	n, err := netns.New(names...)
 	must.Succeed(t, err)
 	t.Cleanup(func() { must.Succeed(t, n.Close()) })
 	s := &site{hosts: n, client: n.Host("client")}

@@ -61,6 +61,7 @@ type node struct {
 	dir    string
 	portal string
 	host   *netns.Host // nil: that of the test
+	flags  []string    // of serve
 	cmd    *exec.Cmd
 	lines  chan string // of standard output
 	log    *lockedBuffer
@@ -134,7 +135,7 @@ func (n *node) command(ctx context.Context, args ...string) *exec.Cmd {
 // start starts the server.
 func (n *node) start() {
 	n.t.Helper()
-	n.cmd = n.command(context.Background(), "serve")
+	n.cmd = n.command(context.Background(), append([]string{"serve"}, n.flags...)...)
 	n.cmd.Stderr = n.log
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := n.cmd.StdoutPipe()
