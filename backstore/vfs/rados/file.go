@@ -417,7 +417,9 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 		part := p[done:min(int64(len(p)), int64(done)+(at/n.chunk+1)*n.chunk-at)]
 		if !n.gather(part, at) {
 			n.send()
-			n.begin(part, at)
+			if !n.gather(part, at) {
+				n.begin(part, at)
+			}
 		}
 		done += len(part)
 	}
