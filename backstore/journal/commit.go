@@ -39,7 +39,11 @@ func (j *Journal) commit() error {
 	if err := j.settle(); err != nil {
 		return err
 	}
-	j.note()
+	if j.o.NoteAfter == 0 {
+		j.note()
+	} else {
+		j.late.Reset(j.o.NoteAfter)
+	}
 	if j.out.handle != nil && j.out.end > j.out.limit/2 {
 		j.prepareSpare()
 	}
@@ -201,6 +205,15 @@ func (j *Journal) syncData(handle vfs.File) error {
 		return fmt.Errorf("sync journal: %w", err)
 	}
 	return nil
+}
+
+// lateNote writes the note of a sync after which nothing was written for NoteAfter.
+func (j *Journal) lateNote() {
+	j.acquire()
+	defer j.release()
+	if !j.finished {
+		j.note()
+	}
 }
 
 // note writes a note after the last durable record, unless the next record is already

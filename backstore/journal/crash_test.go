@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"odx/backstore/vfs"
 	"odx/internal/kit/must"
@@ -17,6 +18,7 @@ import (
 type history struct {
 	first                        LSN // replay starts here
 	appended, written, committed LSN
+	far                          bool // the files are far away: as few writes as can be
 }
 
 var errPowerOff = errors.New("power is off")
@@ -26,6 +28,9 @@ func live(t *testing.T, m *vfs.Mem, h history) history {
 	o := small(m)
 	o.First = h.first
 	o.FileBytes = 12 << 10
+	if h.far {
+		o.NoteAfter, o.Sparse = time.Hour, true
+	}
 	j, err := createOpen(o, ignore)
 	if err != nil {
 		return h
@@ -117,10 +122,15 @@ func checkWritten(t *testing.T, m *vfs.Mem, h history) {
 // continues with the remaining state and cuts again. It also ends the process there,
 // which loses less.
 func TestJournal_PowerCut(t *testing.T) {
+	t.Run("near", func(t *testing.T) { testPowerCut(t, false) })
+	t.Run("far", func(t *testing.T) { testPowerCut(t, true) })
+}
+
+func testPowerCut(t *testing.T, far bool) {
 	for cut := int64(0); ; cut++ {
 		m := vfs.NewMem()
 		n := cutAfter(m, cut)
-		h := live(t, m, history{first: 1})
+		h := live(t, m, history{first: 1, far: far})
 		whole := n.Load() <= cut
 		for seed := range uint64(4) {
 			rng := newRand(uint64(cut), seed)

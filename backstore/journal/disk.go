@@ -354,6 +354,9 @@ func (j *Journal) finish() error {
 	j.finished = true
 	var err error
 	if j.out.handle != nil {
+		if j.o.NoteAfter > 0 {
+			j.note()
+		}
 		err = j.closeOutput()
 	}
 	if j.preparing != nil {

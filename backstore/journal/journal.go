@@ -81,6 +81,12 @@ type Options struct {
 	// It makes the data that they refer to durable. It must not call the journal. May
 	// be nil.
 	BeforeSync func() error
+	// Sparse: the file system assigns no blocks to files, so that zeros in spare files keep no
+	// room for records: they get their length alone.
+	Sparse bool
+	// NoteAfter is how long after a sync a note says that it has ended, unless more records do so
+	// before: the note is a write of its own, which the next one may have to wait for. 0: at once.
+	NoteAfter time.Duration
 	// Left is called with a file without needed records that cannot be removed or
 	// reused. It must not call the journal. May be nil.
 	Left func(name string, err error)
@@ -130,6 +136,7 @@ type Journal struct {
 	wakeAt   int64         // cursor.encoded at which the background wakes
 
 	wake chan struct{} // wakes the background goroutine
+	late *time.Timer   // wakes it for a note, see Options.NoteAfter
 	stop chan struct{} // closed by Close
 	done chan struct{} // closed when the background goroutine ended
 }
@@ -355,11 +362,15 @@ func (j *Journal) release() {
 // memory. Errors are reported by the next Commit.
 func (j *Journal) background() {
 	defer close(j.done)
+	defer j.late.Stop()
 	_ = j.Commit(context.Background(), j.replayed)
 	for {
 		select {
 		case <-j.stop:
 			return
+		case <-j.late.C:
+			j.lateNote()
+			continue
 		case <-j.wake:
 		}
 		j.mu.Lock()

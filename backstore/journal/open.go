@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"odx/backstore/vfs"
 )
@@ -137,7 +138,9 @@ func newJournal(o Options) *Journal {
 		wake:    make(chan struct{}, 1),
 		stop:    make(chan struct{}),
 		done:    make(chan struct{}),
+		late:    time.NewTimer(time.Hour),
 	}
+	j.late.Stop() // the first sync sets it
 	j.queue.unit = max(min(1<<20, o.MaxUnsynced/4), pageLength)
 	j.nextBytes = min(firstFileBytes, o.FileBytes)
 	j.out.stage = make([]byte, 0, stageBytes)

@@ -214,8 +214,23 @@ func (j *Journal) fill(f vfs.File, s spare) error {
 	return nil
 }
 
+// extend makes a file one hole, durably.
+func extend(f vfs.File, bytes int64) error {
+	err := f.Truncate(0)
+	if err == nil {
+		err = f.Truncate(bytes)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return err
+}
+
 // zero fills a file with zeros, durably, and closes it. Closing the journal ends it.
 func (j *Journal) zero(f vfs.File, bytes int64) (err error) {
+	if j.o.Sparse {
+		return errors.Join(extend(f, bytes), f.Close())
+	}
 	piece := make([]byte, min(bytes, 1<<20))
 	for off := int64(0); off < bytes && err == nil; off += int64(len(piece)) {
 		select {
