@@ -75,7 +75,7 @@ func open(o librados.Options) (*backstore.Store, *librados.Pool, error) {
 	l.SetOutput(os.Stderr)
 	l.SetLevel(logrus.WarnLevel)
 	s, err := backstore.Open(context.Background(), backstore.Options{
-		Dir: dir, FS: fsys, Owner: claim, Engine: pebblekv.Engine(), CacheBytes: 64 << 20, Log: logrus.NewEntry(l),
+		Dir: dir, FS: fsys, Owner: claim, Engine: pebblekv.Engine(), CacheBytes: 64 << 20, Shared: true, Log: logrus.NewEntry(l),
 	})
 	return s, pool, err
 }

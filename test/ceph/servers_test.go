@@ -3,12 +3,8 @@
 package ceph_test
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"regexp"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -232,33 +228,3 @@ func TestServers_ClusterFaults(t *testing.T) {
 	owner.kill()
 	w.end()
 }
-
-// BenchmarkServers_Write writes 4 KiB at a time through a server, each when the one before was
-// answered and is durable, and compares with what rados bench does in the same cluster: both
-// differ by a factor of two between runs, their ratio does not.
-func BenchmarkServers_Write(b *testing.B) {
-	n := newNode(b, "a")
-	n.start()
-	n.await(serves)
-	c := dial(b, n)
-	number := uint64(0)
-	start := time.Now()
-	for b.Loop() {
-		number++
-		must.Succeed(b, c.write(number))
-	}
-	each := time.Since(start) / time.Duration(number)
-	const seconds = 3
-	out, err := exec.Command("rados", "-c", cluster.Conf(), "-p", cluster.Pool(), "-N", "bench",
-		"bench", fmt.Sprint(seconds), "write", "-b", fmt.Sprint(blockBytes), "-t", "1").Output()
-	found := benchLatency.FindSubmatch(out)
-	if err != nil || found == nil {
-		b.Fatalf("rados bench: %v: %s", err, out)
-	}
-	latency, err := strconv.ParseFloat(string(found[1]), 64) // in seconds
-	must.Succeed(b, err)
-	b.ReportMetric(latency/each.Seconds(), "of-rados-bench")
-}
-
-// benchLatency finds the mean latency in what rados bench prints.
-var benchLatency = regexp.MustCompile(`Average Latency\(s\):\s+([0-9.]+)`)
