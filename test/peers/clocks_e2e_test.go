@@ -3,6 +3,9 @@
 package peers
 
 import (
+	"bytes"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +28,7 @@ func clock(t *testing.T, s *cluster.Server) time.Time {
 
 // TestClocksApart: the clock of A is an hour ahead of that of B. Tokens of either, which
 // live for minutes, are written to LUNs of the other; streams are sent and based on each
-// other, both ways.
+// other; replicas follow, with a lag of seconds, and change roles; and LUNs move: both ways.
 func TestClocksApart(t *testing.T) {
 	const size = 8
 	c := start(t, cluster.Options{
@@ -52,5 +55,77 @@ func TestClocksApart(t *testing.T) {
 		harness.Must(t, pipe(t, from, to, []string{"two-" + from.Name, "-i", "one-" + from.Name}, []string{"copy"}, nil))
 		harness.Must(t, to.Admin(t.Context(), nil, "lun", "add", to.IQN, "copy", "--lun", "7"))
 		compare(t, from.URL(0), copyURL(to))
+
+		name := "replica-of-" + from.Name
+		replicate(t, to, "start", from.Name, "vol0", name)
+		source.fill(uint64(i+20), 4, 2)
+		replicate(t, to, "run", name)
+		if lag := lagOf(t, to, name); lag < 0 || lag > time.Minute {
+			t.Errorf("the replica on %s is %v behind", to.Name, lag)
+		}
+		harness.Must(t, to.Admin(t.Context(), nil, "lun", "add", to.IQN, name, "--lun", "8"))
+		compare(t, from.URL(0), fmt.Sprintf("iscsi://%s/%s/8", to.Portal, to.IQN))
+		replicate(t, to, "failover", name)
+		replicate(t, from, "failover", name)
+		compare(t, from.URL(0), fmt.Sprintf("iscsi://%s/%s/8", to.Portal, to.IQN))
+
+		target := movedIQN + "-from-" + from.Name
+		harness.Must(t, from.AddTarget(t.Context(), map[string]any{"name": target, "luns": []any{map[string]any{"lun": 0, "volume": "moves", "size": "4MiB"}}}))
+		harness.Must(t, to.AddTarget(t.Context(), map[string]any{"name": target, "redirect": map[string]any{"to": from.Portal}}))
+		since := len(from.Log())
+		harness.Must(t, from.Admin(t.Context(), new(kit.Migration), "volume", "migrate", "start", "moves", to.Name+":moved"))
+		awaitLog(t, from, since, patience, "migration: the LUN has moved")
+		harness.Must(t, from.Admin(t.Context(), new(kit.Migration), "volume", "migrate", "finish", "moves"))
+		if !served(t, "iscsi://"+to.Portal+"/"+target+"/0") {
+			t.Errorf("the LUN that has moved is not served by %s", to.Name)
+		}
 	}
+}
+
+// lagOf returns how old the state of a replica is, by its server.
+func lagOf(t *testing.T, s *cluster.Server, name string) time.Duration {
+	t.Helper()
+	var r struct {
+		Lag float64 `json:"lag_seconds"`
+	}
+	harness.Must(t, s.Admin(t.Context(), &r, "replicate", "status", name))
+	return time.Duration(r.Lag * float64(time.Second))
+}
+
+// TestCertificates: a peer whose certificate has expired, or is not valid yet, brings no replica up to
+// date and takes none over, and no LUN moves there: all stays as it was, the reason is said, and with a
+// valid one it goes on.
+func TestCertificates(t *testing.T) {
+	c := servers(t, replicaMiB*mib, "a", "b")
+	first, second := c.Servers[0], c.Servers[1]
+	a := followed(t, c)
+	before := slices.Clone(a.want)
+	for says, v := range map[string]cluster.Validity{"expired": cluster.Expired, "not yet valid": cluster.NotYet} {
+		harness.Must(t, certificate(t, first, v)())
+		a.again(first, 0)
+		a.fill(uint64(v)+5, 2, 1)
+		for _, args := range [][]string{{"run", replicaName}, {"failover", replicaName}} {
+			if err := second.Admin(t.Context(), nil, append([]string{"replicate"}, args...)...); err == nil || !strings.Contains(err.Error(), says) {
+				t.Errorf("replicate %q: %v, want %q", args, err, says)
+			}
+		}
+		if role := replicaOf(t, first).Role; role != "source" || !served(t, first.URL(0)) {
+			t.Errorf("the source is %s", role)
+		}
+		if !bytes.Equal(content(t, copyURL(second)), before) {
+			t.Error("the replica has changed")
+		}
+		// The source asks as well.
+		harness.Must(t, certificate(t, first, cluster.Valid)(), certificate(t, second, v)())
+		err := first.Admin(t.Context(), new(kit.Migration), "volume", "migrate", "start", "vol1", "b:moved")
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("migration: %v, want %q", err, says)
+		}
+		harness.Must(t, certificate(t, second, cluster.Valid)())
+		replicate(t, second, "run", replicaName)
+		compare(t, first.URL(0), copyURL(second))
+		before = slices.Clone(a.want)
+	}
+	keepsOnly(t, c)
+	allSound(t, c)
 }

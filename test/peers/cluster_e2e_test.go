@@ -108,9 +108,22 @@ func random(p []byte, seed uint64) {
 // token makes a token for so many MiB from at on.
 func (d *disk) token(at, length int) []byte {
 	d.t.Helper()
-	token, err := d.s.Token(tokenclient.Range{LBA: uint64(at * perMiB), Blocks: uint32(length * perMiB)})
-	harness.Must(d.t, err)
-	return token
+	// What was written before is flushed, which may take longer than a command has.
+	until(d.t, patience, "the LUN makes a token", func() bool {
+		a, err := d.s.PopulateToken(tokenclient.PopulateOptions{}, tokenclient.Range{LBA: uint64(at * perMiB), Blocks: uint32(length * perMiB)})
+		harness.Must(d.t, err)
+		if a.Status == busy {
+			return false
+		}
+		good(d.t, "populate", a, err)
+		return true
+	})
+	info, a, err := d.s.TokenInformation()
+	good(d.t, "token information", a, err)
+	if info.Token == nil || info.TransferCount != uint64(length*perMiB) {
+		d.t.Fatalf("a token of %d blocks, want %d", info.TransferCount, length*perMiB)
+	}
+	return info.Token
 }
 
 // spend writes all of a token that stands for data, to so many MiB from at on.

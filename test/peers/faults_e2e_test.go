@@ -66,6 +66,7 @@ func TestToken_Faults(t *testing.T) {
 			}
 			copy(b.want, a.want)
 			b.same()
+			t.Logf("%s at byte %d: all is there", what, at)
 		}
 	}
 	harness.Must(t, first.Host.Rate(0))
