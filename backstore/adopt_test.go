@@ -246,6 +246,53 @@ func TestVolume_AdoptUnmapped(t *testing.T) {
 	p.close()
 }
 
+// TestCleaner_BringHome: the cleaner brings home what was adopted a while ago, and tries what it
+// cannot read again later.
+func TestCleaner_BringHome(t *testing.T) {
+	ctx := t.Context()
+	p := newShared(t, 2, Options{DedupUnit: 4 << 10})
+	data := randomBytes(1, 1<<20)
+	src := createVolume(t, p.stores[0], "src", 1<<20)
+	must.Succeed(t, src.WriteAt(ctx, data, 0))
+	n, s := pin(t, src), p.stores[1]
+	v := createVolume(t, s, "v", 1<<20)
+	mustAdopt(t, p, 0, n, v, 0, 0, 1<<20)
+	l := cleanLoop{c: &s.cleaner, damaged: make(map[segment.ID]bool), later: make(map[segment.ID]time.Time), tick: time.Now()}
+	step := func(left int64) {
+		t.Helper()
+		if _, err := l.bringHome(ctx); err != nil {
+			t.Error(err)
+		}
+		if got := s.AdoptedBytes(); got != left {
+			t.Errorf("%d bytes are adopted, want %d", got, left)
+		}
+	}
+	step(1 << 20) // it is too early
+	s.opts.tuning.bringHomeAfter = time.Nanosecond
+	step(0)
+	if !bytes.Equal(readAll(t, v), data) {
+		t.Error("other data")
+	}
+	must.Succeed(t, s.Checkpoint(ctx))
+	p.settle(1)
+	if got := p.stores[0].LentBytes(); got != 0 {
+		t.Errorf("%d bytes are lent still", got)
+	}
+
+	must.Succeed(t, src.WriteAt(ctx, randomBytes(2, 1<<20), 0))
+	mustAdopt(t, p, 0, pin(t, src), v, 0, 0, 1<<20)
+	for _, id := range p.stores[0].parts.segments.List() {
+		must.Succeed(t, p.stores[0].opts.FS.Remove(p.stores[0].opts.segmentFile(id)))
+	}
+	step(1 << 20)
+	if len(l.later) != 1 {
+		t.Errorf("%d aliases wait", len(l.later))
+	}
+	if more, err := l.bringHome(ctx); more || err != nil {
+		t.Errorf("what waits is tried: %v, %v", more, err)
+	}
+}
+
 // TestVolume_AdoptKnown: what the taker has is not adopted, and what it has adopted is found by
 // later writes.
 func TestVolume_AdoptKnown(t *testing.T) {

@@ -304,14 +304,26 @@ func (a *aliases) next(now time.Time, later map[segment.ID]time.Time) (id segmen
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	least := int64(math.MaxInt64)
-	wait := cmp.Or(a.opts.tuning.bringHomeAfter, bringHomeAfter)
 	for one, al := range a.byID {
 		live := a.parts.usage.Live(one)
-		if live > 0 && live < least && al.uses == 0 && now.After(later[one]) && now.Sub(al.used) >= wait {
+		if live > 0 && live < least && now.After(later[one]) && a.rested(al, now) {
 			id, least = one, live
 		}
 	}
 	return id
+}
+
+// rested reports whether nothing was adopted into an alias for a while. mu is held.
+func (a *aliases) rested(al *alias, now time.Time) bool {
+	return al.uses == 0 && now.Sub(al.used) >= cmp.Or(a.opts.tuning.bringHomeAfter, bringHomeAfter)
+}
+
+// rests is rested of the alias with a number.
+func (a *aliases) rests(id segment.ID, now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	al := a.byID[id]
+	return al != nil && a.rested(al, now)
 }
 
 // BringHome moves all data that was adopted to segments of this store.

@@ -71,6 +71,7 @@ type cleanLoop struct {
 	usual   attempts
 	home    attempts                 // to bring home what lies in other stores
 	later   map[segment.ID]time.Time // when to try it again for an alias that could not be read
+	tick    time.Time                // when the loop began to look what there is to do
 }
 
 // loop cleans in the background within the budget until ctx ends.
@@ -85,6 +86,7 @@ func (c *cleaner) loop(ctx context.Context) {
 		case <-tick.C:
 		case <-c.space.cleanNow:
 		}
+		l.tick = time.Now()
 		l.attempt(ctx, &l.home, "bringing adopted data home stopped; it is tried again, after a minute at the latest", l.bringHome)
 		l.attempt(ctx, &l.scarce, "cleaning on a full disk stopped; it is tried again, after a minute at the latest", l.cleanScarce)
 		l.attempt(ctx, &l.usual, "cleaning stopped; it is tried again, after a minute at the latest", l.cleanUsual)
@@ -123,7 +125,7 @@ func (l *cleanLoop) cleanScarce(ctx context.Context) (more bool, err error) {
 }
 
 // bringHome moves what is live in an alias to segments of this store, so that the other store can
-// have its own back.
+// have its own back. There is more to do for as long as other cleaning is not due.
 func (l *cleanLoop) bringHome(ctx context.Context) (more bool, err error) {
 	c := l.c
 	id := c.aliases.next(time.Now(), l.later)
@@ -133,12 +135,14 @@ func (l *cleanLoop) bringHome(ctx context.Context) (more bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	err = corrupt(c.cleanSegment(ctx, id, c.budget))
-	if left := c.parts.usage.Live(id); errors.Is(err, ErrCorrupt) || err == nil && left > 0 {
-		// The pool may only not answer at present, or a writer may just be putting extents there.
+	if err == nil && c.parts.usage.Live(id) > 0 && c.aliases.rests(id, time.Now()) {
+		err = fmt.Errorf("%w: its file is missing", ErrCorrupt)
+	}
+	if errors.Is(err, ErrCorrupt) { // or the pool does not answer at present
 		c.log.WithError(err).WithField("segment", fmt.Sprintf("%08x", uint32(id))).Warn("some of what was adopted cannot be read, and stays where it is; it is tried again")
 		l.later[id], err = time.Now().Add(10*maxCleanWait), nil
 	}
-	return err == nil, err
+	return err == nil && time.Since(l.tick) < cleanPeriod, err
 }
 
 // cleanUsual cleans the segment with the most dead data, where that is worth it.

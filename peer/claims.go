@@ -56,7 +56,7 @@ func (c *Claims) Close() {
 // loop sends claims until ctx ends.
 func (c *Claims) loop(ctx context.Context) {
 	sent := make(map[[16]byte]time.Time)
-	wait := claimDelay
+	wait, soon := claimDelay, false // soon: the timer is for what is due
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -64,11 +64,14 @@ func (c *Claims) loop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-c.store.ClaimsDue():
-			timer.Reset(wait)
+			if !soon { // what comes up all the time must not put it off
+				soon = true
+				timer.Reset(claimDelay)
+			}
 			continue
 		case <-timer.C:
 		}
-		if c.sendDue(ctx, sent) {
+		if soon = !c.sendDue(ctx, sent); !soon {
 			wait = claimDelay
 			timer.Reset(maxClaimDelay) // peers that are configured later
 		} else {

