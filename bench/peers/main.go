@@ -1,9 +1,10 @@
 // Command peers measures copies by token from one server to another: each odx has a store
 // and a host of its own (network namespaces on one machine). On a link of 1 Gbit/s it
 // compares with plain TCP in the same run, on an unlimited one with the rate at which the
-// destination takes writes over iSCSI; then the destination has the data already. It prints
-// what the servers use of the processors too. It needs root, and says so where it cannot
-// measure.
+// destination takes writes over iSCSI, without and with a SYNCHRONIZE CACHE after as many
+// bytes, since a copy by token is durable; then the destination has the data already. It
+// prints what the servers use of the processors too. It needs root, and says so where it
+// cannot measure.
 //
 // usage: go run ./bench/peers [-size 256MiB] [-runs 5] [-shaped=false] [-dir DIR]
 package main
@@ -67,9 +68,9 @@ type bench struct {
 
 // result is what one run measured.
 type result struct {
-	plain, shaped time.Duration // on a link of 1 Gbit/s: TCP, by token
-	free, known   time.Duration // by token on an unlimited link: new data, and data that is there
-	written       float64       // bytes a second that the destination takes over iSCSI
+	plain, shaped    time.Duration // on a link of 1 Gbit/s: TCP, by token
+	free, known      time.Duration // by token on an unlimited link: new data, and data that is there
+	written, durable float64       // bytes a second that the destination takes over iSCSI, without and with flushes
 	// Processor time of the servers: for the token in free, and for as many bytes over iSCSI.
 	source, destination, local time.Duration
 	crossed, crossedBy         int64 // bytes on the wire for new data, and for known data
@@ -138,6 +139,11 @@ func (m *bench) run(ctx context.Context) (r result, err error) {
 		return r, err
 	}
 	r.written = written.Rate() * (1 << 20)
+	flushed, err := load.Run(ctx, m.b.URL(1), "write", 1<<20, 8, loadTime, fmt.Sprintf("flush=%d", len(m.data)>>20))
+	if err != nil {
+		return r, err
+	}
+	r.durable = flushed.Rate() * (1 << 20)
 	r.local = time.Duration(float64(r.local) * float64(len(m.data)) / (float64(written.Commands) * (1 << 20)))
 	token, err := m.token()
 	if err != nil {
@@ -280,10 +286,13 @@ func (m *bench) print(results []result) {
 		row("1 Gbit/s, by token", duration(func(r result) time.Duration { return r.shaped }), fmt.Sprintf("%.2f × the time of plain TCP", ratio))
 	}
 	local := median(results, func(r result) float64 { return r.written })
+	durable := median(results, func(r result) float64 { return r.durable })
 	share := median(results, func(r result) float64 { return size / r.free.Seconds() / r.written })
+	durableShare := median(results, func(r result) float64 { return size / r.free.Seconds() / r.durable })
 	fmt.Printf("| unlimited, writes of 1 MiB to the destination over iSCSI | | %.0f MiB/s | processor time for as many bytes: %v |\n", local/(1<<20), duration(func(r result) time.Duration { return r.local }).Round(10*time.Millisecond))
-	row("unlimited, by token", duration(func(r result) time.Duration { return r.free }), fmt.Sprintf("%.2f × the rate of iSCSI writes; processor time: destination %v, source %v; %s on the wire",
-		share, duration(func(r result) time.Duration { return r.destination }), duration(func(r result) time.Duration { return r.source }), humanize.IBytes(uint64(median(results, func(r result) int64 { return r.crossed })))))
+	fmt.Printf("| unlimited, the same, durable after as many bytes | | %.0f MiB/s | |\n", durable/(1<<20))
+	row("unlimited, by token", duration(func(r result) time.Duration { return r.free }), fmt.Sprintf("%.2f × the rate of iSCSI writes, %.2f × that of durable ones; processor time: destination %v, source %v; %s on the wire",
+		share, durableShare, duration(func(r result) time.Duration { return r.destination }), duration(func(r result) time.Duration { return r.source }), humanize.IBytes(uint64(median(results, func(r result) int64 { return r.crossed })))))
 	row("unlimited, the destination has the data", duration(func(r result) time.Duration { return r.known }),
 		humanize.IBytes(uint64(median(results, func(r result) int64 { return r.crossedBy })))+" on the wire")
 }
