@@ -40,8 +40,8 @@ type Condition struct {
 }
 
 // foreignCopies is how many commands copy to the LUN of another target at once: each waits for
-// the network.
-const foreignCopies = 16
+// the network. Each takes memory of the engine, of which one client gets half.
+const foreignCopies = 8
 
 // onTarget is the LUN of another target, to which this server is a proxy after the cut.
 type onTarget struct {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"odx/admin"
 	"odx/backstore"
 	"odx/conf"
 	"odx/migrate"
@@ -27,7 +28,10 @@ func (s migrated) OpenForeign(ctx context.Context, c migrate.Cut) (migrate.Forei
 	}
 	use := &foreignUse{s.foreign, c.To.ISCSI}
 	d, err := s.foreign.acquire(ctx, c.To.ISCSI, login, use)
-	if err != nil {
+	switch {
+	case foreign.Conflicts(err):
+		return nil, fmt.Errorf("%w: another initiator has reserved it: %w", admin.ErrInUse, err)
+	case err != nil:
 		return nil, err
 	}
 	s.foreign.setLogin(c.To.ISCSI, login)

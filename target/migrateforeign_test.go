@@ -323,6 +323,17 @@ func TestMigrate_Foreign_Refused(t *testing.T) {
 	full := newArray(t, 16, "")
 	full.set(append(make([]byte, 8<<20), random(3, 8<<20)...))
 	large, protected := newArray(t, 32, ""), newArray(t, 16, ", read_only: true")
+	reserved := newArray(t, 16, "")
+	holder, err := client.Dial(t.Context(), client.Options{InitiatorName: "iqn.2026-11.example:holder", URL: client.URL{
+		Address: reserved.address, Target: "iqn.2026-11.example.other:disks", LUN: 3, Login: client.Credentials{User: "odx", Password: "0123456789abcd"},
+	}})
+	must.Succeed(t, err)
+	defer holder.Close()
+	attentions(t, holder)
+	register(t, holder, 7)
+	list := make([]byte, 24)
+	list[7] = 7
+	must.Succeed(t, run(t, holder, []byte{0x5F, 1, 3, 0, 0, 0, 0, 0, 24, 0}, list)) // exclusive access
 	s := serveFile(t, migratedDisk)
 	right := arrayLogin(t, t.TempDir())
 	wrong := *right
@@ -336,6 +347,7 @@ func TestMigrate_Foreign_Refused(t *testing.T) {
 		"has data":      {admin.MigrationRequest{To: full.url(), Login: right}, backstore.ErrExists, "has data, at byte "},
 		"another size":  {admin.MigrationRequest{To: large.url(), Login: right, Overwrite: true}, blockdev.ErrInvalid, "the destination has 32MiB"},
 		"protected":     {admin.MigrationRequest{To: protected.url(), Login: right, Overwrite: true}, blockdev.ErrReadOnly, protected.url()},
+		"reserved":      {admin.MigrationRequest{To: reserved.url(), Login: right, Overwrite: true}, admin.ErrInUse, "another initiator has reserved it"},
 		"of the server": {admin.MigrationRequest{To: own, Overwrite: true}, blockdev.ErrInvalid, "is a LUN of this server, volume a"},
 		"no login":      {admin.MigrationRequest{To: full.url(), Overwrite: true}, nil, "authentication failed"},
 		"not proved":    {admin.MigrationRequest{To: full.url(), Login: &wrong, Overwrite: true}, nil, "mutual CHAP"},
@@ -352,7 +364,7 @@ func TestMigrate_Foreign_Refused(t *testing.T) {
 		}
 	}
 	must.Succeed(t, login(t, s.Service, 0).WriteAt(t.Context(), random(1, 8<<20), 0))
-	_, err := s.migrations.StartMigration(t.Context(), admin.MigrationRequest{Volume: "a", To: full.url(), Overwrite: true, Login: right, Rate: 1 << 20})
+	_, err = s.migrations.StartMigration(t.Context(), admin.MigrationRequest{Volume: "a", To: full.url(), Overwrite: true, Login: right, Rate: 1 << 20})
 	must.Succeed(t, err)
 	s.refuses(migratedDisk+"      - {lun: 1, backing: \""+full.url()+"\", login: {name: odx, secret: 0123456789abcd}}\n", "destination of the migration of volume a")
 	m, err := s.migrations.AbortMigration(t.Context(), "a")

@@ -48,10 +48,16 @@ func (d *Disk) Condition(ctx context.Context) (c Condition, err error) {
 	if err == nil {
 		err = d.sample(ctx, &c)
 	}
-	if status, ok := errors.AsType[*initiator.StatusError](err); ok && status.Status == conflict {
+	if Conflicts(err) {
 		c.Reserved, err = true, nil
 	}
 	return c, err
+}
+
+// Conflicts reports whether an error is that another initiator has reserved the LUN.
+func Conflicts(err error) bool {
+	status, ok := errors.AsType[*initiator.StatusError](err)
+	return ok && status.Status == conflict
 }
 
 // sample looks for data.

@@ -93,6 +93,7 @@ type other struct {
 	memory  *memory
 	address string
 	id      byte
+	thick   bool
 	// tamper changes what the target sends, if set: it returns false to end the connection.
 	tamper atomic.Pointer[func(h *[48]byte, data []byte) ([]byte, bool)]
 	// answer ends a command, if set and it returns a status.
@@ -121,7 +122,7 @@ func newOther(t *testing.T) *other {
 
 func (o *other) start() {
 	o.t.Helper()
-	lu, err := scsi.NewLogicalUnit(scsi.LUConfig{Volume: o.memory, ID: [16]byte{o.id}, Thin: true})
+	lu, err := scsi.NewLogicalUnit(scsi.LUConfig{Volume: o.memory, ID: [16]byte{o.id}, Thin: !o.thick})
 	must.Succeed(o.t, err)
 	o.Target = scsi.NewTarget(scsi.TargetConfig{Name: targetName, PortGroups: []scsi.PortGroup{{Tag: 1}}, Log: logs.Discard()})
 	must.Succeed(o.t, o.AddLU(0, lu))
