@@ -34,6 +34,7 @@ type part struct {
 	shard int
 	of    int // shards
 	whole *Config
+	more  func(*Config) // nil for nothing
 }
 
 // Shard returns the shard that the configuration was reduced to by Part, and how many there are;
@@ -114,7 +115,7 @@ func (c *Config) Part(node string, shard int) (*Config, error) {
 		return nil, c.Problem("ceph.shards", "there is no shard %d of %d", shard, c.Pool.Shards)
 	}
 	out, pool := *c, *c.Pool
-	out.part = &part{n, shard, c.Pool.Shards, c}
+	out.part = &part{node: n, shard: shard, of: c.Pool.Shards, whole: c}
 	pool.Namespace, pool.RunDir, pool.Shards, pool.Nodes = c.Pool.ShardNamespace(shard), c.Pool.ShardDir(shard), 0, nil
 	pool.Addresses = nil
 	out.Portals = []Portal{c.ShardPortal(n, shard)}
@@ -250,7 +251,18 @@ func (c *Config) alike(next *Config, err error) (*Config, error) {
 	if next.Pool == nil || next.Pool.Shards != c.part.of {
 		return nil, next.Problem("ceph.shards", "the number of shards cannot change while they are served")
 	}
-	return next.Part(c.part.node.Name, c.part.shard)
+	out, err := next.Part(c.part.node.Name, c.part.shard)
+	if err == nil && c.part.more != nil {
+		out.Extend(c.part.more)
+	}
+	return out, err
+}
+
+// Extend changes a part of a configuration by a function, which is also called with those that are
+// read in its place (Again, Reload).
+func (c *Config) Extend(more func(*Config)) {
+	c.part.more = more
+	more(c)
 }
 
 // shards reads how many shards a pool has, and which nodes share them.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -44,7 +45,12 @@ type sharing struct {
 	director *target.Director
 	servers  *shardserver.Group
 	changed  chan int // the shard whose server has changed the configuration
+	plans    []shardserver.Plan
+	stores   []string // as the servers know them
 }
+
+// storesEvery is how often a node looks whether it knows stores of further shards.
+const storesEvery = time.Second
 
 // serveNode shares the shards of a pool until a signal ends it.
 func serveNode(ctx context.Context, cfg *conf.Config, o serveOptions, program string, stdout io.Writer, log *logrus.Entry) error {
@@ -121,6 +127,9 @@ func share(ctx context.Context, cfg *conf.Config, o serveOptions, program string
 	}
 	if s.director, err = target.Direct(ctx, cfg, s.self, where{s.node}, log); err != nil {
 		return nil, errors.Join(err, s.node.Leave())
+	}
+	if err := s.prepare(plans); err != nil {
+		return nil, errors.Join(err, s.director.Close(ctx), s.node.Leave())
 	}
 	s.servers = shardserver.Start(shardserver.Options{Program: program, Arguments: []string{"serve", "--" + shardserver.Flag}, Events: events{s.node, s.changed}, Log: log, Plans: plans})
 	group.Group = s.servers
@@ -203,8 +212,18 @@ func (e events) Changed(shard int) {
 
 // untilEnd shares until ctx ends or the portal fails, and takes other configurations.
 func (s *sharing) untilEnd(ctx context.Context, asked *signals) error {
+	tick := time.NewTicker(storesEvery)
+	defer tick.Stop()
 	for {
 		select {
+		case <-tick.C:
+			if st := s.node.State(); st != nil && !slices.Equal(storesOf(st.Facts), s.stores) {
+				if err := s.prepare(s.plans); err != nil {
+					s.log.WithError(err).Warn("servers of shards do not know each other")
+				} else {
+					s.servers.Replan(s.plans, -1)
+				}
+			}
 		case <-ctx.Done():
 			return nil
 		case err := <-s.director.Failed():
@@ -255,6 +274,9 @@ func (s *sharing) reconfigure(ctx context.Context, but int) error {
 		return err
 	}
 	s.cfg = next
+	if err := s.prepare(plans); err != nil {
+		return err
+	}
 	s.servers.Replan(plans, but)
 	limited, cancel := context.WithTimeout(ctx, directorLimit)
 	defer cancel()
@@ -266,6 +288,22 @@ func (s *sharing) reconfigure(ctx context.Context, but int) error {
 		return err
 	}
 	s.director = director
+	return nil
+}
+
+// prepare has plans say what servers need to know each other.
+func (s *sharing) prepare(plans []shardserver.Plan) error {
+	f, err := s.facts.Load()
+	if err == nil {
+		err = writePeers(s.cfg, f)
+	}
+	if err != nil {
+		return err
+	}
+	s.plans, s.stores = plans, storesOf(f)
+	for k := range plans {
+		plans[k].Stores = s.stores
+	}
 	return nil
 }
 

@@ -53,7 +53,11 @@ func planned(link *shardserver.Link) (*conf.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return whole.Part(plan.Node, plan.Shard)
+	cfg, err := whole.Part(plan.Node, plan.Shard)
+	if err == nil {
+		cfg.Extend(func(c *conf.Config) { addPeers(c, link.Plan()) })
+	}
+	return cfg, err
 }
 
 // waitForShard waits for a shard, and then serves it by the configuration that the node has by then.

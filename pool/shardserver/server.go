@@ -32,6 +32,8 @@ type Plan struct {
 	// Node is the name of the node.
 	Node  string `json:"node"`
 	Shard int    `json:"shard"`
+	// Stores are the IDs of the stores of all shards, "" for one that is not known yet.
+	Stores []string `json:"stores"`
 }
 
 // order is what a server is sent. One of the fields is set.

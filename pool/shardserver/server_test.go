@@ -155,7 +155,9 @@ func TestGroup(t *testing.T) {
 	}
 	g.May(0, true, 100*time.Millisecond)
 	third := e.serves(t, 0)
-	g.Replan(plans("two"), 1)
+	next := plans("two")
+	next[1] = plans("one")[1]
+	g.Replan(next, 1)
 	if a, b := e.next(t, 0, "ended"), e.next(t, 0, ""); a != "changed" || b != fmt.Sprint(third, " two") {
 		t.Errorf("with another plan: %s, %s", a, b)
 	}

@@ -3,6 +3,7 @@
 package ceph_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"odx/internal/kit/must"
+	"odx/internal/kit/tokenclient"
 )
 
 // TestShards has three nodes that share six shards, with an initiator of each shard that writes
@@ -119,6 +121,7 @@ func TestShards_Nodes(t *testing.T) {
 
 	owners := s.owners()
 	k := slices.Index(owners[:], "b")
+	s.copyByToken(slices.Index(owners[:], "a"), k)
 	var server struct{ PID int }
 	must.Succeed(t, json.Unmarshal([]byte(s.command("b", "status", "--shard", fmt.Sprint(k), "--json")), &server))
 	f, err := s.facts.Load()
@@ -168,6 +171,61 @@ func TestShards_Nodes(t *testing.T) {
 	b.signal(syscall.SIGHUP)
 	s.untilStatus("b", "healthy")
 }
+
+// copyByToken writes a token of a LUN of one shard to one of another: its data stays where it is.
+func (s *sharers) copyByToken(from, to int) {
+	t := s.t
+	t.Helper()
+	dial := func(shard int) *client {
+		var c *client
+		must.Succeed(t, s.client.Do(func() (err error) {
+			c, err = startClient(t)
+			return err
+		}))
+		w := &keeper{s: s, shard: shard, portals: []string{s.nodes["a"].portal}, client: c}
+		for begun := time.Now(); ; {
+			if c := w.login(0); c != nil {
+				return c
+			}
+			if time.Since(begun) > takeOverMax {
+				t.Fatalf("shard %d: no login", shard)
+			}
+		}
+	}
+	maker, taker := dial(from), dial(to)
+	want := content(1, tokenBytes)
+	a, err := maker.session.Write(bytes.NewReader(want), 0, tokenBytes/512, tokenclient.WriteOptions{})
+	good(t, a, err)
+	for begun := time.Now(); ; { // the servers of the shards do not know each other at once
+		token, err := maker.session.Token(tokenclient.Range{Blocks: tokenBytes / 512})
+		must.Succeed(t, err)
+		a, err := taker.session.WriteUsingToken(token, tokenclient.WriteTokenOptions{}, tokenclient.Range{Blocks: tokenBytes / 512})
+		must.Succeed(t, err)
+		if a.Good() {
+			t.Logf("a token of shard %d is written to shard %d %v after the first try", from, to, time.Since(begun).Round(time.Millisecond))
+			break
+		}
+		if time.Since(begun) > takeOverMax {
+			t.Fatalf("a token of shard %d is not written to shard %d: %v\n%s", from, to, a, s.command("b", "peer", "list", "--shard", fmt.Sprint(to)))
+		}
+	}
+	var got bytes.Buffer
+	a, err = taker.session.Read(&got, 0, tokenBytes/512)
+	good(t, a, err)
+	if !bytes.Equal(got.Bytes(), want) {
+		t.Error("the other shard has other data")
+	}
+	var sp space
+	must.Succeed(t, json.Unmarshal([]byte(s.command("b", "store", "info", "--shard", fmt.Sprint(to), "--json")), &sp))
+	if sp.Adopted != tokenBytes {
+		t.Errorf("space of the taker: %+v", sp)
+	}
+	maker.close()
+	taker.close()
+}
+
+// tokenBytes is what copyByToken copies.
+const tokenBytes = 8 << 20
 
 // untilStatus waits until the status of the pool has a text.
 func (s *sharers) untilStatus(name, text string) {

@@ -65,6 +65,7 @@ func (s *sharers) text(names []string) string {
 memory: 1GiB
 ceph: {conf: %q, user: %s, keyring: %q, run_dir: run, shards: %d, nodes: [%s]}
 portals: ["0.0.0.0:3260"]
+api: {listen: "0.0.0.0:8440", secret: the administrator of a node}
 targets:
 %s`, s.cluster.Pool(), s.t.Name(), s.cluster.Conf(), s.cluster.User(), s.cluster.Keyring(), shardsOfSite, nodes.String(), targets.String())
 }
@@ -233,7 +234,7 @@ func (w *keeper) login(attempt int) *client {
 	w.mu.Lock()
 	w.logins++
 	w.mu.Unlock()
-	c := &client{program: w.client.program, session: session}
+	c := &client{program: w.client.program, session: session, close: w.client.close}
 	for range 4 { // what is pending of unit attentions
 		if a, err := session.Command(make([]byte, 6), nil, 0); err != nil {
 			return nil
