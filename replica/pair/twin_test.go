@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 
 	v1 "odx/api/v1"
@@ -26,6 +27,7 @@ type world struct {
 	t       testing.TB
 	rng     *rand.Rand
 	servers []*server
+	mu      sync.Mutex // held for a step, since rounds can run at once
 	// countdown is how many steps are left until victims lose power; negative: none does.
 	countdown int
 	victims   []*server
@@ -126,6 +128,8 @@ func (w *world) restart() {
 // reached is called before each step of a server.
 func (s *server) reached(string) error {
 	w := s.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if s.dead {
 		return errKilled
 	}
