@@ -593,3 +593,32 @@ func TestSibling_Errors(t *testing.T) {
 	}
 	p.close()
 }
+
+// FuzzHold: the record of a hold is refused, or is written as it was read.
+func FuzzHold(f *testing.F) {
+	f.Add(holdKey([16]byte{1, 2}, 0x42), encodeHold(Stamp{3, 4}))
+	f.Fuzz(func(t *testing.T, key, value []byte) {
+		if taker, id, ok := parseHoldKey(key); ok && !bytes.Equal(holdKey(taker, id), key) {
+			t.Errorf("key %q is that of %x, %08x", key, taker, uint32(id))
+		}
+		if stamp, err := decodeHold(value); err == nil && !bytes.Equal(encodeHold(stamp), value) {
+			t.Errorf("value %x reads as %+v", value, stamp)
+		}
+	})
+}
+
+// TestHolds_Record: a record that is no hold keeps the store from opening, before it gives up anything.
+func TestHolds_Record(t *testing.T) {
+	p := newShared(t, 1, Options{})
+	s := p.stores[0]
+	must.Succeed(t, s.PutRecords(t.Context(), Record{Key: holdKey([16]byte{1}, 5), Value: []byte("x")}))
+	if err := s.loadHolds(); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("a hold of another form: %v, want ErrCorrupt", err)
+	}
+	must.Succeed(t, s.PutRecords(t.Context(), Record{Key: holdKey([16]byte{1}, 5), Value: encodeHold(Stamp{1, 2})}))
+	must.Succeed(t, s.loadHolds())
+	if !s.holds.has(5) || s.holds.leave(5) {
+		t.Error("the segment is not held")
+	}
+	p.close()
+}
