@@ -289,7 +289,7 @@ func (w *world) await() admin.Migration {
 		w.m.mu.Unlock()
 		select {
 		case <-done:
-		case <-time.After(20 * time.Second):
+		case <-time.After(5 * time.Minute):
 			w.t.Errorf("the migration does not end: %+v", g.status())
 		}
 	}

@@ -2,6 +2,7 @@ package foreign_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"sync/atomic"
 	"testing"
@@ -20,10 +21,10 @@ func TestDisk_Condition(t *testing.T) {
 		want   foreign.Condition
 	}{
 		"empty":             {func(*testing.T, *other) {}, foreign.Condition{}},
-		"data at the start": {func(_ *testing.T, o *other) { o.memory.data[4095] = 1 }, foreign.Condition{Data: true, DataAt: 4095}},
-		"data at the end":   {func(_ *testing.T, o *other) { o.memory.data[diskSize-1] = 1 }, foreign.Condition{Data: true, DataAt: diskSize - 1}},
+		"data at the start": {func(_ *testing.T, o *other) { o.put(4095) }, foreign.Condition{Data: true, DataAt: 4095}},
+		"data at the end":   {func(_ *testing.T, o *other) { o.put(diskSize - 1) }, foreign.Condition{Data: true, DataAt: diskSize - 1}},
 		"data in the middle": {
-			func(_ *testing.T, o *other) { o.memory.data[diskSize/2] = 1 }, foreign.Condition{Data: true, DataAt: diskSize / 2},
+			func(_ *testing.T, o *other) { o.put(diskSize / 2) }, foreign.Condition{Data: true, DataAt: diskSize / 2},
 		},
 		"protected":  {func(_ *testing.T, o *other) { o.LU(0).SetReadOnly(true) }, foreign.Condition{Protected: true}},
 		"registered": {func(t *testing.T, o *other) { o.register(t, 0) }, foreign.Condition{Registered: 1}},
@@ -57,6 +58,16 @@ func TestDisk_Condition(t *testing.T) {
 			}
 		})
 	}
+}
+
+// put makes one byte of the disk something else than zero.
+func (o *other) put(off int64) { _ = o.memory.WriteAt(context.Background(), []byte{1}, off) }
+
+// empty reports whether the disk reads as zeros.
+func (o *other) empty() bool {
+	p := make([]byte, diskSize)
+	_ = o.memory.ReadAt(context.Background(), p, 0)
+	return bytes.Equal(p, make([]byte, diskSize))
 }
 
 // A LUN to which another initiator has exclusive access cannot be opened.
@@ -116,14 +127,14 @@ func TestDisk_Unmap_Sent(t *testing.T) {
 	if n := writes.Load(); n == 0 || n > 1<<10 {
 		t.Errorf("%d blocks were written, want two parts of 256 KiB", n)
 	}
-	if !bytes.Equal(o.memory.data, make([]byte, diskSize)) {
+	if !o.empty() {
 		t.Error("it does not read as zeros")
 	}
 	// What cannot be read is overwritten.
 	o.answer.Store(end(0x88, sense.KeyMediumError, sense.ASCUnrecoveredReadError))
 	must.Succeed(t, d.WriteAt(ctx, pattern(4096, 2), 0))
 	must.Succeed(t, d.Unmap(ctx, 0, 4096))
-	if !bytes.Equal(o.memory.data, make([]byte, diskSize)) {
+	if !o.empty() {
 		t.Error("what cannot be read does not read as zeros")
 	}
 	must.Succeed(t, d.Flush(ctx))
