@@ -369,7 +369,11 @@ func TestNode_Configuration(t *testing.T) {
 // TestNode_Histories: whatever nodes and administrators do, once they have done it each shard is at
 // a node that is there and is not drained, and stays there.
 func TestNode_Histories(t *testing.T) {
-	for seed := range uint64(5) {
+	histories := uint64(5)
+	if testing.Short() {
+		histories = 1
+	}
+	for seed := range histories {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 7))
 			s := newSite(t, "a", "b", "c", "d")

@@ -8,6 +8,14 @@ import (
 	"testing"
 )
 
+// views returns how many random views a test has.
+func views(n uint64) uint64 {
+	if testing.Short() {
+		return n / 20
+	}
+	return n
+}
+
 // random returns a view of any kind.
 func random(r *rand.Rand) View {
 	v := View{Nodes: make([]Node, 1+r.IntN(5)), Shards: make([]Shard, 1+r.IntN(12))}
@@ -77,7 +85,7 @@ func model(v View) []string {
 // the nodes with the fewest; exactly one node has the first place, and each that may take a shard
 // has one.
 func TestView_Destinations(t *testing.T) {
-	for seed := range uint64(5000) {
+	for seed := range views(5000) {
 		v := random(rand.New(rand.NewPCG(seed, 0)))
 		to := v.Destinations()
 		if want := model(v); !slices.Equal(to, want) {
@@ -126,8 +134,12 @@ func checkPlaces(t *testing.T, v *View, to []string) {
 // TestView_Lost: nodes that share evenly share evenly after one is lost, however many there are,
 // and after it was drained; those that are left keep what they had.
 func TestView_Lost(t *testing.T) {
+	most := 20
+	if testing.Short() {
+		most = 7
+	}
 	for nodes := 2; nodes <= 6; nodes++ {
-		for shards := 1; shards <= 20; shards++ {
+		for shards := 1; shards <= most; shards++ {
 			for lost := range nodes {
 				for _, drained := range []bool{false, true} {
 					v := View{Nodes: make([]Node, nodes), Shards: make([]Shard, shards)}
@@ -177,7 +189,7 @@ func spread(v *View, to []string) int {
 // TestView_Balance: after the moves nodes that take shards differ by one at most, and no shard
 // moves that need not.
 func TestView_Balance(t *testing.T) {
-	for seed := range uint64(3000) {
+	for seed := range views(3000) {
 		v := random(rand.New(rand.NewPCG(seed, 1)))
 		for i := range v.Nodes {
 			v.Nodes[i].Behind = false
