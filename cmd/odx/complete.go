@@ -44,6 +44,9 @@ func completions() map[string][]argument {
 	pair := argument{from: []candidates{replicas}}
 	return map[string][]argument{
 		"odx volume resize":   {volume, name},
+		"odx cluster drain":   {name}, // of a pool, which takes too long to reach
+		"odx cluster undrain": {name},
+		"odx cluster move":    {name, name},
 		"odx volume snapshot": {volume, name},
 		"odx volume clone":    {volume, name},
 		"odx volume delete":   {volume},
