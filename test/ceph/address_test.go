@@ -166,9 +166,11 @@ func (s *site) lose(t *testing.T, a, b *node, next uint64, begin, mend func(a *n
 	begin(a)
 	began := time.Now()
 	last := w.end()
+	noticed := time.Since(began)
 	c := dialFrom(t, s.client, b)
 	must.Succeed(t, c.write(last+1))
 	gap = time.Since(began)
+	t.Logf("the connection ends after %v, a write is acknowledged after %v", noticed.Round(time.Millisecond), gap.Round(time.Millisecond))
 	c.holdsNumbers(t, last+1)
 	if !s.has(t, b) {
 		t.Error("the other server does not have the address")
