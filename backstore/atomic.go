@@ -94,11 +94,12 @@ func (v *Volume) update(ctx context.Context, off int64, length int, fn func(data
 	buf := make([]byte, blocks*BlockLength)
 	slots := make([]extent.Slot, blocks)
 	for {
-		if err := v.readBlocks(ctx, buf, base, slots); err != nil {
+		changed, err := v.readBlocks(ctx, buf, base, slots)
+		if err != nil {
 			return 0, err
 		}
 		if result := fn(buf[off-base:][:length]); result != -1 {
-			return result, nil
+			return result, v.store.reader.settle(ctx, changed)
 		}
 		done, err := v.writeBlocks(ctx, buf, base, blocksWrite{expect: slots, atomic: true})
 		if err != nil {
@@ -119,13 +120,14 @@ func (v *Volume) readAtOnce(ctx context.Context, p []byte, off int64) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := (tree{volume: v}).lookup(&v.store.reader, uint64(off/BlockLength), locs, slots); err != nil {
+		changed, err := (tree{volume: v}).lookup(&v.store.reader, uint64(off/BlockLength), locs, slots)
+		if err != nil {
 			return err
 		}
 		bad, err := v.store.reader.fetchBytes(locs, int(off%BlockLength), p)
 		switch {
 		case err == nil:
-			return nil
+			return v.store.reader.settle(ctx, changed)
 		case errors.Is(err, fs.ErrNotExist) && tries < readTries:
 		default:
 			return v.store.reader.readError(ctx, tree{volume: v}, off&^(BlockLength-1)+int64(bad)*BlockLength, slots[bad], err)

@@ -120,6 +120,6 @@ func (v *Volume) mapBlocks(ctx context.Context, dst int64, from *Snapshot, at, b
 		return 0, s.life.fail(err)
 	}
 	op.revise(&rec)
-	op.Commit()
+	v.commit(&op, to, rec.Count)
 	return int64(rec.Count) * BlockLength, nil
 }

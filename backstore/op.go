@@ -3,6 +3,7 @@ package backstore
 import (
 	"context"
 
+	"odx/backstore/journal"
 	"odx/backstore/record"
 )
 
@@ -45,11 +46,12 @@ func (o *operation) revise(rec record.Record) {
 	o.head, o.data = rec.Encode()
 }
 
-// Commit appends the record to the journal. The caller holds the locks of the
-// change, which is complete.
-func (o *operation) Commit() {
-	o.store.parts.journal.Append(o.head, o.data)
+// Commit appends the record to the journal, and returns its number. The caller holds the
+// locks of the change, which is complete.
+func (o *operation) Commit() journal.LSN {
+	lsn := o.store.parts.journal.Append(o.head, o.data)
 	o.reserved -= len(o.head) + len(o.data)
+	return lsn
 }
 
 // End ends the operation, committed or not.

@@ -15,6 +15,7 @@ import (
 	"odx/backstore/damage"
 	"odx/backstore/extent"
 	"odx/backstore/invariant"
+	"odx/backstore/journal"
 	"odx/backstore/segment"
 )
 
@@ -49,22 +50,23 @@ type tree struct {
 	snapshot *snapshotState
 }
 
-func (t tree) lookup(rd *reader, block uint64, locs []extent.Location, slots []extent.Slot) error {
+// lookup looks blocks up, and returns the record that has to be durable before they are shown.
+func (t tree) lookup(rd *reader, block uint64, locs []extent.Location, slots []extent.Slot) (journal.LSN, error) {
 	if t.snapshot != nil {
 		if err := t.snapshot.stale.Check(block, uint64(len(slots))); err != nil {
-			return err
+			return 0, err
 		}
-		return rd.resolve(t.snapshot.root, block, locs, slots)
+		return t.snapshot.made, rd.resolve(t.snapshot.root, block, locs, slots)
 	}
 	t.volume.mu.RLock()
 	defer t.volume.mu.RUnlock()
 	if t.volume.deleted { // since the read began; its tree was freed
-		return ErrNotFound
+		return 0, ErrNotFound
 	}
 	if err := t.volume.stale.Check(block, uint64(len(slots))); err != nil {
-		return err
+		return 0, err
 	}
-	return rd.resolve(t.volume.root, block, locs, slots)
+	return t.volume.lastChange(block, uint64(len(slots))), rd.resolve(t.volume.root, block, locs, slots)
 }
 
 func (t tree) name() string {
@@ -99,15 +101,18 @@ func (rd *reader) readTree(ctx context.Context, t tree, p []byte, off int64) err
 	}
 	var locs [readBatch]extent.Location
 	var slots [readBatch]extent.Slot
+	var found journal.LSN
 	for tries := 0; len(p) > 0; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		head := int(off % BlockLength)
 		n := min((head+len(p)+BlockLength-1)/BlockLength, readBatch)
-		if err := t.lookup(rd, uint64(off/BlockLength), locs[:n], slots[:n]); err != nil {
+		changed, err := t.lookup(rd, uint64(off/BlockLength), locs[:n], slots[:n])
+		if err != nil {
 			return rd.lookupError(t, off, n, err)
 		}
+		found = max(found, changed)
 		part := p[:min(len(p), n*BlockLength-head)]
 		bad, err := rd.fetchBytes(locs[:n], head, part)
 		if err != nil {
@@ -117,6 +122,9 @@ func (rd *reader) readTree(ctx context.Context, t tree, p []byte, off int64) err
 			return rd.readError(ctx, t, off-int64(head)+int64(bad)*BlockLength, slots[bad], err)
 		}
 		p, off = p[len(part):], off+int64(len(part))
+	}
+	if err := rd.settle(ctx, found); err != nil {
+		return err
 	}
 	return rd.life.owner.Check() // what was read may have been changed by another owner
 }

@@ -13,7 +13,7 @@ func (rd *reader) lookupError(t tree, off int64, n int, err error) error {
 	var slot [1]extent.Slot
 	for i := range n {
 		at := first + int64(i)*BlockLength
-		if one := t.lookup(rd, uint64(at/BlockLength), loc[:], slot[:]); one != nil {
+		if _, one := t.lookup(rd, uint64(at/BlockLength), loc[:], slot[:]); one != nil {
 			return rd.life.unread(t.name(), at, one)
 		}
 	}

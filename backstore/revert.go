@@ -166,7 +166,7 @@ func (v *Volume) copyWhole(n *Snapshot, rec *record.Map, op *operation) (err err
 	v.atomicWrites.Add(1) // no read may see a part of it
 	if rec.Count > 0 {
 		op.revise(rec)
-		op.Commit()
+		v.commit(op, 0, rec.Count)
 	}
 	return err
 }

@@ -8,6 +8,7 @@ import (
 
 	"odx/backstore/blockmap"
 	"odx/backstore/invariant"
+	"odx/backstore/journal"
 	"odx/backstore/record"
 	"odx/backstore/rows"
 	"odx/backstore/stale"
@@ -24,6 +25,7 @@ type snapshotState struct {
 	ranges []Range
 	length int64
 	stale  stale.Blocks // as in Volume
+	made   journal.LSN  // has to be durable before its data is shown; 0: it is
 
 	// Guarded by catalog.mu.
 	handles int
@@ -159,7 +161,12 @@ func (v *Volume) snapshot(ctx context.Context, ranges []Range, recs func(snapsho
 	if err := s.parts.forest.TouchShare(v.root, blockRanges(st.ranges)); err != nil {
 		return nil, s.life.unread(v.String(), 0, err)
 	}
-	if err := s.takeSnapshot(v, st, records, op.Commit); err != nil {
+	log := func() {
+		if lsn := op.Commit(); s.opts.Shared {
+			st.made = lsn
+		}
+	}
+	if err := s.takeSnapshot(v, st, records, log); err != nil {
 		return nil, s.life.fail(err)
 	}
 	return s.newHandle(st), nil

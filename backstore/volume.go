@@ -50,6 +50,7 @@ type Volume struct {
 	size        int64
 	deleted     bool
 	protections map[string]Protection // by owner
+	recent      *recent               // nil: no change that a read might wait for
 
 	watched watches
 
@@ -176,7 +177,7 @@ func (v *Volume) writePart(ctx context.Context, p []byte, off int64) error {
 	base := off &^ (BlockLength - 1)
 	for {
 		var expect [1]extent.Slot
-		if err := v.readBlocks(ctx, b[:], base, expect[:]); err != nil {
+		if _, err := v.readBlocks(ctx, b[:], base, expect[:]); err != nil {
 			return err
 		}
 		copy(b[off-base:], p)
@@ -279,7 +280,7 @@ func (v *Volume) applyPlan(ctx context.Context, op *operation, plan *writePlan, 
 	if err := v.store.writer.put(plan, &v.root); err != nil {
 		return false, err
 	}
-	op.Commit()
+	v.commit(op, plan.rec.Block, uint64(plan.rec.Blocks))
 	v.store.writer.publish(plan)
 	if w.names != nil {
 		w.names.add(v.store, off, plan.rec.Slots[:plan.rec.Blocks])
@@ -353,7 +354,7 @@ func (v *Volume) clearBlocks(ctx context.Context, off, length int64) error {
 	if err := s.parts.forest.Clear(&v.root, first, count); err != nil {
 		return s.life.fail(err)
 	}
-	op.Commit()
+	v.commit(&op, first, count)
 	return nil
 }
 

@@ -4,6 +4,7 @@ package ceph_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"flag"
@@ -199,7 +200,12 @@ func register(first []uint64) porcupine.Model {
 			}
 			return output.(uint64) == now, now
 		},
-		DescribeOperation: func(input, output any) string { return fmt.Sprintf("%+v: %v", input, output) },
+		DescribeOperation: func(input, output any) string {
+			if in := input.(action); in.number != 0 {
+				return fmt.Sprintf("block %d: write %d", in.block, in.number)
+			}
+			return fmt.Sprintf("block %d: read %d", input.(action).block, output)
+		},
 	}
 }
 
@@ -381,10 +387,26 @@ func (p *plant) round(first []uint64, happens []fault) (last []uint64) {
 	last = p.readAll(reader, began)
 	history := seen(append(workers, reader))
 	if result := porcupine.CheckOperationsTimeout(register(first), history, time.Minute); result != porcupine.Ok {
-		t.Fatalf("what clients saw after %v is %s: %d operations on blocks that had %d", happens, result, len(history), first)
+		t.Fatalf("what clients saw after %v is %s: %d operations on blocks that had %d%s", happens, result, len(history), first, wrong(first, history))
 	}
 	t.Logf("%v: %d operations in order; all clients go on %v later", happens, len(history), again.Round(time.Millisecond))
 	return last
+}
+
+// wrong returns the operations on blocks for which there is no order, by their begin.
+func wrong(first []uint64, history []porcupine.Operation) string {
+	model := register(first)
+	var b strings.Builder
+	for _, of := range model.Partition(history) {
+		if porcupine.CheckOperationsTimeout(model, of, time.Minute) == porcupine.Ok {
+			continue
+		}
+		slices.SortFunc(of, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
+		for _, o := range of {
+			fmt.Fprintf(&b, "\n%v to %v: client %d, %s", time.Duration(o.Call).Round(time.Microsecond), time.Duration(o.Return).Round(time.Microsecond), o.ClientId, model.DescribeOperation(o.Input, o.Output))
+		}
+	}
+	return b.String()
 }
 
 // duration is how long faults last: 2 to 8 s, and at times up to 30.
