@@ -15,6 +15,9 @@ type destination interface {
 	begin(ctx context.Context) error
 	// resume ends a cut that was interrupted. done: that is all there is to do for now.
 	resume(ctx context.Context) (done bool, err error)
+	// left reports whether the LUN is not certain to be served from the source, as far as is
+	// known here.
+	left() bool
 	// ready prepares the destination for rounds, while the LUN is served from the source.
 	ready(ctx context.Context, src *backstore.Volume) error
 	// round makes the destination equal to the next point in time, durably, and returns how

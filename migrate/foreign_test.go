@@ -86,6 +86,11 @@ func killed(t *testing.T, w *world, step string, lost, power bool) {
 	if t.Failed() { // one is enough
 		return
 	}
+	next.m.Thaw(t.Context())
+	p := make([]byte, backstore.BlockLength)
+	if err := errors.Join(next.lun().ReadAt(t.Context(), p, 0), next.lun().WriteAt(t.Context(), p, 0)); err != nil {
+		t.Errorf("%s: the LUN is not written to before the migration goes on: %v", what, err)
+	}
 	had := next.content()
 	if (!lost || w.onFar) && len(differing(had, w.model)) != 0 {
 		t.Errorf("%s: the LUN has other data than was written in blocks %v", what, differing(had, w.model))

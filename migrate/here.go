@@ -44,6 +44,12 @@ func (h *here) serving() (served, moved bool) {
 	return served, served && conf.FormatIdentity(id) == r.Identity
 }
 
+// left implements destination.
+func (h *here) left() bool {
+	_, moved := h.serving()
+	return moved
+}
+
 // leave implements destination.
 func (h *here) leave(context.Context) error { return nil }
 

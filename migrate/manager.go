@@ -151,6 +151,21 @@ func New(o Options) (*Manager, error) {
 	return m, err
 }
 
+// Thaw has the volumes be written to that a cut, which the end of the process before this one has
+// interrupted, has left frozen, unless their LUNs may have moved. It precedes the first command.
+func (m *Manager) Thaw(ctx context.Context) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, g := range m.all {
+		if g.ended() || g.to.left() {
+			continue
+		}
+		if src, err := g.volume(); err == nil {
+			g.thaw(src)(ctx)
+		}
+	}
+}
+
 // Resume goes on with what the end of the process before this one has interrupted. The server
 // serves by then.
 func (m *Manager) Resume() {

@@ -106,6 +106,12 @@ func (p *atPeer) resume(ctx context.Context) (done bool, err error) {
 	return false, nil
 }
 
+// left implements destination.
+func (p *atPeer) left() bool {
+	role, err := p.m.o.Pairs.RoleOf(p.copyRecord().Pair)
+	return role == pair.Former || err != nil && !errors.Is(err, pair.ErrNoPair)
+}
+
 // ready implements destination.
 func (p *atPeer) ready(ctx context.Context, src *backstore.Volume) error {
 	if err := p.serveHere(ctx, src); err != nil {

@@ -334,6 +334,9 @@ func (s *Service) startServing() {
 	if err := s.acceptStandbys(); err != nil {
 		s.log.WithError(err).Warn("no standby can attach to this server")
 	}
+	if s.migrations != nil {
+		s.migrations.Thaw(context.Background())
+	}
 	for _, p := range s.portals.bound() {
 		s.offer(p)
 		s.serving.Go(func() { s.serve(p) })
