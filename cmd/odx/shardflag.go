@@ -118,7 +118,7 @@ func elsewhere(cfg *conf.Config, err error) error {
 	if factsErr != nil {
 		return err
 	}
-	defer closing()
+	defer func() { _ = closing() }() // the command has failed already
 	f, factsErr := store.Load()
 	if factsErr != nil {
 		return err

@@ -22,9 +22,10 @@ const (
 	presencePrefix = "node."
 	// PresenceLease is how long a node that has ended without a word counts as being there. It is
 	// less than what is left of the lock of a shard at that time, so that nodes know who is there
-	// when they claim its shards. RenewEvery is how often it is renewed.
+	// when they claim its shards.
 	PresenceLease = 2500 * time.Millisecond
-	RenewEvery    = 500 * time.Millisecond
+	// RenewEvery is how often a node renews that it is there.
+	RenewEvery = 500 * time.Millisecond
 	// attempts bounds how often a change is tried while others change the facts, and pauseMax how
 	// long it waits in between.
 	attempts = 30
