@@ -93,6 +93,8 @@ func (s twinSiblings) Open(place, name string) (segment.File, error) {
 	return rados.NewSibling(s.p.twins[i].Client()).Open(name)
 }
 
+func (s twinSiblings) Forget(string) {} // it keeps no names
+
 // adopt copies a range of a snapshot of store from to a volume of store to, as a server does, and
 // returns what was not adopted.
 func (p *shared) adopt(from int, n *Snapshot, v *Volume, off, src, length int64) (missing []Range, err error) {

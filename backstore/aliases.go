@@ -102,14 +102,27 @@ func (a *aliases) openFile(id segment.ID) (f segment.File, ok bool, err error) {
 	if a.opts.Siblings == nil {
 		return nil, true, fmt.Errorf("%s: %w: this program does not reach the pool that it is in", what, fs.ErrPermission)
 	}
-	f, err = a.opts.Siblings.Open(al.row.Place, a.opts.segmentFile(al.row.Segment))
+	f, err = a.openSegment(al.row)
+	if errors.Is(err, segment.ErrCorrupt) {
+		a.opts.Siblings.Forget(al.row.Place)
+		f, err = a.openSegment(al.row)
+	}
 	if err != nil {
 		return nil, true, fmt.Errorf("%s: %w", what, err)
 	}
-	if err := segment.CheckForeign(f, al.row.Store, al.row.Segment); err != nil {
-		return nil, true, errors.Join(fmt.Errorf("%s: %w", what, err), f.Close())
-	}
 	return f, true, nil
+}
+
+// openSegment opens a segment of another store. segment.ErrCorrupt: the file is not that.
+func (a *aliases) openSegment(row rows.Alias) (segment.File, error) {
+	f, err := a.opts.Siblings.Open(row.Place, a.opts.segmentFile(row.Segment))
+	if err != nil {
+		return nil, err
+	}
+	if err := segment.CheckForeign(f, row.Store, row.Segment); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // use returns the alias of a segment of another store, and makes one if there is none. It stays

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +24,11 @@ const (
 	// holdsAtOnce bounds the holds that one record of the journal changes.
 	holdsAtOnce = 1000
 )
+
+// lostStamp is that of a hold whose record is damaged. No claim is later: which one is from after
+// the hold is not known, and one from before it must not end it. It goes on until it is given again,
+// or an administrator ends it.
+var lostStamp = Stamp{math.MaxUint64, math.MaxUint64}
 
 // errMovedOn: a segment was given up before it was held.
 var errMovedOn = errors.New("the segment was given up")
@@ -120,32 +126,39 @@ func decodeHold(b []byte) (Stamp, error) {
 }
 
 // loadHolds reads the holds of a store that is being opened, before any segment can be removed. A
-// hold whose record is damaged is one all the same.
+// hold whose record is damaged is one all the same (see lostStamp).
 func (s *Store) loadHolds() error {
 	h := &s.holds
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	add := func(key []byte, stamp Stamp) error {
-		taker, id, ok := parseHoldKey(key)
-		if !ok {
-			return fmt.Errorf("%w: record %q: no hold of a store on a segment", ErrCorrupt, key)
-		}
-		h.set(taker, id, stamp, true)
-		return nil
-	}
 	err := s.ScanRecords([]byte(holdPrefix), func(key, value []byte) error {
 		stamp, err := decodeHold(value)
 		if err != nil {
 			return fmt.Errorf("record %q: %w", key, err)
 		}
-		return add(key, stamp)
+		return h.load(key, stamp)
 	})
 	lost, ok := errors.AsType[*LostRecordsError](err)
 	if !ok {
 		return err
 	}
-	for _, key := range lost.Keys {
-		if err := add(key, Stamp{}); err != nil {
+	return h.loadLost(lost.Keys)
+}
+
+// load sets the hold of a record. mu is held.
+func (h *holds) load(key []byte, stamp Stamp) error {
+	taker, id, ok := parseHoldKey(key)
+	if !ok {
+		return fmt.Errorf("%w: record %q: no hold of a store on a segment", ErrCorrupt, key)
+	}
+	h.set(taker, id, stamp, true)
+	return nil
+}
+
+// loadLost sets the holds of records that are damaged. mu is held.
+func (h *holds) loadLost(keys [][]byte) error {
+	for _, key := range keys {
+		if err := h.load(key, lostStamp); err != nil {
 			return err
 		}
 	}
@@ -208,7 +221,7 @@ func (h *holds) add(taker [16]byte, stamp Stamp, ids []segment.ID) (recs []Recor
 	before := make(map[segment.ID]*Stamp)
 	for _, id := range ids {
 		old, held := h.takers[taker][id]
-		if held && !stamp.after(old) {
+		if held && old != lostStamp && !stamp.after(old) {
 			continue
 		}
 		if before[id] = nil; held {

@@ -254,6 +254,9 @@ func (s *Store) openSegments(next segment.ID) error {
 	if err != nil {
 		return err
 	}
+	if s.opts.Shared { // a taker, or an owner of before, may have it open for as long as it likes
+		blobs = segment.NeverReused(blobs)
+	}
 	s.parts.segments, err = segment.Open(segment.Options{
 		Blobs: blobs, StoreID: s.parts.sb.ID, Next: next, SegmentBlocks: s.opts.tuning.segmentBlocks,
 		WriteBackBytes: s.opts.tuning.writeBackBytes, WriteBack: s.durable.writeBack, Gather: gatherBytes,

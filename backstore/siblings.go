@@ -28,8 +28,12 @@ import (
 type Siblings interface {
 	// Place returns where in the pool the files of this store are.
 	Place() string
-	// Open opens a file of the store in another place to read it; fs.ErrNotExist.
+	// Open opens a file of the store in another place to read it; fs.ErrNotExist. It may go by
+	// names that were read before.
 	Open(place, name string) (segment.File, error)
+	// Forget has Open read the names in a place again: a file was not the one that it should be, as
+	// where the store was deleted, and made again.
+	Forget(place string)
 }
 
 // ErrNoAdoption: two stores cannot have extents of each other: they are in different pools, find

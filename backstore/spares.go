@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"time"
 
 	"odx/backstore/segment"
@@ -17,6 +18,10 @@ const (
 
 // spareLoop gives the space of spare segments back until ctx ends.
 func (sp *space) spareLoop(ctx context.Context) {
+	if sp.opts.Shared {
+		sp.removeSpares()
+		return
+	}
 	tick := time.NewTicker(sparePeriod)
 	defer tick.Stop()
 	for {
@@ -29,6 +34,23 @@ func (sp *space) spareLoop(ctx context.Context) {
 			}
 			sp.dropSpares(now.Add(-sp.opts.tuning.spareTime))
 		}
+	}
+}
+
+// removeSpares removes the spare segments that earlier versions have left in a pool, where none
+// is used again.
+func (sp *space) removeSpares() {
+	if sp.opts.ReadOnly {
+		return
+	}
+	names, err := sp.opts.FS.List(sp.opts.segmentPath())
+	for _, name := range names {
+		if segment.IsSpare(name) {
+			err = errors.Join(err, sp.opts.FS.Remove(filepath.Join(sp.opts.segmentPath(), name)))
+		}
+	}
+	if err != nil {
+		sp.log.WithError(err).Warn("spare segments keep their space until the store is opened again")
 	}
 }
 

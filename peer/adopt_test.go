@@ -63,6 +63,8 @@ func (s siblings) Open(place, name string) (segment.File, error) {
 	return s.p.files[place].Open(name)
 }
 
+func (s siblings) Forget(string) {} // it keeps no names
+
 // poolPair returns two servers of one pool that are peers of each other.
 func poolPair(t testing.TB, p *onePool) (a, b *peertest.Server) {
 	a, b = peertest.New(t, "a", peertest.Options{Configure: p.configure}), peertest.New(t, "b", peertest.Options{Configure: p.configure})

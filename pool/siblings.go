@@ -36,6 +36,16 @@ func (s *siblings) Open(place, name string) (segment.File, error) {
 	return files.Open(name)
 }
 
+// Forget implements backstore.Siblings.
+func (s *siblings) Forget(place string) {
+	s.mu.Lock()
+	files := s.open[place]
+	s.mu.Unlock()
+	if files != nil {
+		files.Forget()
+	}
+}
+
 // files returns the files of the store in a namespace.
 func (s *siblings) files(namespace string) (*rados.Sibling, error) {
 	s.mu.Lock()

@@ -39,6 +39,10 @@ func DirGiving(fsys vfs.FS, dir string, giveUp func(path string) error) (Blobs, 
 	return directory{fsys, dir, giveUp}, nil
 }
 
+// NeverReused hides that blobs are a Reuser: files of removed segments are removed, and none is kept
+// in reserve. Other programs may have a file open then, which must not become another segment.
+func NeverReused(b Blobs) Blobs { return struct{ Blobs }{b} }
+
 func (f directory) name(id ID) string { return f.path(id, suffix) }
 
 func (f directory) path(id ID, suffix string) string {
@@ -188,6 +192,12 @@ func (f directory) list(suffix string) ([]ID, error) {
 	}
 	slices.Sort(ids)
 	return ids, nil
+}
+
+// IsSpare reports whether a file has the name of a retired segment.
+func IsSpare(name string) bool {
+	_, ok := parseName(name, spareSuffix)
+	return ok
 }
 
 // parseName is the inverse of name. It returns false for other files.

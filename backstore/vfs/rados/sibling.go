@@ -13,7 +13,8 @@ import (
 // that: it reads names from root, and objects, and changes nothing. It is safe for concurrent use.
 //
 // What it reads of a file that is only appended to was durable for its owner before this process
-// heard of it. A name that it has met keeps its number: files of segments are never replaced.
+// heard of it. A name that it has met keeps its number until Forget: files of segments are never
+// replaced, unless the store is deleted and made again.
 type Sibling struct {
 	pool Pool
 
@@ -49,6 +50,13 @@ func (s *Sibling) Open(name string) (*SiblingFile, error) {
 		}
 	}
 	return &SiblingFile{pool: s.pool, name: name, number: number}, nil
+}
+
+// Forget has the names be read again.
+func (s *Sibling) Forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files = nil
 }
 
 // load reads the names. mu is held.
