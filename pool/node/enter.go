@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -29,12 +30,23 @@ func (e *DifferentError) Error() string {
 		e.Node, e.At.Format(time.DateTime+" MST"), strings.Join(e.Keys, ", "), strings.Join(e.Present, ", "))
 }
 
+const (
+	// settle is how long nodes with another configuration have to stay until it is refused: those
+	// that start together are all there before the configuration of one of them counts, and one that
+	// was killed counts as being there for facts.PresenceLease.
+	settle = facts.PresenceLease + 1500*time.Millisecond
+	// outFirst and outMost are how long a node that was refused is away until it tries again, so
+	// that another one finds it alone.
+	outFirst, outMost = 100 * time.Millisecond, 700 * time.Millisecond
+)
+
 // Enter enters the pool: the node is there from then on. Leave ends that. A configuration that
-// differs from that of nodes that are there is refused; where none is, it counts from then on.
+// differs from that of nodes that are there, and stay, is refused; where none is, it counts from then
+// on.
 func Enter(ctx context.Context, o Options) (_ *Node, err error) {
 	n := &Node{
-		o: o, started: time.Now().UTC().Truncate(time.Microsecond), wake: make(chan struct{}, 1), setup: o.Setup,
-		serving: map[int]served{}, seen: map[int]time.Time{}, released: map[int]time.Time{}, orders: map[int]order{},
+		o: o, started: time.Now().UTC().Truncate(time.Microsecond), begun: time.Now(), wake: make(chan struct{}, 1), setup: o.Setup,
+		serving: map[int]served{}, seen: map[int]time.Time{}, released: map[int]time.Time{}, orders: map[int]order{}, moves: map[int]planned{},
 	}
 	f, err := o.Facts.Make(ctx, o.Setup.Shards)
 	if err != nil {
@@ -43,13 +55,26 @@ func Enter(ctx context.Context, o Options) (_ *Node, err error) {
 	if f.Shards() != o.Setup.Shards {
 		return nil, fmt.Errorf("%w: the pool was made with %d, the configuration has %d", errOther, f.Shards(), o.Setup.Shards)
 	}
-	if n.presence, err = enter(ctx, o.Facts, o.Name); err != nil {
-		return nil, err
+	for end := time.Now().Add(settle); ; {
+		if n.presence, err = enter(ctx, o.Facts, o.Name); err != nil {
+			return nil, err
+		}
+		if err = n.configure(ctx); err == nil {
+			return n, nil
+		}
+		last := time.Now().After(end)
+		if leaving := n.presence.Leave(); leaving != nil {
+			return nil, errors.Join(err, leaving)
+		}
+		if _, differs := errors.AsType[*DifferentError](err); !differs || last {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(outFirst + rand.N(outMost-outFirst)):
+		}
 	}
-	if err := n.configure(ctx); err != nil {
-		return nil, errors.Join(err, n.presence.Leave())
-	}
-	return n, nil
 }
 
 // enter enters as soon as the process that was the node before, if it was killed, does not count

@@ -32,7 +32,7 @@ const (
 	notice = 700 * time.Millisecond
 	// giveUpLimit bounds how long one shard that was given up holds back the next.
 	giveUpLimit = 20 * time.Second
-	// moveLimit is how long a planned move stays planned.
+	// moveLimit is how long a planned move stays planned, by the clock of each node.
 	moveLimit = 2 * time.Minute
 )
 
@@ -85,7 +85,8 @@ func (s *State) Serves(shard int) string {
 // Node is a node. Its methods may be called concurrently.
 type Node struct {
 	o        Options
-	started  time.Time
+	started  time.Time // by the clock of the machine, for others to see
+	begun    time.Time // by one that is never set
 	presence *facts.Presence
 	wake     chan struct{}
 	state    atomic.Pointer[State]
@@ -98,7 +99,14 @@ type Node struct {
 	seen     map[int]time.Time // when a shard was first to be given up
 	released map[int]time.Time // when it was
 	orders   map[int]order
+	moves    map[int]planned // those that the facts have, by shard
 	failing  string
+}
+
+// planned is a move, and when this node first saw it: clocks of machines differ.
+type planned struct {
+	facts.Move
+	seen time.Time
 }
 
 // served is a shard that a server of this machine has.
@@ -203,7 +211,9 @@ func (n *Node) correct(f *facts.Facts, serving map[int]served, setup *Setup) (ch
 		} else if ok && row.Epoch <= mine.epoch && (row.Node != n.o.Name || row.Epoch != mine.epoch || row.Store != mine.store) {
 			f.Owners[k], changed = facts.Owner{Node: n.o.Name, Epoch: mine.epoch, Store: mine.store, Since: now}, true
 		}
-		if m, ok := f.Moves[k]; ok && (f.Owners[k].Node == m.To || now.Sub(m.At) > moveLimit) {
+		if m, ok := f.Moves[k]; !ok {
+			delete(n.moves, k)
+		} else if f.Owners[k].Node == m.To || n.since(k, m) > moveLimit {
 			delete(f.Moves, k)
 			changed = true
 		}
@@ -212,6 +222,16 @@ func (n *Node) correct(f *facts.Facts, serving map[int]served, setup *Setup) (ch
 		f.Nodes[n.o.Name], changed = me, true
 	}
 	return changed
+}
+
+// since returns for how long this node has known a move of a shard.
+func (n *Node) since(shard int, m facts.Move) time.Duration {
+	p, ok := n.moves[shard]
+	if !ok || p.To != m.To || !p.At.Equal(m.At) {
+		p = planned{m, time.Now()}
+		n.moves[shard] = p
+	}
+	return time.Since(p.seen)
 }
 
 // self returns what the facts are to say of this node.
@@ -243,18 +263,18 @@ func View(f *facts.Facts, there map[string]bool, nodes []string) placement.View 
 // act says to the servers what follows from the facts.
 func (n *Node) act(f *facts.Facts, there map[string]bool, serving map[int]served, setup *Setup) {
 	v := View(f, there, setup.Nodes)
-	young := time.Since(n.started) < begin
-	planned := v
+	young := time.Since(n.begun) < begin
+	expected := v
 	if young {
-		planned.Nodes = append([]placement.Node(nil), v.Nodes...)
-		for i := range planned.Nodes {
-			p := &planned.Nodes[i]
+		expected.Nodes = append([]placement.Node(nil), v.Nodes...)
+		for i := range expected.Nodes {
+			p := &expected.Nodes[i]
 			if !p.Alive { // it may start just now
 				p.Alive, p.Behind = true, false
 			}
 		}
 	}
-	places := planned.Places(n.o.Name)
+	places := expected.Places(n.o.Name)
 	for k, place := range places {
 		o := order{may: place == 0 || place > 0 && !young}
 		if place > 0 {

@@ -30,6 +30,8 @@ type site struct {
 	pool  *rados.Twin
 	names []string
 	nodes map[string]*machine
+	// entered, if not nil, is called with a node that has entered.
+	entered func(*Node)
 
 	mu     sync.Mutex // guards what follows
 	epochs [shardsOfTest]uint64
@@ -82,6 +84,9 @@ func (s *site) start(name, digest string) error {
 	n, err := Enter(s.t.Context(), Options{Name: name, Facts: facts.New(m.client), Servers: m, Log: logs.Discard(), Setup: s.setup(digest)})
 	if err != nil {
 		return err
+	}
+	if s.entered != nil {
+		s.entered(n)
 	}
 	m.node = n
 	ctx, stop := context.WithCancel(context.Background())
