@@ -38,9 +38,8 @@ func newClusterDrain() *cobra.Command {
 				if err := s.isNode(args[0]); err != nil {
 					return err
 				}
-				view := s.drained(args[0])
-				if to := destinations(&view); slices.Contains(slices.Collect(maps.Values(to)), args[0]) {
-					return fmt.Errorf("no other node can take the shards of %s: none is there that has the configuration that counts and is not drained", args[0])
+				if _, err := s.without(args[0]); err != nil {
+					return err
 				}
 				before := s.having(args[0])
 				if err := s.update(ctx, func(f *facts.Facts) { f.Drains[args[0]] = facts.Drain{At: time.Now().UTC()} }); err != nil {
@@ -122,13 +121,9 @@ func newClusterHandover() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				view := s.drained(name)
-				moves := map[int]string{}
-				to := destinations(&view)
-				for _, k := range s.having(name) {
-					if moves[k] = to[k]; to[k] == name {
-						return fmt.Errorf("no other node can take the shards of %s: none is there that has the configuration that counts and is not drained", name)
-					}
+				moves, err := s.without(name)
+				if err != nil {
+					return err
 				}
 				return s.move(ctx, cmd, &o, moves)
 			})
@@ -176,18 +171,32 @@ func (s *shared) having(name string) (shards []int) {
 	return shards
 }
 
-// drained returns what the nodes know, as if one were drained.
-func (s *shared) drained(name string) placement.View {
+// without returns where the shards of a node go when it is to have none, by shard.
+func (s *shared) without(name string) (map[int]string, error) {
 	view := node.View(s.facts, s.there, s.names())
 	for i := range view.Nodes {
 		view.Nodes[i].Drained = view.Nodes[i].Drained || view.Nodes[i].Name == name
 	}
-	return view
+	to, moves := view.Destinations(), map[int]string{}
+	for _, k := range s.having(name) {
+		if moves[k] = to[k]; to[k] == name || to[k] == "" {
+			return nil, fmt.Errorf("no other node can take the shards of %s: none is there that has the configuration that counts and is not drained; odx cluster status says why", name)
+		}
+	}
+	return moves, nil
 }
 
-// destinations returns where shards go, by shard.
-func destinations(v *placement.View) map[int]string {
-	return maps.Collect(slices.All(v.Destinations()))
+// takesNot returns why a node can take no shards and what to do, "" if it can.
+func takesNot(n *placement.Node) string {
+	switch {
+	case !n.Alive:
+		return "it is not there; start odx serve on it"
+	case n.Drained:
+		return "it is drained; odx cluster undrain " + n.Name + " ends that"
+	case n.Behind:
+		return "it does not have the configuration that counts; copy the file to it, and reload"
+	}
+	return ""
 }
 
 // update changes what the nodes know.
@@ -204,8 +213,8 @@ func (s *shared) move(ctx context.Context, cmd *cobra.Command, o *clusterOptions
 	view := node.View(s.facts, s.there, s.names())
 	for _, to := range moves {
 		i := slices.IndexFunc(view.Nodes, func(n placement.Node) bool { return n.Name == to })
-		if n := view.Nodes[i]; !n.Alive || n.Drained || n.Behind {
-			return fmt.Errorf("node %s can take no shards: there %t, drained %t, behind with its configuration %t", to, n.Alive, n.Drained, n.Behind)
+		if why := takesNot(&view.Nodes[i]); why != "" {
+			return fmt.Errorf("node %s can take no shards: %s", to, why)
 		}
 	}
 	err := s.update(ctx, func(f *facts.Facts) {
