@@ -214,11 +214,16 @@ func (h *here) copyWindow(ctx context.Context, next, base *backstore.Snapshot, w
 	return err
 }
 
-// differences calls fn with what differs in a range. Without a base that is all of it: the
-// destination can have had anything.
+// differences calls fn with what differs in a range. Without a base that is all of it, as it is
+// after the end of the base, which both sides have grown beyond: the destination can have had
+// anything there.
 func differences(ctx context.Context, next, base *backstore.Snapshot, w blockdev.Range, fn func(backstore.Difference) error) error {
 	if base != nil {
-		return next.Diff(ctx, base, w.Offset, w.Length, fn)
+		n := max(0, min(w.Length, base.Length()-w.Offset))
+		if err := next.Diff(ctx, base, w.Offset, n, fn); err != nil {
+			return err
+		}
+		w.Offset, w.Length = w.Offset+n, w.Length-n
 	}
 	at := w.Offset
 	hole := func(end int64) error {

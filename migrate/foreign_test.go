@@ -239,3 +239,29 @@ func TestManager_Foreign_GoesOn(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 }
+
+// A LUN elsewhere that grows along with the source has zeros in what both have grown by.
+func TestManager_Foreign_Grown(t *testing.T) {
+	w := begin(t, rand.New(rand.NewPCG(1, 5)))
+	defer w.end()
+	const by = 64 << 10
+	w.refused = 1
+	w.reached = func(step string) {
+		if v, err := w.store.Volume("a"); step == "held" && err == nil && v.Size() == worldSize {
+			if err := v.Grow(context.Background(), worldSize+by); err != nil {
+				t.Error(err)
+			}
+			w.far.grow(by)
+		}
+	}
+	w.start()
+	if m := w.await(); m.State != admin.MigrationMoved {
+		t.Fatalf("%+v", m)
+	}
+	if i := slices.IndexFunc(w.far.durable[worldSize:], func(b byte) bool { return b != 0 }); i >= 0 || len(w.far.durable) != worldSize+by {
+		t.Errorf("%d bytes, and what was there before is at byte %d of those that are new", len(w.far.durable), i)
+	}
+	if got := w.far.durable[:worldSize]; !slices.Equal(got, w.model) {
+		t.Errorf("the LUN has other data at %v", differing(got, w.model))
+	}
+}

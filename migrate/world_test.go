@@ -40,6 +40,7 @@ type far struct {
 	gone          int  // how many operations fail since the target is gone
 	condition     Condition
 	blockLength   int
+	grown         int64 // bytes beyond worldSize
 }
 
 var errFar = fmt.Errorf("%w: the other target", blockdev.ErrUnavailable)
@@ -93,7 +94,20 @@ func (f *far) lose() {
 	f.lost, f.dirty = f.lost || f.dirty, false
 }
 
-func (f *far) Size() int64 { return worldSize }
+func (f *far) Size() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return worldSize + f.grown
+}
+
+// grow makes it larger; there is something in what it grows by.
+func (f *far) grow(by int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	more := bytes.Repeat([]byte{0xaa}, int(by))
+	f.data, f.durable, f.grown = append(f.data, more...), append(f.durable, more...), f.grown+by
+}
+
 func (f *far) ReadAt(_ context.Context, p []byte, off int64) error {
 	return f.do(len(p), func(n int) { copy(p[:n], f.data[off:]) })
 }
@@ -146,6 +160,7 @@ type world struct {
 	model       []byte // what the LUN has
 	reached     func(step string)
 	forgotten   int
+	refused     int // how many cuts fail while commands are held, before anything has changed
 }
 
 // newWorld starts a server on the disk of an earlier one.
@@ -375,6 +390,10 @@ func (s server) Cut(ctx context.Context, c Cut) (time.Duration, error) {
 	s.hold(true)
 	defer s.hold(false)
 	s.w.at("held")
+	if s.w.refused > 0 {
+		s.w.refused--
+		return time.Millisecond, errors.New("a copy in the background")
+	}
 	if err := c.Last(ctx); err != nil {
 		c.Stays(ctx)
 		return time.Millisecond, err
