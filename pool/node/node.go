@@ -23,8 +23,9 @@ const (
 	// begin is how long after its start a node leaves to other nodes of the configuration what
 	// they would have if all started together.
 	begin = 6 * time.Second
-	// step is how much later each further node claims a shard that has no owner.
-	step = 500 * time.Millisecond
+	// step is how much later each further node claims a shard that has no owner: more than the one
+	// before takes to read the facts and to look at the lock.
+	step = time.Second
 	// doubt is how much later a node claims a shard whose owner seems to be there.
 	doubt = time.Second
 	// notice is how long an owner waits before it gives up a shard as planned: others have read
@@ -269,7 +270,7 @@ func (n *Node) act(f *facts.Facts, there map[string]bool, serving map[int]served
 		expected.Nodes = append([]placement.Node(nil), v.Nodes...)
 		for i := range expected.Nodes {
 			p := &expected.Nodes[i]
-			if !p.Alive { // it may start just now
+			if _, entered := f.Nodes[p.Name]; !p.Alive || !entered { // it may start just now
 				p.Alive, p.Behind = true, false
 			}
 		}

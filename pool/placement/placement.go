@@ -11,6 +11,7 @@ package placement
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 )
 
@@ -48,8 +49,11 @@ func (v *View) find(name string) *Node {
 }
 
 // Destinations returns for each shard the node that should have it: where an administrator moves
-// it, else where it is, else the node with the fewest shards. It is "" where no node can take it.
-// A drained node keeps what nothing else can take.
+// it, else where it is, else one of the nodes with the fewest shards. It is "" where no node can
+// take it. A drained node keeps what nothing else can take.
+//
+// What is free is divided so that it does not matter which of it was taken first: nodes that have
+// seen different parts of that still come to the same result.
 func (v *View) Destinations() []string {
 	to := make([]string, len(v.Shards))
 	loads := make(map[string]int, len(v.Nodes))
@@ -61,18 +65,52 @@ func (v *View) Destinations() []string {
 		}
 		loads[to[k]]++
 	}
+	free := 0
+	for k := range to {
+		if to[k] == "" {
+			free++
+		}
+	}
+	share := v.shares(loads, free)
 	for k, s := range v.Shards {
 		if to[k] != "" {
 			continue
 		}
-		if order := v.takers(k, loads); len(order) > 0 {
-			to[k] = order[0]
+		if len(share) > 0 {
+			to[k], share = share[0], share[1:]
 		} else if n := v.find(s.Owner); n != nil && n.Alive {
 			to[k] = n.Name
 		}
-		loads[to[k]]++
 	}
 	return to
+}
+
+// shares returns the nodes that take what is free, one for each shard, in the order of their rank:
+// each time the one with the fewest shards. Nodes that differ by what they have taken of their
+// shares get the same number in all.
+func (v *View) shares(loads map[string]int, free int) []string {
+	loads = maps.Clone(loads)
+	takes := make([]int, len(v.Nodes))
+	for range free {
+		least := -1
+		for rank := range v.Nodes {
+			if n := &v.Nodes[rank]; n.takes() && (least < 0 || loads[n.Name] < loads[v.Nodes[least].Name]) {
+				least = rank
+			}
+		}
+		if least < 0 {
+			return nil
+		}
+		takes[least]++
+		loads[v.Nodes[least].Name]++
+	}
+	list := make([]string, 0, free)
+	for rank, n := range takes {
+		for range n {
+			list = append(list, v.Nodes[rank].Name)
+		}
+	}
+	return list
 }
 
 // takers returns the nodes that can take a shard, the one that should first. Of nodes with as many

@@ -61,23 +61,56 @@ func model(v View) []string {
 			to[k] = s.Owner
 		}
 	}
-	for k, s := range v.Shards {
-		if to[k] != "" {
-			continue
+	var free []int
+	for k := range v.Shards {
+		if to[k] == "" {
+			free = append(free, k)
 		}
+	}
+	for _, k := range free {
 		best := ""
-		for turn := range v.Nodes {
-			n := v.Nodes[(k+turn)%len(v.Nodes)]
+		for _, n := range v.Nodes {
 			if n.Alive && !n.Drained && !n.Behind && (best == "" || have(n.Name) < have(best)) {
 				best = n.Name
 			}
 		}
-		if best == "" && state[s.Owner].Alive {
-			best = s.Owner
+		if owner := v.Shards[k].Owner; best == "" && state[owner].Alive {
+			best = owner
 		}
 		to[k] = best
 	}
+	if !slices.ContainsFunc(v.Nodes, func(n Node) bool { return n.takes() }) {
+		return to
+	}
+	// Who gets how many is right; the first ones by rank get the first ones.
+	var names []string
+	for _, k := range free {
+		names = append(names, to[k])
+	}
+	slices.Sort(names) // their ranks are in the order of their names
+	for i, k := range free {
+		to[k] = names[i]
+	}
 	return to
+}
+
+// TestView_AnyOrder: whichever shards were taken first by those that should have them, the others
+// go where they would have gone.
+func TestView_AnyOrder(t *testing.T) {
+	for seed := range views(5000) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		v := random(r)
+		to := v.Destinations()
+		for _, k := range r.Perm(len(v.Shards)) {
+			if to[k] == "" {
+				continue
+			}
+			v.Shards[k] = Shard{Owner: to[k]}
+			if now := v.Destinations(); !slices.Equal(now, to) {
+				t.Fatalf("%+v: %q after shard %d was taken, %q before", v, now, k, to)
+			}
+		}
+	}
 }
 
 // TestView_Destinations: each view gives what the model gives; each shard has a place if any node
