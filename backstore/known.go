@@ -235,7 +235,24 @@ func (v *Volume) WriteKnown(ctx context.Context, from [16]byte, p []byte, off in
 		}
 		data = data[runs[i].Length:]
 	}
-	return v.write(ctx, p, off, &naming{from: from, off: off, runs: runs})
+	return v.write(ctx, p, off, &naming{from: from, off: off, runs: runs, sums: sumsOf(off, runs)})
+}
+
+// sumsOf returns the checksums of the blocks that runs, which go to byte off, make; nil unless
+// the runs have those of all.
+func sumsOf(off int64, runs []Run) (sums []uint32) {
+	for i := range runs {
+		if off%BlockLength != 0 || !runs[i].Named() {
+			return nil
+		}
+	}
+	if len(runs) == 1 {
+		return runs[0].CRC
+	}
+	for i := range runs {
+		sums = append(sums, runs[i].CRC...)
+	}
+	return sums
 }
 
 // naming is the names of what is written, for the table of known names.
@@ -243,6 +260,17 @@ type naming struct {
 	from [16]byte
 	off  int64 // where the first run goes
 	runs []Run
+	// sums, if they are there, are the checksums of the blocks from off on, which were compared
+	// with the data: they are not computed again.
+	sums []uint32
+}
+
+// sumsAt returns the checksums from byte off on, nil for none.
+func (n *naming) sumsAt(off int64) []uint32 {
+	if n == nil || n.sums == nil {
+		return nil
+	}
+	return n.sums[(off-n.off)/BlockLength:]
 }
 
 // add adds the names of blocks from byte off on, which were just put into a map as slots,

@@ -60,6 +60,8 @@ type writePlan struct {
 	holding bool // floor is registered
 	// deduplicate: its new data is looked up, and found later.
 	deduplicate bool
+	// sums are the checksums of its blocks, if the caller has them; the next plan has none.
+	sums []uint32
 }
 
 var zeroBlock [BlockLength]byte
@@ -185,10 +187,15 @@ func (w *writer) find(p *writePlan, x *record.FreshExtent) (known bool, err erro
 	return true, nil
 }
 
-// checksum computes the checksums of the blocks of the fresh extents.
+// checksum sets the checksums of the blocks of the fresh extents, and computes those that the
+// caller has not.
 func (p *writePlan) checksum(data []byte) {
 	for i := range p.rec.Fresh {
 		x := &p.rec.Fresh[i]
+		if p.sums != nil {
+			copy(x.CRC[:x.Blocks], p.sums[x.At:])
+			continue
+		}
 		for k := range int(x.Blocks) {
 			x.CRC[k] = crc32.Checksum(data[(x.At+k)*BlockLength:(x.At+k+1)*BlockLength], castagnoli)
 		}
@@ -273,7 +280,7 @@ func (w *writer) discard(p *writePlan) error {
 			return w.life.fail(err)
 		}
 	}
-	p.pinned, p.rec.Inline = p.pinned[:0], nil
+	p.pinned, p.rec.Inline, p.sums = p.pinned[:0], nil, nil
 	p.held.Return()
 	p.rec.Scribble()
 	w.plans.Put(p)

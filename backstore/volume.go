@@ -218,6 +218,7 @@ func (v *Volume) tryWriteBlocks(ctx context.Context, p []byte, off int64, w bloc
 		return false, err
 	}
 	plan := v.newPlan()
+	plan.sums = w.names.sumsAt(off)
 	return v.applyPrepared(ctx, plan, off, w, s.writer.prepare(plan, uint64(off/BlockLength), p))
 }
 
