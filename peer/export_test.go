@@ -3,6 +3,8 @@ package peer
 import (
 	"context"
 	"time"
+
+	"odx/blockdev"
 )
 
 // Hurry sets how long peers may take to open a token, and to fail.
@@ -33,4 +35,9 @@ func (t *Tokens) Lists() int {
 	t.lists.mu.Lock()
 	defer t.lists.mu.Unlock()
 	return len(t.lists.of)
+}
+
+// Stream reads ranges of the hold of a Remote in one request.
+func Stream(ctx context.Context, h Hold, ranges []blockdev.Range, checked bool, each func(p []byte) error) error {
+	return h.(*remoteHold).stream(ctx, ranges, new([maxContent]byte), checked, each)
 }

@@ -23,7 +23,7 @@ const maxJobRanges = 512
 // FetchOptions are the choices of Fetch. The zero value is valid.
 type FetchOptions struct {
 	// Moved, if set, is called with how many more bytes are done, contiguous from the start, after
-	// each piece of at most 1 MiB that adds to them. Calls do not overlap.
+	// each piece of at most 4 MiB that adds to them. Calls do not overlap.
 	Moved func(n int64)
 	// Pace, if set, waits until n bytes more may be read.
 	Pace func(ctx context.Context, n int64) error
@@ -271,7 +271,7 @@ func (f *fetch) pace() (piece int64, parallel int) {
 	if h, ok := f.h.(*remoteHold); ok {
 		return h.peer.rate.next()
 	}
-	return maxPiece, readers
+	return maxContent, readers
 }
 
 // take takes the memory of a job before the time is over.
@@ -279,7 +279,7 @@ func (f *fetch) take(ctx context.Context) error {
 	if f.o.Memory == nil {
 		return nil
 	}
-	return f.takeBytes(ctx, maxPiece)
+	return f.takeBytes(ctx, maxContent)
 }
 
 // takeBytes is take of n bytes, where memory is bounded.
@@ -294,7 +294,7 @@ func (f *fetch) takeBytes(ctx context.Context, n int64) error {
 
 func (f *fetch) give() {
 	if f.o.Memory != nil {
-		f.o.Memory.Release(f.o.Client, maxPiece)
+		f.o.Memory.Release(f.o.Client, maxContent)
 	}
 }
 
@@ -307,30 +307,42 @@ func (f *fetch) run(ctx context.Context, j *job, shift int64) error {
 	}
 	buf := buffers.Get().(*[maxContent]byte)
 	defer buffers.Put(buf)
-	p := buf[:j.length]
 	from := make([]blockdev.Range, len(j.ranges))
 	for i, r := range j.ranges {
 		from[i] = blockdev.Range{Offset: r.Offset - shift, Length: r.Length}
 	}
-	if err := f.readJob(ctx, p, from); err != nil {
-		return err
-	}
-	for i, to := range j.ranges {
-		// With the context of the caller: nothing is written after its command was aborted.
-		if err := f.write(p[:to.Length], to.Offset, from[i]); err != nil {
-			return err
+	return f.readJob(ctx, from, buf, func(p []byte) error {
+		blockdev.CountCopied(f.ctx, int64(len(p)))
+		for len(p) > 0 {
+			r := from[0]
+			r.Length = min(r.Length, int64(len(p)))
+			if from[0] = behind(from[0], r.Length); from[0].Length == 0 {
+				from = from[1:]
+			}
+			// With the context of the caller: nothing is written after its command was aborted.
+			if err := f.write(p[:r.Length], r.Offset+shift, r); err != nil {
+				return err
+			}
+			p = p[r.Length:]
 		}
-		p = p[to.Length:]
-	}
-	blockdev.CountCopied(f.ctx, j.length)
-	return nil
+		return nil
+	})
 }
 
-// readJob reads ranges of the hold.
-func (f *fetch) readJob(ctx context.Context, p []byte, from []blockdev.Range) error {
+// behind returns what follows the first n bytes of r.
+func behind(r blockdev.Range, n int64) blockdev.Range {
+	return blockdev.Range{Offset: r.Offset + n, Length: r.Length - n}
+}
+
+// readJob reads ranges of the hold, and calls each with what fills buf, in order.
+func (f *fetch) readJob(ctx context.Context, from []blockdev.Range, buf *[maxContent]byte, each func(p []byte) error) error {
 	h, ok := f.h.(*remoteHold)
 	if !ok {
-		return f.h.ReadRanges(ctx, p, from)
+		p := buf[:sum(from)]
+		if err := f.h.ReadRanges(ctx, p, from); err != nil {
+			return err
+		}
+		return each(p)
 	}
 	checked := true
 	for _, r := range from {
@@ -338,7 +350,7 @@ func (f *fetch) readJob(ctx context.Context, p []byte, from []blockdev.Range) er
 			checked = checked && run.Named()
 		}
 	}
-	return h.readRanges(ctx, p, from, checked)
+	return h.stream(ctx, from, buf, checked, each)
 }
 
 // write writes the bytes of a range of the hold to byte to of the destination.

@@ -15,11 +15,17 @@ type job struct {
 }
 
 // nextJob cuts a job of at most piece bytes off ranges. Where a range is cut, it is at a
-// multiple of piece in the hold, which lies shift bytes before the destination.
+// multiple of minPiece in the hold, which lies shift bytes before the destination. A job of more
+// than maxContent has whole blocks alone, so that each maxContent of it are whole blocks.
 func nextJob(missing []blockdev.Range, shift, piece int64) (j *job, rest []blockdev.Range) {
 	j = &job{}
 	for len(missing) > 0 && j.length < piece && len(j.ranges) < maxJobRanges {
 		r := missing[0]
+		if (r.Offset-shift)%blockLength != 0 || r.Length%blockLength != 0 {
+			if piece = min(piece, maxContent); j.length >= piece {
+				break
+			}
+		}
 		if n := piece - j.length; r.Length > n {
 			if n -= (r.Offset - shift + n) % minPiece; n <= 0 {
 				if j.length > 0 {

@@ -129,7 +129,7 @@ func (h *remoteHold) Fingerprints(ctx context.Context, key [32]byte, unit int, r
 		return nil, err
 	}
 	text := make([]byte, pieces(ranges, int64(unit))*fingerprint.Size)
-	err := h.peer.frames(ctx, http.MethodPost, h.path("fingerprints"), body.Bytes(), func(r io.Reader) error { return readBytes(r, text, false) })
+	err := h.peer.frames(ctx, http.MethodPost, h.path("fingerprints"), body.Bytes(), func(r io.Reader) error { return readBytes(r, text) })
 	if err != nil {
 		return nil, err
 	}

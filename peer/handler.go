@@ -251,6 +251,9 @@ func (k *Keeper) serveDifferences(w http.ResponseWriter, r *http.Request, h *hel
 	return nil
 }
 
+// unsummed is the query of a request for bytes whose frames need no checksum of the content.
+const unsummed = "sums=blocks"
+
 // buffers are those of answers with bytes.
 var buffers = sync.Pool{New: func() any { return new([maxContent]byte) }}
 
@@ -272,6 +275,7 @@ func (k *Keeper) serveRead(w http.ResponseWriter, r *http.Request, h *held) erro
 	buf := buffers.Get().(*[maxContent]byte)
 	defer buffers.Put(buf)
 	out := newFrameWriter(w, bodyBytes)
+	out.unsummed = r.URL.RawQuery == unsummed
 	err = sendRanges(ctx, out, h.data, ranges, buf[:])
 	_ = out.end(err) // as above
 	if err == nil {
@@ -307,32 +311,62 @@ func sendRanges(ctx context.Context, out *frameWriter, s offload.Snapshot, range
 	return out.content(buf[:n])
 }
 
-// readBytes fills p with the content of a body of just as many bytes. checked: as in frameReader.
-func readBytes(r io.Reader, p []byte, checked bool) error {
+// bytesReader reads a body of bytes.
+type bytesReader struct {
+	f    *frameReader
+	left int64 // bytes that are to come
+}
+
+// newBytesReader reads the header of a body of length bytes. checked: as in frameReader.
+func newBytesReader(r io.Reader, length int64, checked bool) (*bytesReader, error) {
 	f, err := newFrameReader(r, bodyBytes)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	f.checked = checked
-	for {
-		n, err := f.next(min(maxContent, max(len(p), 1)))
-		if err == io.EOF && len(p) > 0 {
-			return fmt.Errorf("%w: the body lacks %d bytes", ErrProtocol, len(p))
-		}
+	return &bytesReader{f, length}, nil
+}
+
+// fill fills p with what comes next; no frame reaches beyond it.
+func (b *bytesReader) fill(p []byte) error {
+	for len(p) > 0 {
+		n, err := b.f.next(min(maxContent, len(p)))
 		if err == io.EOF {
-			return nil
+			return fmt.Errorf("%w: the body lacks %d bytes", ErrProtocol, b.left)
 		}
 		if err != nil {
 			return err
 		}
-		if n > len(p) {
-			return fmt.Errorf("%w: more bytes than were asked for", ErrProtocol)
-		}
-		if err := f.fill(p[:n]); err != nil {
+		if err := b.f.fill(p[:n]); err != nil {
 			return err
 		}
-		p = p[n:]
+		p, b.left = p[n:], b.left-int64(n)
 	}
+	return nil
+}
+
+// end reads the end of a body that was read.
+func (b *bytesReader) end() error {
+	switch _, err := b.f.next(maxContent); err {
+	case io.EOF:
+		return nil
+	case nil:
+		return fmt.Errorf("%w: more bytes than were asked for", ErrProtocol)
+	default:
+		return err
+	}
+}
+
+// readBytes fills p with the content of a body of just as many bytes.
+func readBytes(r io.Reader, p []byte) error {
+	b, err := newBytesReader(r, int64(len(p)), false)
+	if err != nil {
+		return err
+	}
+	if err := b.fill(p); err != nil {
+		return err
+	}
+	return b.end()
 }
 
 // token decodes a request about a token.

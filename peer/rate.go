@@ -8,7 +8,7 @@ import (
 // Bounds of what one request reads, in bytes; what it may take; and how many run at once.
 const (
 	minPiece  = 64 << 10
-	maxPiece  = 1 << 20
+	maxPiece  = maxReadBytes
 	pieceTime = 400 * time.Millisecond
 	readers   = 4
 )

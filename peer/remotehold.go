@@ -2,6 +2,7 @@ package peer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -163,23 +164,59 @@ func (h *remoteHold) ReadAt(ctx context.Context, p []byte, off int64) error {
 
 // ReadRanges implements Hold. One call is one request.
 func (h *remoteHold) ReadRanges(ctx context.Context, p []byte, ranges []blockdev.Range) error {
-	return h.readRanges(ctx, p, ranges, false)
+	return h.read(ctx, ranges, false, func(r *bytesReader) error { return r.fill(p) })
 }
 
-// readRanges is ReadRanges. checked: the caller compares a checksum of each block before it uses
-// the block, so that those of frames would be computed in vain.
-func (h *remoteHold) readRanges(ctx context.Context, p []byte, ranges []blockdev.Range, checked bool) error {
+// stream reads ranges, laid end to end, in one request, and calls each with what fills buf. Its
+// errors are returned as they are. checked: each compares a checksum of each block before it
+// uses the block, so that those of frames would be computed in vain.
+func (h *remoteHold) stream(ctx context.Context, ranges []blockdev.Range, buf *[maxContent]byte, checked bool, each func(p []byte) error) (err error) {
+	var failed error // by each
+	err = h.read(ctx, ranges, checked, func(r *bytesReader) error {
+		for left := sum(ranges); left > 0; {
+			p := buf[:min(left, maxContent)]
+			if err := r.fill(p); err != nil {
+				return err
+			}
+			if failed = each(p); failed != nil {
+				return errStopped
+			}
+			left -= int64(len(p))
+		}
+		return nil
+	})
+	return cmp.Or(failed, err)
+}
+
+// errStopped ends a request of whose answer no more is wanted.
+var errStopped = errors.New("stopped")
+
+// read requests the bytes of ranges, which fill reads. checked: as in stream.
+func (h *remoteHold) read(ctx context.Context, ranges []blockdev.Range, checked bool, fill func(*bytesReader) error) error {
 	var body bytes.Buffer
 	if err := writeRanges(&body, ranges); err != nil {
 		return err
 	}
-	began := time.Now()
-	err := h.peer.frames(ctx, http.MethodPost, h.path("read"), body.Bytes(), func(r io.Reader) error {
-		return readBytes(r, p, checked)
+	began, length := time.Now(), sum(ranges)
+	path := h.path("read")
+	if checked {
+		path += "?" + unsummed
+	}
+	err := h.peer.frames(ctx, http.MethodPost, path, body.Bytes(), func(r io.Reader) error {
+		b, err := newBytesReader(r, length, checked)
+		if err != nil {
+			return err
+		}
+		if err := fill(b); err != nil {
+			return err
+		}
+		return b.end()
 	})
-	h.peer.rate.add(len(p), time.Since(began), err)
+	if !errors.Is(err, errStopped) {
+		h.peer.rate.add(int(length), time.Since(began), err)
+	}
 	if err == nil {
-		h.peer.numbers.fetched.Add(int64(len(p)))
+		h.peer.numbers.fetched.Add(length)
 	}
 	return err
 }

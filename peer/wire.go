@@ -24,7 +24,7 @@ import (
 //	0   1  kind: frameContent, frameEnd, frameFailure
 //	1   3  zero
 //	4   4  length of the payload
-//	8   4  CRC-32C of bytes 0 to 7 and of the payload
+//	8   4  CRC-32C of bytes 0 to 7 and of the payload; of content, see unsummed
 //	12     payload
 //
 // The last frame is one of frameEnd, whose payload of 8 bytes is the length of all content,
@@ -67,6 +67,9 @@ type frameWriter struct {
 	total uint64
 	head  [frameHeader]byte
 	err   error
+	// unsummed: the reader has checksums of the content, so that those of its frames are only of
+	// their headers.
+	unsummed bool
 }
 
 // newFrameWriter begins a body.
@@ -86,7 +89,10 @@ func (f *frameWriter) write(p []byte) {
 func (f *frameWriter) frame(kind byte, payload []byte) error {
 	f.head = [frameHeader]byte{0: kind}
 	binary.BigEndian.PutUint32(f.head[4:], uint32(len(payload)))
-	sum := crc32.Update(crc32.Checksum(f.head[:8], castagnoli), castagnoli, payload)
+	sum := crc32.Checksum(f.head[:8], castagnoli)
+	if !f.unsummed || kind != frameContent {
+		sum = crc32.Update(sum, castagnoli, payload)
+	}
 	binary.BigEndian.PutUint32(f.head[8:], sum)
 	f.write(f.head[:])
 	f.write(payload)

@@ -178,7 +178,7 @@ func FuzzBytes(f *testing.F) {
 			return
 		}
 		for _, body := range [][]byte{body, sealed(bodyBytes, body)} {
-			if err := readBytes(bytes.NewReader(body), make([]byte, n), false); err == nil && len(body) < n {
+			if err := readBytes(bytes.NewReader(body), make([]byte, n)); err == nil && len(body) < n {
 				t.Fatalf("%d bytes out of %d", n, len(body))
 			}
 		}
