@@ -59,7 +59,7 @@ func (o *ownerAddresses) hold(cfg *conf.Config, store *backstore.Store, log *log
 	if o.known, err = loadConnections(store); err != nil {
 		log.WithError(err).Warn("connections of the server before this one not known: their initiators find out by themselves")
 	}
-	if o.held, err = address.Hold(o.list, store.Lost(), log); err != nil {
+	if o.held, err = address.Hold(o.list, store, log); err != nil {
 		return cfg.Problem("ceph.addresses", "%v", err)
 	}
 	return nil

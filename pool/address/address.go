@@ -130,9 +130,18 @@ func permission(err error) error {
 	return err
 }
 
+// Owner is who owns the store.
+type Owner interface {
+	// Owned returns nil while this process owns the store.
+	Owned() error
+	// Lost is closed when it does not any more.
+	Lost() <-chan struct{}
+}
+
 // Held are addresses that this machine has.
 type Held struct {
 	list  []conf.OwnerAddress
+	owner Owner
 	links []netlink.Link
 	log   *logrus.Entry
 
@@ -143,10 +152,10 @@ type Held struct {
 	removed       error        // set before keeping is done
 }
 
-// Hold adds addresses. They are removed by Close, and as soon as lost is closed. After an error
-// none is there.
-func Hold(list []conf.OwnerAddress, lost <-chan struct{}, log *logrus.Entry) (*Held, error) {
-	h := &Held{list: list, log: log, announce: make(chan struct{}), end: make(chan struct{})}
+// Hold adds addresses. They are removed by Close, and as soon as the owner has lost the store. After
+// an error none is there.
+func Hold(list []conf.OwnerAddress, owner Owner, log *logrus.Entry) (*Held, error) {
+	h := &Held{list: list, owner: owner, log: log, announce: make(chan struct{}), end: make(chan struct{})}
 	for i, a := range list {
 		link, err := add(a)
 		if err != nil {
@@ -154,7 +163,7 @@ func Hold(list []conf.OwnerAddress, lost <-chan struct{}, log *logrus.Entry) (*H
 		}
 		h.links = append(h.links, link)
 	}
-	h.keeping.Go(func() { h.keep(lost) })
+	h.keeping.Go(h.keep)
 	return h, nil
 }
 
@@ -179,7 +188,7 @@ func (h *Held) Close() error {
 var pauses = []time.Duration{0, 200 * time.Millisecond, 500 * time.Millisecond, time.Second, 1200 * time.Millisecond, 2 * time.Second, 5 * time.Second, 10 * time.Second}
 
 // keep announces the addresses from Announce on, and removes them at the end.
-func (h *Held) keep(lost <-chan struct{}) {
+func (h *Held) keep() {
 	wait := time.NewTimer(0)
 	defer wait.Stop()
 	var due <-chan time.Time // nil until Announce
@@ -190,11 +199,15 @@ func (h *Held) keep(lost <-chan struct{}) {
 			announce, due = nil, wait.C
 			continue
 		case <-due:
-			h.announceOnce(n)
-			n = min(n+1, len(pauses)-1)
-			wait.Reset(pauses[n])
-			continue
-		case <-lost:
+			// A process that was stopped finds the time to announce before it learns that it has
+			// lost the store, and clients would come to it from the owner.
+			if h.owner.Owned() == nil {
+				h.announceOnce(n)
+				n = min(n+1, len(pauses)-1)
+				wait.Reset(pauses[n])
+				continue
+			}
+		case <-h.owner.Lost():
 		case <-h.end:
 		}
 		if h.removed = Remove(h.list); h.removed != nil {

@@ -54,7 +54,7 @@ func own(how string) error {
 	if err := json.Unmarshal([]byte(how), &o); err != nil {
 		return err
 	}
-	h, err := Hold(o.Addresses, nil, logrus.NewEntry(logrus.StandardLogger()))
+	h, err := Hold(o.Addresses, owner{}, logrus.NewEntry(logrus.StandardLogger()))
 	if err != nil {
 		return err
 	}
@@ -206,7 +206,7 @@ func TestRemove_OwnAddress(t *testing.T) {
 	for what, do := range map[string]func() error{
 		"Remove": func() error { return Remove(list) },
 		"Hold": func() error {
-			_, err := Hold(list, nil, logrus.NewEntry(logrus.StandardLogger()))
+			_, err := Hold(list, owner{}, logrus.NewEntry(logrus.StandardLogger()))
 			return err
 		},
 	} {
@@ -223,6 +223,32 @@ func TestRemove_OwnAddress(t *testing.T) {
 	}
 }
 
+// owner owns a store, unless it says why not.
+type owner struct {
+	why  error
+	lost chan struct{}
+}
+
+func (o owner) Owned() error          { return o.why }
+func (o owner) Lost() <-chan struct{} { return o.lost }
+
+// TestHeld_NotOwned: a process that was stopped does not announce the addresses when it goes on,
+// although it was not woken yet for the loss of the store. It removes them.
+func TestHeld_NotOwned(t *testing.T) {
+	lo := []conf.OwnerAddress{{Prefix: netip.MustParsePrefix("198.51.100.78/32"), Interface: "lo"}}
+	if err := Check(lo); err != nil {
+		harness.Missing(t, err.Error())
+	}
+	h, err := Hold(lo, owner{why: errors.New("lost")}, logrus.NewEntry(logrus.StandardLogger()))
+	must.Succeed(t, err)
+	h.Announce(nil)
+	h.keeping.Wait()
+	if _, there, err := find(lo[0]); err != nil || there != nil {
+		t.Errorf("the address is there: %v, %v", there, err)
+	}
+	must.Succeed(t, h.Close())
+}
+
 // Hold removes the addresses when the store is lost.
 func TestHeld_Lost(t *testing.T) {
 	lo := []conf.OwnerAddress{{Prefix: netip.MustParsePrefix("198.51.100.77/32"), Interface: "lo"}}
@@ -230,7 +256,7 @@ func TestHeld_Lost(t *testing.T) {
 		harness.Missing(t, err.Error())
 	}
 	lost := make(chan struct{})
-	h, err := Hold(lo, lost, logrus.NewEntry(logrus.StandardLogger()))
+	h, err := Hold(lo, owner{lost: lost}, logrus.NewEntry(logrus.StandardLogger()))
 	must.Succeed(t, err)
 	_, there, err := find(lo[0])
 	if err != nil || there == nil {
