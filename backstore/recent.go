@@ -64,9 +64,10 @@ func (v *Volume) lastChange(block, blocks uint64) journal.LSN {
 	return v.recent.last(block, blocks)
 }
 
-// settle waits until a record is durable.
+// settle waits until a record is durable; 0: for nothing, as in a store that is only read, which
+// has no journal.
 func (rd *reader) settle(ctx context.Context, lsn journal.LSN) error {
-	if lsn <= rd.parts.journal.Durable() {
+	if lsn == 0 || lsn <= rd.parts.journal.Durable() {
 		return nil
 	}
 	return rd.parts.journal.Commit(ctx, lsn)
