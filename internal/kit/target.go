@@ -33,6 +33,8 @@ type LUN struct {
 	File string
 	// IOPS limits the commands a second; 0: no limit.
 	IOPS int
+	// Backing are the options of tgtadm that say where tgtd has the data; nil: a plain file.
+	Backing []string
 }
 
 // Target is a running iSCSI target. What an odx target is given in LUNs counts from

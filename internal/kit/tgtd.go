@@ -12,7 +12,7 @@ import (
 )
 
 // StartTGTD starts tgtd on a free port of 127.0.0.1, each LUN in a plain file
-// under dir. It needs no root: its control socket is under dir too. The caller
+// under dir, or where it says. It needs no root: its control socket is under dir too. The caller
 // stops it.
 func StartTGTD(ctx context.Context, dir string, luns []LUN) (*Target, error) {
 	t := &Target{
@@ -20,6 +20,9 @@ func StartTGTD(ctx context.Context, dir string, luns []LUN) (*Target, error) {
 		stopBy: syscall.SIGKILL, // it stays on SIGTERM as long as it has targets
 	}
 	for i, l := range luns {
+		if l.Backing != nil {
+			continue
+		}
 		if err := createSparse(t.lunFile(i), l.Size); err != nil {
 			return nil, err
 		}
@@ -67,7 +70,11 @@ func (t *Target) configureTGTD(ctx context.Context, p *process) error {
 	}
 	err := adm("--op", "new", "--mode", "target", "--tid", "1", "-T", t.IQN)
 	for i, l := range t.LUNs {
-		args := []string{"--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", fmt.Sprint(t.LUN(i)), "-b", t.lunFile(i)}
+		args := []string{"--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", fmt.Sprint(t.LUN(i))}
+		if l.Backing == nil {
+			args = append(args, "-b", t.lunFile(i))
+		}
+		args = append(args, l.Backing...)
 		if l.BlockSize != 0 {
 			args = append(args, "--blocksize", fmt.Sprint(l.BlockSize))
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"odx/internal/kit/ceph"
+	"odx/internal/kit/harness"
 	"odx/internal/kit/must"
 	"odx/internal/kit/netns"
 )
@@ -33,7 +34,7 @@ func newSite(t *testing.T) *site { return newSiteOf(t, "a", "b", "client") }
 // newSiteOf returns a site of these hosts, one of which is client.
 func newSiteOf(t *testing.T, names ...string) *site {
 	if err := netns.Check(); err != nil {
-		t.Skip(err)
+		harness.Missing(t, err.Error())
 	}
 	n, err := netns.New(names...)
 	must.Succeed(t, err)

@@ -23,6 +23,7 @@ import (
 	"github.com/anishathalye/porcupine"
 
 	"odx/internal/kit/ceph"
+	"odx/internal/kit/harness"
 	"odx/internal/kit/must"
 	"odx/internal/kit/netns"
 	"odx/internal/kit/tokenclient"
@@ -59,7 +60,7 @@ type plant struct {
 
 func newPlant(t *testing.T, seed uint64) *plant {
 	if err := netns.Check(); err != nil {
-		t.Skip(err)
+		harness.Missing(t, err.Error())
 	}
 	n, err := netns.New("o0", "o1", "o2", "n0", "n1", "n2", "client")
 	must.Succeed(t, err)

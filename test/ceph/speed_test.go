@@ -4,7 +4,6 @@ package ceph_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -69,7 +67,7 @@ func compare(b *testing.B, other string, ours, theirs func() float64) {
 	b.Logf("ratios to %s: %.2f", other, ratios)
 }
 
-// loaded returns the writes a second of 4 KiB, each of new data, to places one after the other.
+// loaded returns the writes a second of 4 KiB, each of new data, to random places.
 func loaded(b *testing.B, url string, depth int) float64 {
 	b.Helper()
 	r, err := load.Run(b.Context(), url, "write", blockBytes, depth, speedTime, "random")
@@ -97,7 +95,7 @@ func radosBench(b *testing.B, depth int) float64 {
 // startTGTD starts tgtd with an image in the pool, and returns the URL of its LUN.
 func startTGTD(b *testing.B) string {
 	b.Helper()
-	const plugin, image, iqn = "/usr/lib/tgt/backing-store/bs_rbd.so", "speed", "iqn.2026-11.example.tgt:pool"
+	const plugin, image = "/usr/lib/tgt/backing-store/bs_rbd.so", "speed"
 	if _, err := os.Stat(plugin); err != nil {
 		harness.Missing(b, plugin+" (package tgt-rbd)")
 	}
@@ -110,45 +108,20 @@ func startTGTD(b *testing.B) string {
 	text = fmt.Appendf(text, "[client]\nrbd_cache = false\nkeyring = %s\n", cluster.Keyring())
 	must.Succeed(b, os.WriteFile(conf, text, 0o600))
 	id := strings.TrimPrefix(cluster.User(), "client.")
-	run(b, nil, "rbd", "-c", conf, "--id", id, "create", "--size", fmt.Sprintf("%dB", lunBytes), "--image-feature", "layering", cluster.Pool()+"/"+image)
+	run(b, "rbd", "-c", conf, "--id", id, "create", "--size", fmt.Sprintf("%dB", lunBytes), "--image-feature", "layering", cluster.Pool()+"/"+image)
 
-	portal, err := kit.FreePortal()
+	t, err := kit.StartTGTD(b.Context(), temp, []kit.LUN{{Backing: []string{"--bstype", "rbd", "--bsopts", "conf=" + conf + ";id=" + id, "-b", cluster.Pool() + "/" + image}}})
 	must.Succeed(b, err)
-	env := append(os.Environ(), "TGT_IPC_SOCKET="+filepath.Join(temp, "s"))
-	server := exec.Command("tgtd", "-f", "--iscsi", "portal="+portal)
-	server.Env, server.SysProcAttr = env, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	must.Succeed(b, server.Start())
-	b.Cleanup(func() {
-		_ = server.Process.Kill() // it stays on SIGTERM as long as it has targets
-		_ = server.Wait()         // killed
-	})
-	adm := func(args ...string) []string { return append([]string{"tgtadm", "--lld", "iscsi"}, args...) }
-	answers := adm("--op", "show", "--mode", "sys")
-	// tgtd does not say when its control socket answers, so ask until it does.
-	for end := time.Now().Add(takeOverMax); ; {
-		cmd := exec.Command(answers[0], answers[1:]...)
-		if cmd.Env = env; cmd.Run() == nil {
-			break
-		}
-		if time.Now().After(end) {
-			b.Fatal("tgtd does not answer")
-		}
-	}
-	run(b, env, adm("--op", "new", "--mode", "target", "--tid", "1", "-T", iqn)...)
-	run(b, env, adm("--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "--bstype", "rbd",
-		"--bsopts", "conf="+conf+";id="+id, "-b", cluster.Pool()+"/"+image)...)
-	run(b, env, adm("--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL")...)
-	return fmt.Sprintf("iscsi://%s/%s/1", portal, iqn)
+	b.Cleanup(func() { must.Succeed(b, t.Stop()) })
+	return t.URL(0)
 }
 
 // run runs a program to its end.
-func run(b *testing.B, env []string, args ...string) {
+func run(b *testing.B, args ...string) {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), takeOverMax)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Env = env
-	if out, err := cmd.CombinedOutput(); err != nil {
-		must.Succeed(b, errors.Join(fmt.Errorf("%v: %s", args, out), err))
+	if out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
+		must.Succeed(b, fmt.Errorf("%v: %w: %s", args, err, out))
 	}
 }

@@ -11,7 +11,7 @@ import (
 // Rate has the link of the host carry so many bits a second, in each direction; 0: as many
 // as the machine can.
 func (h *Host) Rate(bits int64) error {
-	ends := []struct{ ns, link string }{{h.ns, wire}, {h.net.bridge, h.port()}}
+	ends := []struct{ ns, link string }{{h.ns, wire}, {h.net.bridge, h.port}}
 	for _, end := range ends {
 		_ = run("tc", "-n", end.ns, "qdisc", "del", "dev", end.link, "root") // there may be none
 		if bits == 0 {
@@ -24,16 +24,6 @@ func (h *Host) Rate(bits int64) error {
 		}
 	}
 	return nil
-}
-
-// port is the end of the host's link at the bridge.
-func (h *Host) port() string {
-	for i, other := range h.net.hosts {
-		if other == h {
-			return fmt.Sprintf("port%d", i)
-		}
-	}
-	panic("host of another network")
 }
 
 // Drop has everything that the host sends to the others, and gets from them, vanish without

@@ -49,8 +49,9 @@ type Host struct {
 	// Address is its address for the other hosts, Control the one for the test.
 	Address, Control netip.Addr
 
-	net *Net
-	ns  string // its namespace
+	net  *Net
+	ns   string // its namespace
+	port string // the end of its link at the bridge
 }
 
 // Check returns why networks cannot be made on this machine, or nil.
@@ -94,9 +95,9 @@ func New(names ...string) (n *Net, err error) {
 		return nil, err
 	}
 	for i, name := range names {
-		h := &Host{Name: name, Address: netip.AddrFrom4([4]byte{10, 213, byte(number), byte(i + 1)}), net: n, ns: n.name + "-" + name}
+		h := &Host{Name: name, Address: netip.AddrFrom4([4]byte{10, 213, byte(number), byte(i + 1)}), net: n, ns: n.name + "-" + name, port: fmt.Sprintf("port%d", i)}
 		n.hosts = append(n.hosts, h)
-		if err := h.join(i); err != nil {
+		if err := h.join(); err != nil {
 			return nil, fmt.Errorf("host %s: %w", name, err)
 		}
 	}
@@ -104,19 +105,18 @@ func New(names ...string) (n *Net, err error) {
 }
 
 // join makes the namespace of a host and its two links.
-func (h *Host) join(i int) error {
+func (h *Host) join() error {
 	test, end, err := freeControl()
 	if err != nil {
 		return err
 	}
 	h.Control = end
 	outside := fmt.Sprintf("odx%d.%d", os.Getpid()%1e6, outsides.Add(1)%1e4) // at most 15 bytes
-	inside := fmt.Sprintf("port%d", i)
 	if err := batch(
 		"ip netns add "+h.ns,
 		"ip -n "+h.ns+" link set lo up",
-		fmt.Sprintf("ip -n %s link add %s type veth peer name %s netns %s", h.ns, wire, inside, h.net.bridge),
-		fmt.Sprintf("ip -n %s link set %s master br0 up", h.net.bridge, inside),
+		fmt.Sprintf("ip -n %s link add %s type veth peer name %s netns %s", h.ns, wire, h.port, h.net.bridge),
+		fmt.Sprintf("ip -n %s link set %s master br0 up", h.net.bridge, h.port),
 		fmt.Sprintf("ip -n %s addr add %s/24 dev %s", h.ns, h.Address, wire),
 		fmt.Sprintf("ip -n %s link set %s up", h.ns, wire),
 		fmt.Sprintf("ip link add %s type veth peer name %s netns %s", outside, control, h.ns),
@@ -128,7 +128,7 @@ func (h *Host) join(i int) error {
 		return err
 	}
 	return errors.Join(ready("ip", "-o", "link", "show", "dev", outside), ready("ip", "-n", h.ns, "-o", "link", "show", "dev", control),
-		ready("ip", "-n", h.net.bridge, "-o", "link", "show", "dev", inside), ready("ip", "-n", h.ns, "-o", "link", "show", "dev", wire))
+		ready("ip", "-n", h.net.bridge, "-o", "link", "show", "dev", h.port), ready("ip", "-n", h.ns, "-o", "link", "show", "dev", wire))
 }
 
 // readyLimit is how long a link may take until it carries packets.
