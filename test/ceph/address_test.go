@@ -105,10 +105,7 @@ var losses = flag.Int("losses", 1, "how often TestServers_Address loses the owne
 func TestServers_Address(t *testing.T) {
 	s := newSite(t)
 	a, b := s.node(t, s.hosts.Host("a")), s.node(t, s.hosts.Host("b"))
-	a.start()
-	a.await(serves)
-	b.start()
-	b.await(waits)
+	startBoth(a, b)
 	if !s.has(t, a) || s.has(t, b) {
 		t.Fatalf("the server that has the store has the address: %t; the other one: %t", s.has(t, a), s.has(t, b))
 	}

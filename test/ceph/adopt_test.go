@@ -19,15 +19,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
 	"odx/backstore"
-	"odx/backstore/meta/pebblekv"
-	"odx/backstore/vfs/rados"
-	"odx/backstore/vfs/rados/librados"
 	"odx/internal/kit/must"
 	"odx/internal/kit/tokenclient"
-	"odx/owner"
 )
 
 var adopted = flag.Int("tokens", 3, "how many tokens of 256 MiB TestServers_Adopt writes to another store")
@@ -44,17 +38,10 @@ func prepared(t *testing.T, namespace string, key [32]byte) string {
 	t.Helper()
 	o := reach(t)
 	o.Namespace = namespace
-	pool, err := librados.Open(o)
+	pool, options, err := claim(o)
 	must.Succeed(t, err)
-	fsys := rados.New(pool)
-	must.Succeed(t, fsys.MkdirAll(dir))
-	claim, err := owner.Wait(t.Context(), fsys.Owner(dir))
-	must.Succeed(t, err)
-	l := logrus.New()
-	l.SetLevel(logrus.WarnLevel)
-	s, err := backstore.Open(t.Context(), backstore.Options{
-		Dir: dir, FS: fsys, Owner: claim, Engine: pebblekv.Engine(), Log: logrus.NewEntry(l), FingerprintKey: &key, Shared: true,
-	})
+	options.FingerprintKey = &key
+	s, err := backstore.Open(t.Context(), options)
 	must.Succeed(t, err)
 	id := s.ID()
 	must.Succeed(t, s.Close(), pool.Close())

@@ -57,26 +57,32 @@ func reach(t *testing.T) librados.Options {
 	return librados.Options{Conf: cluster.Conf(), User: cluster.User(), Keyring: cluster.Keyring(), Pool: cluster.Pool(), Namespace: t.Name(), Timeout: 8 * time.Second}
 }
 
-// open waits for the store and opens it.
-func open(o librados.Options) (*backstore.Store, *librados.Pool, error) {
+// claim waits for the store, and returns how it is opened.
+func claim(o librados.Options) (*librados.Pool, backstore.Options, error) {
 	pool, err := librados.Open(o)
 	if err != nil {
-		return nil, nil, err
+		return nil, backstore.Options{}, err
 	}
 	fsys := rados.New(pool)
 	if err := fsys.MkdirAll(dir); err != nil {
-		return nil, nil, err
+		return nil, backstore.Options{}, err
 	}
-	claim, err := owner.Wait(context.Background(), fsys.Owner(dir))
-	if err != nil {
-		return nil, nil, err
-	}
+	claimed, err := owner.Wait(context.Background(), fsys.Owner(dir))
 	l := logrus.New()
 	l.SetOutput(os.Stderr)
 	l.SetLevel(logrus.WarnLevel)
-	s, err := backstore.Open(context.Background(), backstore.Options{
-		Dir: dir, FS: fsys, Owner: claim, Engine: pebblekv.Engine(), CacheBytes: 64 << 20, Shared: true, Log: logrus.NewEntry(l),
-	})
+	return pool, backstore.Options{
+		Dir: dir, FS: fsys, Owner: claimed, Engine: pebblekv.Engine(), CacheBytes: 64 << 20, Shared: true, Log: logrus.NewEntry(l),
+	}, err
+}
+
+// open waits for the store and opens it.
+func open(o librados.Options) (*backstore.Store, *librados.Pool, error) {
+	pool, options, err := claim(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := backstore.Open(context.Background(), options)
 	return s, pool, err
 }
 

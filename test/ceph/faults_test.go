@@ -3,10 +3,6 @@
 package ceph_test
 
 import (
-	"bytes"
-	"cmp"
-	"encoding/binary"
-	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -163,107 +159,6 @@ func (p *plant) happen() []fault {
 	return []fault{one, other}
 }
 
-// worker is a client that reads and writes blocks, one operation at a time, and logs in again
-// where its connection ends.
-type worker struct {
-	p       *plant
-	id      int
-	rng     *rand.Rand
-	history []porcupine.Operation
-	open    []porcupine.Operation // writes whose outcome is not known
-	done    atomic.Int64          // operations that were answered
-}
-
-// action is an operation on a block: a write if it has a number.
-type action struct {
-	block, number uint64
-}
-
-// register is a block as a client sees it.
-func register(first []uint64) porcupine.Model {
-	return porcupine.Model{
-		Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
-			parts := make([][]porcupine.Operation, faultsBlocks)
-			for _, o := range history {
-				b := o.Input.(action).block
-				parts[b] = append(parts[b], o)
-			}
-			return parts
-		},
-		Init: func() any { return unset },
-		Step: func(state, input, output any) (bool, any) {
-			in, now := input.(action), state.(uint64)
-			if now == unset {
-				now = first[in.block]
-			}
-			if in.number != 0 {
-				return true, in.number
-			}
-			return output.(uint64) == now, now
-		},
-		DescribeOperation: func(input, output any) string {
-			if in := input.(action); in.number != 0 {
-				return fmt.Sprintf("block %d: write %d", in.block, in.number)
-			}
-			return fmt.Sprintf("block %d: read %d", input.(action).block, output)
-		},
-	}
-}
-
-// unset is the state of a block before its first operation.
-const unset = ^uint64(0)
-
-// work reads and writes until stop is closed.
-func (w *worker) work(began time.Time, stop <-chan struct{}) error {
-	var c *client
-	for {
-		select {
-		case <-stop:
-			if c != nil {
-				c.close()
-			}
-			return nil
-		default:
-		}
-		if c == nil {
-			var err error
-			if c, err = w.p.connect(); err != nil {
-				return err
-			}
-			continue // stop may be closed
-		}
-		in := action{block: w.rng.Uint64N(faultsBlocks)}
-		if w.rng.IntN(5) < 3 {
-			in.number = w.p.numbers.Add(1)
-		}
-		if err := w.act(c, in, began); err != nil && !errors.Is(err, errRefused) {
-			c.close()
-			c = nil
-		}
-	}
-}
-
-// act does one operation, and writes down what came of it.
-func (w *worker) act(c *client, in action, began time.Time) (err error) {
-	o := porcupine.Operation{ClientId: w.id, Input: in, Call: int64(time.Since(began)), Output: uint64(0)}
-	limit := time.AfterFunc(answerLimit, c.close)
-	defer limit.Stop()
-	if in.number != 0 {
-		err = c.writeAt(in.block, in.number)
-	} else {
-		o.Output, err = c.readAt(in.block)
-	}
-	o.Return = int64(time.Since(began))
-	switch {
-	case err == nil:
-		w.history = append(w.history, o)
-		w.done.Add(1)
-	case in.number != 0:
-		w.open = append(w.open, o)
-	}
-	return err
-}
-
 // connect logs in under the address that follows the owner. It returns nil without an error where
 // no server answers.
 func (p *plant) connect() (c *client, err error) {
@@ -283,74 +178,6 @@ func (p *plant) connect() (c *client, err error) {
 		return nil, nil // for want of a server
 	}
 	return c, nil
-}
-
-// errRefused is a command that the server answered, and not with GOOD.
-var errRefused = errors.New("refused")
-
-// clearAttentions takes what is pending of unit attentions.
-func (c *client) clearAttentions() error {
-	for range 4 {
-		if a, err := c.session.Command(make([]byte, 6), nil, 0); err != nil || a.Good() {
-			return err
-		}
-	}
-	return errRefused
-}
-
-// writeAt writes a number to a block.
-func (c *client) writeAt(block, number uint64) error {
-	p := bytes.Repeat(binary.LittleEndian.AppendUint64(nil, number), blockBytes/8)
-	a, err := c.session.Write(bytes.NewReader(p), block*sectors, sectors, tokenclient.WriteOptions{})
-	if err == nil && !a.Good() {
-		err = fmt.Errorf("%w: %v", errRefused, a)
-	}
-	return err
-}
-
-// readAt reads the number of a block.
-func (c *client) readAt(block uint64) (uint64, error) {
-	var got bytes.Buffer
-	a, err := c.session.Read(&got, block*sectors, sectors)
-	if err == nil && !a.Good() {
-		err = fmt.Errorf("%w: %v", errRefused, a)
-	}
-	if err != nil {
-		return 0, err
-	}
-	p := got.Bytes()
-	number := binary.LittleEndian.Uint64(p)
-	for i := 0; i < len(p); i += 8 {
-		if other := binary.LittleEndian.Uint64(p[i:]); other != number {
-			return 0, fmt.Errorf("block %d has number %d, and %d at byte %d", block, number, other, i)
-		}
-	}
-	return number, nil
-}
-
-// seen returns what clients saw. Of writes whose outcome is not known, those are in it whose number
-// was read: they took effect before the first such read ended. The others may never have.
-func seen(workers []*worker) []porcupine.Operation {
-	var all []porcupine.Operation
-	read := make(map[uint64]int64) // by number, when
-	for _, w := range workers {
-		all = append(all, w.history...)
-		for _, o := range w.history {
-			number := o.Output.(uint64)
-			if at, ok := read[number]; !ok || o.Return < at {
-				read[number] = o.Return
-			}
-		}
-	}
-	for _, w := range workers {
-		for _, o := range w.open {
-			if at, ok := read[o.Input.(action).number]; ok {
-				o.Return = max(at, o.Call)
-				all = append(all, o)
-			}
-		}
-	}
-	return all
 }
 
 // round has clients read and write while faults happen, and proves that there is an order of
@@ -392,22 +219,6 @@ func (p *plant) round(first []uint64, happens []fault) (last []uint64) {
 	}
 	t.Logf("%v: %d operations in order; all clients go on %v later", happens, len(history), again.Round(time.Millisecond))
 	return last
-}
-
-// wrong returns the operations on blocks for which there is no order, by their begin.
-func wrong(first []uint64, history []porcupine.Operation) string {
-	model := register(first)
-	var b strings.Builder
-	for _, of := range model.Partition(history) {
-		if porcupine.CheckOperationsTimeout(model, of, time.Minute) == porcupine.Ok {
-			continue
-		}
-		slices.SortFunc(of, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
-		for _, o := range of {
-			fmt.Fprintf(&b, "\n%v to %v: client %d, %s", time.Duration(o.Call).Round(time.Microsecond), time.Duration(o.Return).Round(time.Microsecond), o.ClientId, model.DescribeOperation(o.Input, o.Output))
-		}
-	}
-	return b.String()
 }
 
 // duration is how long faults last: 2 to 8 s, and at times up to 30.

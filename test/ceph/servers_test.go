@@ -18,10 +18,7 @@ import (
 // serves the same LUN, with every write that was acknowledged and with reservations.
 func TestServers_OwnerKilled(t *testing.T) {
 	a, b := newNode(t, "a"), newNode(t, "b")
-	a.start()
-	a.await(serves)
-	b.start()
-	b.await(waits)
+	startBoth(a, b)
 	b.isStandby(1)
 	c := dial(t, a)
 	identity := c.identity(t)
@@ -65,10 +62,7 @@ func TestServers_OwnerKilled(t *testing.T) {
 // which it takes over when the other one ends.
 func TestServers_OwnerPaused(t *testing.T) {
 	a, b := newNode(t, "a"), newNode(t, "b")
-	a.start()
-	a.await(serves)
-	b.start()
-	b.await(waits)
+	startBoth(a, b)
 	next := uint64(1000)
 	for range *pauses {
 		w := startWriting(dial(t, a), next)
@@ -108,10 +102,7 @@ func TestServers_OwnerPaused(t *testing.T) {
 // again: each acknowledged write is there, and no other.
 func TestServers_OwnerPausedBriefly(t *testing.T) {
 	a, b := newNode(t, "a"), newNode(t, "b")
-	a.start()
-	a.await(serves)
-	b.start()
-	b.await(waits)
+	startBoth(a, b)
 	c := dial(t, a)
 	w := startWriting(c, 1000)
 	lost := 0
@@ -189,10 +180,7 @@ func TestServers_ClusterFaults(t *testing.T) {
 	must.Succeed(t, err)
 	defer own.Stop()
 	owner, next := newNodeOf(t, own, "a"), newNodeOf(t, own, "b")
-	owner.start()
-	owner.await(serves)
-	next.start()
-	next.await(waits)
+	startBoth(owner, next)
 	w := startWriting(dial(t, owner), 1000)
 	w.await(t, 2*blocks)
 	takeOver := func() {
