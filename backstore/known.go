@@ -197,7 +197,7 @@ func (v *Volume) mapClaimed(ctx context.Context, off int64, slots []extent.Slot,
 		rec.Build()
 		op.revise(rec)
 	}
-	op.Commit()
+	v.commit(&op, rec.Block, uint64(done))
 	if names != nil {
 		names.add(s, off, claimed[:done])
 	}

@@ -2,6 +2,8 @@ package backstore
 
 import (
 	"encoding/binary"
+	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"testing"
 
@@ -43,6 +45,18 @@ func TestPool_ReadsAreDurable(t *testing.T) {
 			}
 			defer n.Release()
 			_, err = v.Map(t.Context(), at, n, 0, BlockLength)
+			return err
+		},
+		"known": func(v *Volume, number int) error {
+			p := block(number)
+			run := Run{Length: BlockLength, Series: 9, Slots: []uint64{uint64(number)}, CRC: []uint32{crc32.Checksum(p, castagnoli)}}
+			if err := v.WriteKnown(t.Context(), otherStore, p, 0, []Run{run}); err != nil {
+				return err
+			}
+			missing, err := v.MapKnown(t.Context(), otherStore, at, []Run{run})
+			if err == nil && len(missing) > 0 {
+				err = fmt.Errorf("missing: %v", missing)
+			}
 			return err
 		},
 	} {
