@@ -108,8 +108,6 @@ type Options struct {
 	Log    *logrus.Entry
 	Limits Limits
 	Policy Policy
-	// SealKey seals the tokens of a store that has no key yet; nil means a random one.
-	SealKey *[32]byte
 }
 
 // Manager keeps the tokens of one store. Its methods may be called
@@ -186,7 +184,7 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 			return nil, err
 		}
 	}
-	if err := m.loadKey(ctx, o.SealKey); err != nil {
+	if err := m.loadKey(ctx); err != nil {
 		return nil, fmt.Errorf("token key: %w", err)
 	}
 	if err := m.loadTombstones(ctx); err != nil {
@@ -417,10 +415,10 @@ func (m *Manager) endError(id ID) error {
 	return ErrUnknown
 }
 
-// loadKey reads the key that seals this store's tokens, and stores one when the store
-// has none: the given one, or a random one if that is nil. Without its key no token of the store can be verified: if it is lost, all of
+// loadKey reads the key that seals this store's tokens, and creates one when the store
+// has none. Without its key no token of the store can be verified: if it is lost, all of
 // them are refused, and new ones get a new key.
-func (m *Manager) loadKey(ctx context.Context, given *[32]byte) error {
+func (m *Manager) loadKey(ctx context.Context) error {
 	key, err := m.store.GetRecord([]byte(sealKey))
 	if err == nil {
 		if len(key) != len(m.sealer.key) {
@@ -435,11 +433,7 @@ func (m *Manager) loadKey(ctx context.Context, given *[32]byte) error {
 	} else if !errors.Is(err, backstore.ErrNotFound) {
 		return err
 	}
-	if given != nil {
-		m.sealer.key = *given
-	} else {
-		rand.Read(m.sealer.key[:])
-	}
+	rand.Read(m.sealer.key[:])
 	if err := m.store.PutRecords(ctx, backstore.Record{Key: []byte(sealKey), Value: m.sealer.key[:]}); err != nil {
 		return err
 	}
