@@ -23,7 +23,7 @@ func newStore(o Options) *Store {
 	s.durable = syncer{parts: p, opts: opts}
 	s.space = space{parts: p, opts: opts, log: s.log, damage: s.damage, checkpoints: &s.checkpoints, cleanNow: make(chan struct{}, 1)}
 	s.pace = pacer{parts: p, opts: opts, life: &s.life, space: &s.space, checkpoints: &s.checkpoints}
-	s.reader = reader{parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, pace: &s.pace, opMu: &s.opMu, aliases: &s.aliases}
+	s.reader = reader{parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, pace: &s.pace, opMu: &s.opMu}
 	s.writer = writer{
 		parts: p, opts: opts, log: s.log, life: &s.life, damage: s.damage, space: &s.space, durable: &s.durable,
 		indexLoaded: make(chan struct{}),

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
-	"slices"
 	"sync"
 
 	"github.com/sirupsen/logrus"
@@ -16,7 +15,6 @@ import (
 	"odx/backstore/extent"
 	"odx/backstore/invariant"
 	"odx/backstore/journal"
-	"odx/backstore/segment"
 )
 
 // reader reads data and proves that it is what was written.
@@ -28,8 +26,6 @@ type reader struct {
 	damage *damage.Log
 	pace   *pacer
 	opMu   *sync.RWMutex
-
-	aliases *aliases
 
 	blocks sync.Pool // of *[BlockLength]byte
 	// superblockLost: both copies, so the fingerprints are by another key.
@@ -200,22 +196,12 @@ func (rd *reader) fetch(locs []extent.Location, p []byte) (bad int, err error) {
 		}
 		for k := range n {
 			if crc32.Checksum(part[k*BlockLength:(k+1)*BlockLength], castagnoli) != locs[i+k].CRC {
-				return i + k, rd.mismatch(locs[i+k].Addr)
+				return i + k, fmt.Errorf("%v: %w", locs[i+k].Addr, errCRC)
 			}
 		}
 		i += n
 	}
 	return 0, nil
-}
-
-// mismatch is the error of a block that does not have its checksum. Of a segment of another store
-// that was given back since the block was looked up, the file can have become another one.
-func (rd *reader) mismatch(at segment.Addr) error {
-	err := errCRC
-	if _, own := slices.BinarySearch(rd.parts.segments.List(), at.Segment); !own && !rd.aliases.is(at.Segment) {
-		err = fs.ErrNotExist
-	}
-	return fmt.Errorf("%v: %w", at, err)
 }
 
 func (rd *reader) getBlock() *[BlockLength]byte {
