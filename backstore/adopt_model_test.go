@@ -174,7 +174,7 @@ func (m *adoptions) change(i, first int, values []uint32, op func(v *Volume) err
 	m.same(i, found)
 }
 
-// bytes returns the content of blocks.
+// blockBytes returns the content of blocks.
 func blockBytes(values []uint32) []byte {
 	p := make([]byte, len(values)*BlockLength)
 	for i, v := range values {

@@ -1,6 +1,7 @@
 package backstore
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -23,7 +24,7 @@ type aliases struct {
 	parts *parts
 	opts  *Options
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards what follows; after opMu, before the locks of usage, journal and segments
 	byID    map[segment.ID]*alias
 	current map[rows.Alias]segment.ID // those that new extents can lie in
 	changed map[segment.ID]bool       // since the last cut
@@ -33,7 +34,7 @@ type aliases struct {
 	due     chan struct{}             // has an element when one came up
 }
 
-// alias is one of them.
+// alias is a segment of another store.
 type alias struct {
 	row  rows.Alias
 	uses int       // adoptions that make extents in it
@@ -90,7 +91,7 @@ func eachAlias(kv meta.Reader, fn func(id segment.ID, row rows.Alias)) error {
 	})
 }
 
-// open opens the segment that an alias stands for.
+// openFile opens the segment that an alias stands for.
 func (a *aliases) openFile(id segment.ID) (f segment.File, ok bool, err error) {
 	a.mu.Lock()
 	al := a.byID[id]
@@ -125,8 +126,8 @@ func (a *aliases) openSegment(row rows.Alias) (segment.File, error) {
 	return f, nil
 }
 
-// use returns the alias of a segment of another store, and makes one if there is none. It stays
-// one until unuse.
+// useAlias returns the alias of a segment of another store, and makes one if there is none. It is
+// kept until unuse.
 func (s *Store) useAlias(ctx context.Context, row rows.Alias) (segment.ID, error) {
 	a := &s.aliases
 	a.mu.Lock()
@@ -185,7 +186,7 @@ type aliasCut struct {
 	gone []segment.ID
 }
 
-// cut takes it. opMu is held exclusively.
+// cut returns what a checkpoint stores of the aliases. opMu is held exclusively.
 func (a *aliases) cut() (c aliasCut) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -257,8 +258,8 @@ func (s *Store) Owed() [][16]byte {
 // claimsAtOnce bounds the segments of a claim.
 const claimsAtOnce = 4000
 
-// Claims returns what this store needs of a maker now, and what is to be called once the maker
-// has settled all of it.
+// Claims returns what this store needs of a maker now, and a function to call once the maker has
+// settled all of it.
 //
 // An adoption in progress may hold segments of which there is no alias yet. The claims have a
 // stamp from before those, so they end no hold of it; it owes a claim itself if it uses less.
@@ -295,7 +296,7 @@ func (s *Store) Claims(maker [16]byte) (claims []Claim, settled func()) {
 	}
 }
 
-// Makers returns the stores that this one has adopted extents of.
+// Makers returns the stores that this one has adopted extents of, in ascending order.
 func (s *Store) Makers() (list [][16]byte) {
 	s.aliases.mu.Lock()
 	defer s.aliases.mu.Unlock()
@@ -304,6 +305,7 @@ func (s *Store) Makers() (list [][16]byte) {
 			list = append(list, al.row.Store)
 		}
 	}
+	slices.SortFunc(list, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
 	return list
 }
 

@@ -33,8 +33,7 @@ func (r *recent) note(block, blocks uint64, lsn journal.LSN) {
 	}
 }
 
-// last returns the last record that has changed one of the blocks, or an earlier one if that is
-// durable for long.
+// last returns the last record that has changed one of the blocks, or a later one of others; 0: none.
 func (r *recent) last(block, blocks uint64) journal.LSN {
 	lsn := r.all
 	for b := block; b < block+min(blocks, recentBlocks); b++ {

@@ -79,7 +79,7 @@ func (s *Store) terms() (t Terms, err error) {
 	return t, nil
 }
 
-// check returns ErrNoAdoption unless a store with these terms can have extents of this one.
+// checkTerms returns ErrNoAdoption unless a store with these terms can have extents of this one.
 func (s *Store) checkTerms(t Terms) error {
 	own, err := s.terms()
 	switch {

@@ -61,7 +61,7 @@ type adoption struct {
 // first one of a peer can take longer, and what a command has adopted when its time is over counts.
 const firstLoan = 8 << 20
 
-// begin returns whether extents of the hold can be adopted.
+// beginAdoption returns the hold, if extents of it can be adopted.
 func (f *fetch) beginAdoption() (h *remoteHold, ok bool) {
 	h, remote := f.h.(*remoteHold)
 	if !f.o.Adopt || !remote || f.known == nil || f.adoption.never || time.Now().UnixNano() < h.peer.lending.unwilling.Load() {

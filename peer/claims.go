@@ -1,7 +1,6 @@
 package peer
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,15 +19,16 @@ const (
 	// claimDelay is how long claims wait for others that come up, and for the first try after a
 	// failure.
 	claimDelay = time.Second
-	// claimEvery is how often all peers get claims though none is due.
+	// claimEvery is how often each peer gets claims though none is due.
 	claimEvery = time.Hour
 	// maxClaimDelay bounds how long a claim that failed waits.
 	maxClaimDelay = time.Minute
 	claimTime     = 20 * time.Second
 )
 
-// Claims tells the peers of a server which of their segments its store needs, so that they let go
-// of the others: at first, when some are needed no more, and now and then. Close ends it.
+// Claims reports to the peers of a server which of their segments its store needs, so that they end
+// the other holds: when it begins, when segments are not needed any more, and once an hour. Close ends
+// it.
 type Claims struct {
 	store *backstore.Store
 	peers *Directory
@@ -136,9 +136,7 @@ func sendClaim(ctx context.Context, p Peer, c *backstore.Claim, check bool) (mis
 // Check asks the peers whether they hold what the store needs, and returns what they do not, or
 // cannot say. Nothing changes.
 func (c *Claims) Check(ctx context.Context) (findings []string, err error) {
-	makers := c.store.Makers()
-	slices.SortFunc(makers, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
-	for _, maker := range makers {
+	for _, maker := range c.store.Makers() {
 		p, ok := c.peers.Resolve(maker)
 		if !ok {
 			findings = append(findings, fmt.Sprintf("data lies in segments of store %x, which is no peer: it is not known whether they are held", maker))
