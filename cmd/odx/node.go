@@ -71,7 +71,7 @@ func serveNode(ctx context.Context, cfg *conf.Config, o serveOptions, program st
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.node.Run(following)
+		s.node.Run(following, s.servers)
 	}()
 	if _, err := fmt.Fprintf(stdout, "odx %s shares %d shards of %s as node %s, on %s\n", buildVersion(), cfg.Pool.Shards, cfg.DataDir, s.self.Name, cfg.NodePortal(s.self)); err != nil {
 		log.WithError(err).Warn("cannot write to standard output")
@@ -121,8 +121,7 @@ func share(ctx context.Context, cfg *conf.Config, o serveOptions, program string
 	if err != nil {
 		return nil, err
 	}
-	group := &lateServers{}
-	if s.node, err = node.Enter(ctx, node.Options{Name: name, Facts: s.facts, Servers: group, Log: log, Setup: setup}); err != nil {
+	if s.node, err = node.Enter(ctx, node.Options{Name: name, Facts: s.facts, Log: log, Setup: setup}); err != nil {
 		return nil, s.entering(err)
 	}
 	if s.director, err = target.Direct(ctx, cfg, s.self, where{s.node}, log); err != nil {
@@ -132,12 +131,8 @@ func share(ctx context.Context, cfg *conf.Config, o serveOptions, program string
 		return nil, errors.Join(err, s.director.Close(ctx), s.node.Leave())
 	}
 	s.servers = shardserver.Start(shardserver.Options{Program: program, Arguments: []string{"serve", "--" + shardserver.Flag}, Events: events{s.node, s.changed}, Log: log, Plans: plans})
-	group.Group = s.servers
 	return s, nil
 }
-
-// lateServers are the servers of a node, which are started once it has entered.
-type lateServers struct{ *shardserver.Group }
 
 // entering explains why a node may not enter.
 func (s *sharing) entering(err error) error {

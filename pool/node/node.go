@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,11 +50,10 @@ type Servers interface {
 // Options are what a node is.
 type Options struct {
 	// Name is that of the node.
-	Name    string
-	Facts   *facts.Store
-	Servers Servers
-	Log     *logrus.Entry
-	Setup   Setup
+	Name  string
+	Facts *facts.Store
+	Log   *logrus.Entry
+	Setup Setup
 }
 
 // Setup is what a configuration says.
@@ -97,6 +97,7 @@ type Node struct {
 	serving map[int]served
 
 	// Of the goroutine of Run.
+	servers  Servers
 	seen     map[int]time.Time // when a shard was first to be given up
 	released map[int]time.Time // when it was
 	orders   map[int]order
@@ -149,8 +150,9 @@ func (n *Node) hurry() {
 	}
 }
 
-// Run follows the facts until ctx ends.
-func (n *Node) Run(ctx context.Context) {
+// Run follows the facts until ctx ends, and says to servers what follows from them.
+func (n *Node) Run(ctx context.Context, servers Servers) {
+	n.servers = servers
 	tick := time.NewTicker(facts.RenewEvery)
 	defer tick.Stop()
 	for {
@@ -267,7 +269,7 @@ func (n *Node) act(f *facts.Facts, there map[string]bool, serving map[int]served
 	young := time.Since(n.begun) < begin
 	expected := v
 	if young {
-		expected.Nodes = append([]placement.Node(nil), v.Nodes...)
+		expected.Nodes = slices.Clone(v.Nodes)
 		for i := range expected.Nodes {
 			p := &expected.Nodes[i]
 			if _, entered := f.Nodes[p.Name]; !p.Alive || !entered { // it may start just now
@@ -286,7 +288,7 @@ func (n *Node) act(f *facts.Facts, there map[string]bool, serving map[int]served
 		}
 		if was, ok := n.orders[k]; !ok || was != o {
 			n.orders[k] = o
-			n.o.Servers.May(k, o.may, o.after)
+			n.servers.May(k, o.may, o.after)
 		}
 	}
 	n.giveUp(f, &v, serving)
@@ -315,7 +317,7 @@ func (n *Node) giveUp(f *facts.Facts, v *placement.View, serving map[int]served)
 		}
 		n.o.Log.WithFields(logrus.Fields{"shard": k, "to": to}).Info("giving up a shard as planned")
 		n.released[k] = now
-		n.o.Servers.Release(k)
+		n.servers.Release(k)
 	}
 }
 

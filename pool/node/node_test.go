@@ -81,7 +81,7 @@ func (s *site) start(name, digest string) error {
 	for k := range m.servers {
 		m.servers[k] = &server{release: make(chan struct{}, 1)}
 	}
-	n, err := Enter(s.t.Context(), Options{Name: name, Facts: facts.New(m.client), Servers: m, Log: logs.Discard(), Setup: s.setup(digest)})
+	n, err := Enter(s.t.Context(), Options{Name: name, Facts: facts.New(m.client), Log: logs.Discard(), Setup: s.setup(digest)})
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (s *site) start(name, digest string) error {
 	for k := range m.servers {
 		m.begin(k)
 	}
-	m.running.Go(func() { n.Run(ctx) })
+	m.running.Go(func() { n.Run(ctx, m) })
 	s.nodes[name] = m
 	return nil
 }
