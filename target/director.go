@@ -27,29 +27,21 @@ type Where interface {
 // Director answers discovery for all targets of a pool whose shards are on several nodes, and sends
 // each login to the node that serves the shard of its target.
 type Director struct {
-	server  *iscsi.Server
-	serving sync.WaitGroup
-	failed  chan error
+	where      Where
+	log        *logrus.Entry
+	challenges *chap.Challenges
+	server     *iscsi.Server
+	serving    sync.WaitGroup
+	failed     chan error
 }
 
 // Direct begins to direct initiators at the portal of a node, with a whole configuration. Errors in
 // that are conf.Problems.
 func Direct(ctx context.Context, cfg *conf.Config, n conf.Node, where Where, log *logrus.Entry) (*Director, error) {
-	secrets, _, err := readSecrets(cfg) // what is unwise the servers of the shards say
+	d := &Director{where: where, log: log, challenges: &chap.Challenges{}, failed: make(chan error, 1)}
+	c, err := d.configuration(cfg)
 	if err != nil {
 		return nil, err
-	}
-	challenges := &chap.Challenges{}
-	options := iscsi.DefaultOptions()
-	options.Log, options.BufferBytes = log, directorBuffers
-	set(&options.LoginTimeout, cfg.Limits.LoginTimeout)
-	if options.DiscoveryAuthentication, err = secrets.authentication(&cfg.DiscoveryAuthentication, challenges); err != nil {
-		return nil, err
-	}
-	var targets []iscsi.TargetConfig
-	for i := range cfg.Targets {
-		t := &cfg.Targets[i]
-		targets = append(targets, iscsi.TargetConfig{Name: t.Name, Director: &placed{cfg, t.Shard, where}, Redirect: redirect(t.Redirect), Admit: admit(t, nil)})
 	}
 	portal := cfg.NodePortal(n)
 	var listen net.ListenConfig
@@ -57,18 +49,52 @@ func Direct(ctx context.Context, cfg *conf.Config, n conf.Node, where Where, log
 	if err != nil {
 		return nil, portalProblem(cfg, 0, err)
 	}
-	server, err := iscsi.NewServer(options, targets)
-	if err != nil {
+	if d.server, err = iscsi.NewServer(c.Options, c.Targets); err != nil {
 		return nil, errors.Join(fmt.Errorf("iSCSI: %w", err), l.Close())
 	}
-	d := &Director{server: server, failed: make(chan error, 1)}
 	d.serving.Go(func() {
-		err := server.Serve(context.Background(), iscsi.Portal{Listener: l, Group: portal.Group})
+		err := d.server.Serve(context.Background(), iscsi.Portal{Listener: l, Group: portal.Group})
 		if !errors.Is(err, iscsi.ErrClosed) {
 			d.failed <- fmt.Errorf("portal %s: %w", portal, err)
 		}
 	})
 	return d, nil
+}
+
+// configuration returns what the server of a director is to have.
+func (d *Director) configuration(cfg *conf.Config) (c iscsi.Reconfiguration, err error) {
+	secrets, _, err := readSecrets(cfg) // what is unwise the servers of the shards say
+	if err != nil {
+		return c, err
+	}
+	c.Options = iscsi.DefaultOptions()
+	c.Options.Log, c.Options.BufferBytes = d.log, directorBuffers
+	set(&c.Options.LoginTimeout, cfg.Limits.LoginTimeout)
+	if c.Options.DiscoveryAuthentication, err = secrets.authentication(&cfg.DiscoveryAuthentication, d.challenges); err != nil {
+		return c, err
+	}
+	for i := range cfg.Targets {
+		t := &cfg.Targets[i]
+		c.Targets = append(c.Targets, iscsi.TargetConfig{Name: t.Name, Director: &placed{cfg, t.Shard, d.where}, Redirect: redirect(t.Redirect), Admit: admit(t, nil)})
+	}
+	return c, nil
+}
+
+// Prepare prepares to direct by another configuration, with the same portal, from commit on. The
+// portal stays open, and discovery sessions continue.
+func (d *Director) Prepare(cfg *conf.Config) (commit func(), err error) {
+	c, err := d.configuration(cfg)
+	if err == nil {
+		err = c.Check()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		if _, err := d.server.Reconfigure(c); err != nil { // of a server that is shut down
+			d.log.WithError(err).Error("director not reconfigured; restart odx serve")
+		}
+	}, nil
 }
 
 // Failed delivers the error of a portal that ends before Close.

@@ -1,6 +1,7 @@
 package target
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -109,6 +110,41 @@ func TestDirect_Login(t *testing.T) {
 	if _, err := Direct(t.Context(), cfg, cfg.Pool.Nodes[0], where, logs.Discard()); err == nil || !strings.Contains(err.Error(), "portals[0]") {
 		t.Errorf("a second director at the portal: %v", err)
 	}
+}
+
+// A director takes another configuration as a whole; one that cannot be used changes nothing.
+func TestDirector_Prepare(t *testing.T) {
+	cfg := directedConfig(t, freePorts(t), "")
+	d, err := Direct(t.Context(), cfg, cfg.Pool.Nodes[0], &whereNow{}, logs.Discard())
+	must.Succeed(t, err)
+	defer func() { must.Succeed(t, d.Close(context.Background())) }()
+	refused := func(target, status string) {
+		t.Helper()
+		_, err := client.Open(t.Context(), client.Options{
+			InitiatorName: "iqn.2026-11.example:host",
+			URL:           client.URL{Address: cfg.NodePortal(cfg.Pool.Nodes[0]).String(), Target: target},
+		})
+		if err == nil || !strings.Contains(err.Error(), status) {
+			t.Errorf("%s: %v, want status %s", target, err, status)
+		}
+	}
+	prepare := func(old, text string) (commit func(), err error) {
+		t.Helper()
+		next, err := cfg.Again(bytes.Replace(cfg.Text(), []byte(old), []byte(text), 1))
+		must.Succeed(t, err)
+		return d.Prepare(next)
+	}
+	const before, after, serviceUnavailable, notFound = "iqn.2026-11.example.odx:zero", "iqn.2026-11.example.odx:other", "0301h", "0203h"
+	if _, err := prepare("secret: twelve-letters", "secret_file: none"); err == nil || !strings.Contains(err.Error(), "discovery.authentication.users[0].secret_file") {
+		t.Errorf("a secret in a file that is not there: %v", err)
+	}
+	refused(before, serviceUnavailable)
+	commit, err := prepare(before, after)
+	must.Succeed(t, err)
+	refused(after, notFound)
+	commit()
+	refused(after, serviceUnavailable)
+	refused(before, notFound)
 }
 
 // Discovery reports the nodes, the one that has the target first; logins go to the port of the shard

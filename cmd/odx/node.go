@@ -127,9 +127,11 @@ func share(ctx context.Context, cfg *conf.Config, o serveOptions, program string
 	if s.director, err = target.Direct(ctx, cfg, s.self, where{s.node}, log); err != nil {
 		return nil, errors.Join(err, s.node.Leave())
 	}
-	if err := s.prepare(plans); err != nil {
+	stores, err := s.known(cfg)
+	if err != nil {
 		return nil, errors.Join(err, s.director.Close(ctx), s.node.Leave())
 	}
+	s.plan(plans, stores)
 	s.servers = shardserver.Start(shardserver.Options{Program: program, Arguments: []string{"serve", "--" + shardserver.Flag}, Events: events{s.node, s.changed}, Log: log, Plans: plans})
 	return s, nil
 }
@@ -213,9 +215,10 @@ func (s *sharing) untilEnd(ctx context.Context, asked *signals) error {
 		select {
 		case <-tick.C:
 			if st := s.node.State(); st != nil && !slices.Equal(storesOf(st.Facts), s.stores) {
-				if err := s.prepare(s.plans); err != nil {
+				if stores, err := s.known(s.cfg); err != nil {
 					s.log.WithError(err).Warn("servers of shards do not know each other")
 				} else {
+					s.plan(s.plans, stores)
 					s.servers.Replan(s.plans, -1)
 				}
 			}
@@ -265,41 +268,42 @@ func (s *sharing) reconfigure(ctx context.Context, but int) error {
 	if err != nil {
 		return err
 	}
+	direct, err := s.director.Prepare(next)
+	if err != nil {
+		return err
+	}
+	stores, err := s.known(next)
+	if err != nil {
+		return err
+	}
 	if err := s.node.Reconfigure(ctx, setup); err != nil {
 		return err
 	}
-	s.cfg = next
-	if err := s.prepare(plans); err != nil {
-		return err
-	}
+	s.cfg = next // nothing fails from here on
+	s.plan(plans, stores)
 	s.servers.Replan(plans, but)
-	limited, cancel := context.WithTimeout(ctx, directorLimit)
-	defer cancel()
-	if err := s.director.Close(limited); err != nil {
-		s.log.WithError(err).Warn("discovery sessions ended for the reload")
-	}
-	director, err := target.Direct(ctx, next, self, where{s.node}, s.log)
-	if err != nil {
-		return err
-	}
-	s.director = director
+	direct()
 	return nil
 }
 
-// prepare has plans say what servers need to know each other.
-func (s *sharing) prepare(plans []shardserver.Plan) error {
+// known writes by what the servers of shards know each other, and returns the IDs of their stores.
+func (s *sharing) known(cfg *conf.Config) (stores []string, err error) {
 	f, err := s.facts.Load()
 	if err == nil {
-		err = writePeers(s.cfg, f)
+		err = writePeers(cfg, f)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s.plans, s.stores = plans, storesOf(f)
+	return storesOf(f), nil
+}
+
+// plan makes plans, with the stores of all shards, those of the servers.
+func (s *sharing) plan(plans []shardserver.Plan, stores []string) {
 	for k := range plans {
-		plans[k].Stores = s.stores
+		plans[k].Stores = stores
 	}
-	return nil
+	s.plans, s.stores = plans, stores
 }
 
 // stop gives the shards to the other nodes.

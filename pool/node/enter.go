@@ -127,14 +127,12 @@ func (n *Node) others(f *facts.Facts, setup *Setup) ([]string, error) {
 }
 
 // Reconfigure has another configuration count: nodes that do not have it keep their shards and take
-// no others until they have it, too.
+// no others until they have it, too. After an error the node has the one before.
 func (n *Node) Reconfigure(ctx context.Context, setup Setup) error {
 	if setup.Shards != n.o.Setup.Shards {
 		return errOther
 	}
-	n.mu.Lock()
-	n.setup = setup
-	n.mu.Unlock()
+	before := n.setUp(setup)
 	defer n.hurry()
 	_, err := n.o.Facts.Update(ctx, func(f *facts.Facts) error {
 		if c := &f.Configuration; !maps.Equal(c.Digests, setup.Digests) {
@@ -143,7 +141,18 @@ func (n *Node) Reconfigure(ctx context.Context, setup Setup) error {
 		f.Nodes[n.o.Name] = n.self(f, &setup)
 		return nil
 	})
+	if err != nil {
+		n.setUp(before)
+	}
 	return err
+}
+
+// setUp sets the configuration of the node, and returns the one before.
+func (n *Node) setUp(next Setup) (before Setup) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before, n.setup = n.setup, next
+	return before
 }
 
 // Leave says that the node is not there any more, so that others take its shards when they are

@@ -371,6 +371,21 @@ func TestNode_Configuration(t *testing.T) {
 	})
 }
 
+// TestNode_ReconfigureFails: a node that cannot write another configuration has the one before.
+func TestNode_ReconfigureFails(t *testing.T) {
+	s := newSite(t, "a")
+	client := s.pool.Client()
+	n, err := Enter(t.Context(), Options{Name: "a", Facts: facts.New(client), Log: logs.Discard(), Setup: s.setup("1")})
+	must.Succeed(t, err)
+	client.Cut()
+	if err := n.Reconfigure(t.Context(), s.setup("2")); err == nil {
+		t.Error("a pool that does not answer has another configuration")
+	}
+	if !maps.Equal(n.setup.Digests, s.setup("1").Digests) {
+		t.Errorf("the node has %+v", n.setup)
+	}
+}
+
 // TestNode_Histories: whatever nodes and administrators do, once they have done it each shard is at
 // a node that is there and is not drained, and stays there.
 func TestNode_Histories(t *testing.T) {
