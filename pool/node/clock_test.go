@@ -15,8 +15,7 @@ func TestNode_Clocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, "a", "b", "c")
 		defer s.close()
-		must.Succeed(t, errors.Join(s.start("a", "1"), s.start("b", "1")))
-		s.await("a3 b3", begin+5*time.Second)
+		s.startTwo()
 		to := map[string]string{"a": "b", "b": "a"}[s.owners[0]]
 		s.update(func(f *facts.Facts) { f.Moves[0] = facts.Move{To: to, At: time.Now().Add(-time.Hour)} })
 		time.Sleep(10 * time.Second)
@@ -35,6 +34,13 @@ func TestNode_Clocks(t *testing.T) {
 	})
 }
 
+// startTwo starts a and b, which share the shards.
+func (s *site) startTwo() {
+	s.t.Helper()
+	must.Succeed(s.t, errors.Join(s.start("a", "1"), s.start("b", "1")))
+	s.await("a3 b3", begin+5*time.Second)
+}
+
 // TestNode_ClockSetBack: a node whose clock is set back an hour after its start takes the shards
 // of others no later.
 func TestNode_ClockSetBack(t *testing.T) {
@@ -42,8 +48,7 @@ func TestNode_ClockSetBack(t *testing.T) {
 		s := newSite(t, "a", "b")
 		defer s.close()
 		s.entered = func(n *Node) { n.started = n.started.Add(time.Hour) }
-		must.Succeed(t, errors.Join(s.start("a", "1"), s.start("b", "1")))
-		s.await("a3 b3", begin+5*time.Second)
+		s.startTwo()
 		time.Sleep(begin)
 		s.kill("b")
 		s.await("a6", 8*time.Second)
@@ -56,8 +61,7 @@ func TestNode_StartTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, "a", "b", "c")
 		defer s.close()
-		must.Succeed(t, errors.Join(s.start("a", "1"), s.start("b", "1")))
-		s.await("a3 b3", begin+5*time.Second)
+		s.startTwo()
 		s.kill("a")
 		s.kill("b")
 		entering, err := s.facts().Enter("c") // and its configuration does not count yet
