@@ -28,6 +28,9 @@ const (
 // nodeName is the name of a machine.
 var nodeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,63}$`)
 
+// IsNodeName reports whether a node can have a name.
+func IsNodeName(name string) bool { return nodeName.MatchString(name) }
+
 // part is which part of a configuration a process has.
 type part struct {
 	node  Node
@@ -37,13 +40,12 @@ type part struct {
 	more  func(*Config) // nil for nothing
 }
 
-// Shard returns the shard that the configuration was reduced to by Part, and how many there are;
-// ok is false for a whole one.
-func (c *Config) Shard() (shard, of int, ok bool) {
+// Shard returns the shard that the configuration was reduced to by Part; ok is false for a whole one.
+func (c *Config) Shard() (shard int, ok bool) {
 	if c.part == nil {
-		return 0, 0, false
+		return 0, false
 	}
-	return c.part.shard, c.part.of, true
+	return c.part.shard, true
 }
 
 // Whole returns the configuration that this one is a part of.
@@ -54,13 +56,13 @@ func (c *Config) Whole() (whole *Config, ok bool) {
 	return c.part.whole, true
 }
 
-// Node returns the node of a name, and its rank; ok is false if there is none.
-func (p *Pool) Node(name string) (n Node, rank int, ok bool) {
-	rank = slices.IndexFunc(p.Nodes, func(n Node) bool { return n.Name == name })
-	if rank < 0 {
-		return n, rank, false
+// Node returns the node of a name; ok is false if there is none.
+func (p *Pool) Node(name string) (n Node, ok bool) {
+	i := slices.IndexFunc(p.Nodes, func(n Node) bool { return n.Name == name })
+	if i < 0 {
+		return n, false
 	}
-	return p.Nodes[rank], rank, true
+	return p.Nodes[i], true
 }
 
 // ShardDir is the directory of the sockets of the server of a shard.
@@ -107,7 +109,7 @@ func shifted(address string, n Node, shard int) string {
 // Part returns what the server of one shard on a node has of the configuration: the store, the
 // targets and what they need. Its ports and its directory are its own.
 func (c *Config) Part(node string, shard int) (*Config, error) {
-	n, _, ok := c.Pool.Node(node)
+	n, ok := c.Pool.Node(node)
 	if !ok {
 		return nil, c.Problem("ceph.nodes", "no node has the name %s: add it, or give this machine one of the list with --node", node)
 	}
@@ -283,7 +285,7 @@ func (c *checker) shards(raw *fileCeph, p *Pool) {
 		a, err := netip.ParseAddr(text)
 		a = a.Unmap()
 		switch {
-		case !nodeName.MatchString(name):
+		case !IsNodeName(name):
 			c.add(key+".name", "invalid name %q; use letters, digits, dots and dashes", name)
 		case names[name]:
 			c.add(key+".name", "%s is in the list twice", name)

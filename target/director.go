@@ -116,7 +116,7 @@ type placed struct {
 
 // Login implements iscsi.Director.
 func (p *placed) Login() (address string, ok bool) {
-	n, _, ok := p.cfg.Pool.Node(p.where.Serves(p.shard))
+	n, ok := p.cfg.Pool.Node(p.where.Serves(p.shard))
 	if !ok {
 		return "", false
 	}

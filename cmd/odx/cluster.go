@@ -180,7 +180,7 @@ func (s *shared) shard(k int) v1.ClusterShard {
 	if !o.Since.IsZero() {
 		out.Since = &o.Since
 	}
-	if n, _, ok := s.cfg.Pool.Node(out.Node); ok {
+	if n, ok := s.cfg.Pool.Node(out.Node); ok {
 		out.Portal, out.API = s.cfg.ShardPortal(n, k).String(), s.cfg.ShardAPI(n, k)
 	}
 	for i := range s.cfg.Targets {

@@ -155,7 +155,7 @@ func newClusterBalance() *cobra.Command {
 
 // isNode returns an error unless a node has the name.
 func (s *shared) isNode(name string) error {
-	if _, _, ok := s.cfg.Pool.Node(name); !ok {
+	if _, ok := s.cfg.Pool.Node(name); !ok {
 		return usagef("there is no node %s; the nodes are %v", name, s.names())
 	}
 	return nil
@@ -254,7 +254,7 @@ func (s *shared) await(ctx context.Context, cmd *cobra.Command, o *clusterOption
 		}
 		select {
 		case <-limited.Done():
-			return fmt.Errorf("%d of %d shards have moved: %w; the others still are to, see odx cluster status", len(out.Moved), len(shards), context.Cause(limited))
+			return fmt.Errorf("%d of %d shards have moved: %w; odx cluster status says which others still are to", len(out.Moved), len(shards), context.Cause(limited))
 		case <-tick.C:
 		}
 		if err := s.look(); err != nil {

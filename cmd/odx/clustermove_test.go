@@ -16,7 +16,7 @@ import (
 func TestShared_Without(t *testing.T) {
 	start := time.Now()
 	store := facts.New(rados.NewTwin(func() time.Duration { return time.Since(start) }).Client())
-	_, err := store.Make(t.Context(), 3)
+	_, err := store.Make(3)
 	must.Succeed(t, err)
 	f, err := store.Update(t.Context(), func(f *facts.Facts) error {
 		f.Owners[0], f.Owners[1], f.Owners[2] = facts.Owner{Node: "a"}, facts.Owner{Node: "b"}, facts.Owner{Node: "a"}

@@ -100,7 +100,7 @@ func share(ctx context.Context, cfg *conf.Config, o serveOptions, program string
 	if err != nil {
 		return nil, err
 	}
-	s.self, _, _ = cfg.Pool.Node(name)
+	s.self, _ = cfg.Pool.Node(name)
 	if s.local, err = claimRunDir(ctx, cfg); err != nil {
 		return nil, err
 	}
@@ -214,14 +214,7 @@ func (s *sharing) untilEnd(ctx context.Context, asked *signals) error {
 	for {
 		select {
 		case <-tick.C:
-			if st := s.node.State(); st != nil && !slices.Equal(storesOf(st.Facts), s.stores) {
-				if stores, err := s.known(s.cfg); err != nil {
-					s.log.WithError(err).Warn("servers of shards do not know each other")
-				} else {
-					s.plan(s.plans, stores)
-					s.servers.Replan(s.plans, -1)
-				}
-			}
+			s.learnStores()
 		case <-ctx.Done():
 			return nil
 		case err := <-s.director.Failed():
@@ -256,7 +249,7 @@ func (s *sharing) reconfigure(ctx context.Context, but int) error {
 	if next.Pool == nil || next.DataDir != s.cfg.DataDir || next.Pool.Shards != s.cfg.Pool.Shards || next.Pool.RunDir != s.cfg.Pool.RunDir {
 		return next.Problem("data_dir", "the pool, ceph.shards and ceph.run_dir cannot change while shards are served; stop all nodes for that")
 	}
-	self, _, ok := next.Pool.Node(s.self.Name)
+	self, ok := next.Pool.Node(s.self.Name)
 	if !ok || self != s.self || next.NodePortal(self) != s.cfg.NodePortal(s.self) {
 		return next.Problem("ceph.nodes", "the name, address and port of a node cannot change while it runs; stop this one (%s) for that", s.self.Name)
 	}
@@ -284,6 +277,20 @@ func (s *sharing) reconfigure(ctx context.Context, but int) error {
 	s.servers.Replan(plans, but)
 	direct()
 	return nil
+}
+
+// learnStores has the servers know stores that were served for the first time.
+func (s *sharing) learnStores() {
+	if st := s.node.State(); st == nil || slices.Equal(storesOf(st.Facts), s.stores) {
+		return
+	}
+	stores, err := s.known(s.cfg)
+	if err != nil {
+		s.log.WithError(err).Warn("servers of shards do not know each other")
+		return
+	}
+	s.plan(s.plans, stores)
+	s.servers.Replan(s.plans, -1)
 }
 
 // known writes by what the servers of shards know each other, and returns the IDs of their stores.

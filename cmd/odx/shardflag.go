@@ -66,7 +66,7 @@ func (o *adminOptions) load(cmd *cobra.Command) (*conf.Config, error) {
 // on machines that are no nodes.
 func partName(cfg *conf.Config) string {
 	if name, err := nodeNameOf(serveOptions{}); err == nil {
-		if _, _, ok := cfg.Pool.Node(name); ok {
+		if _, ok := cfg.Pool.Node(name); ok {
 			return name
 		}
 	}
@@ -113,7 +113,7 @@ func elsewhere(cfg *conf.Config, err error) error {
 	if !isShard || !errors.Is(err, backstore.ErrLocked) && !errors.Is(err, owner.ErrHeld) {
 		return err
 	}
-	shard, _, _ := cfg.Shard()
+	shard, _ := cfg.Shard()
 	store, closing, factsErr := pool.Facts(whole)
 	if factsErr != nil {
 		return err
@@ -128,7 +128,7 @@ func elsewhere(cfg *conf.Config, err error) error {
 		return err
 	}
 	name := (&node.State{Facts: f, Present: there}).Serves(shard)
-	n, _, ok := whole.Pool.Node(name)
+	n, ok := whole.Pool.Node(name)
 	if !ok {
 		return err
 	}

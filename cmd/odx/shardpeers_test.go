@@ -70,7 +70,7 @@ func TestAddPeers(t *testing.T) {
 // The files by which servers know each other are those of the pool, and private.
 func TestWritePeers(t *testing.T) {
 	cfg := sharedConfig(t)
-	f, err := facts.New(rados.NewTwin(nil).Client()).Make(t.Context(), 3)
+	f, err := facts.New(rados.NewTwin(nil).Client()).Make(3)
 	must.Succeed(t, err)
 	for range 2 {
 		must.Succeed(t, writePeers(cfg, f))

@@ -13,9 +13,9 @@ import (
 // All nodes have the same certificate of a shard, by which servers know each other at the addresses
 // of the nodes; that of another shard, or of another pool, is not accepted.
 func TestFacts_Certificate(t *testing.T) {
-	own, err := New(twin().Client()).Make(t.Context(), 2)
+	own, err := New(twin().Client()).Make(2)
 	must.Succeed(t, err)
-	other, err := New(twin().Client()).Make(t.Context(), 2)
+	other, err := New(twin().Client()).Make(2)
 	must.Succeed(t, err)
 	nodes := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
 	certificate, key, err := own.Certificate(1, nodes)

@@ -45,8 +45,6 @@ const (
 	version = 1
 	// secretBytes is the length of the secret of a pool.
 	secretBytes = 32
-	// maxShards bounds poolRow.Shards.
-	maxShards = 64
 )
 
 // Configuration is a configuration that nodes have.

@@ -32,7 +32,7 @@ func TestStore_Update(t *testing.T) {
 			if _, err := s.Exist(); err != nil {
 				t.Error(err)
 			}
-			if f, err := s.Make(t.Context(), 6); err != nil || f.Shards() != 6 {
+			if f, err := s.Make(6); err != nil || f.Shards() != 6 {
 				t.Errorf("make: %v", err)
 			}
 			for n := range changes {
@@ -80,7 +80,7 @@ func TestFacts_Key(t *testing.T) {
 	for range 2 {
 		pool := twin()
 		for range 2 {
-			f, err := New(pool.Client()).Make(t.Context(), 1)
+			f, err := New(pool.Client()).Make(1)
 			must.Succeed(t, err)
 			for _, purpose := range []string{"a", "b"} {
 				key, err := f.Key(purpose)

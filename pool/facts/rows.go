@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
+
+	"odx/conf"
 )
 
 // The rows of the object. What follows a prefix is the name of a node, or the number of a shard.
@@ -21,9 +22,6 @@ const (
 
 // maxRow bounds a row, and maxRows their number.
 const maxRow, maxRows = 64 << 10, 1024
-
-// nodeName is what a node can be called.
-var nodeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,63}$`)
 
 // encode returns the rows of facts.
 func (f *Facts) encode() (map[string][]byte, error) {
@@ -78,7 +76,7 @@ func decode(rows map[string][]byte, change uint64) (*Facts, error) {
 	switch p := &f.pool; {
 	case p.Version != version:
 		return nil, fmt.Errorf("facts of a pool: version %d, not %d: another version of odx has made them", p.Version, version)
-	case p.Shards < 1 || p.Shards > maxShards || len(p.Secret) != secretBytes:
+	case p.Shards < 1 || p.Shards > conf.MaxShards || len(p.Secret) != secretBytes:
 		return nil, fmt.Errorf("facts of a pool: %d shards, secret of %d bytes", p.Shards, len(p.Secret))
 	}
 	for key, text := range rows {
@@ -99,9 +97,9 @@ func (f *Facts) decodeRow(key string, text []byte) error {
 		return nil
 	case key == configurationKey:
 		return read(key, text, &f.Configuration)
-	case kind+"/" == nodePrefix && nodeName.MatchString(name):
+	case kind+"/" == nodePrefix && conf.IsNodeName(name):
 		return readInto(key, text, f.Nodes, name)
-	case kind+"/" == drainPrefix && nodeName.MatchString(name):
+	case kind+"/" == drainPrefix && conf.IsNodeName(name):
 		return readInto(key, text, f.Drains, name)
 	case kind+"/" == ownerPrefix && isShard:
 		return readInto(key, text, f.Owners, shard)

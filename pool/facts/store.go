@@ -49,7 +49,7 @@ func New(pool rados.Pool) *Store { return &Store{pool} }
 
 // Make makes the facts of a pool with a number of shards, unless they are there, and returns those
 // that are there then.
-func (s *Store) Make(ctx context.Context, shards int) (*Facts, error) {
+func (s *Store) Make(shards int) (*Facts, error) {
 	f, err := s.Load()
 	if !errors.Is(err, ErrNone) {
 		return f, err

@@ -48,7 +48,7 @@ func Enter(ctx context.Context, o Options) (_ *Node, err error) {
 		o: o, started: time.Now().UTC().Truncate(time.Microsecond), begun: time.Now(), wake: make(chan struct{}, 1), setup: o.Setup,
 		serving: map[int]served{}, seen: map[int]time.Time{}, released: map[int]time.Time{}, orders: map[int]order{}, moves: map[int]planned{},
 	}
-	f, err := o.Facts.Make(ctx, o.Setup.Shards)
+	f, err := o.Facts.Make(o.Setup.Shards)
 	if err != nil {
 		return nil, err
 	}
