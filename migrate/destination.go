@@ -11,7 +11,7 @@ import (
 // destination knows how. Its methods are called one at a time.
 type destination interface {
 	// begin checks the destination, makes it where that is needed, and stores the record of
-	// the migration. After an error nothing is left of it.
+	// the migration. After an error, drop follows, and the record is removed.
 	begin(ctx context.Context) error
 	// resume ends a cut that was interrupted. done: that is all there is to do for now.
 	resume(ctx context.Context) (done bool, err error)

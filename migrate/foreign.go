@@ -2,7 +2,6 @@ package migrate
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -73,18 +72,13 @@ func (d *onTarget) begin(ctx context.Context) error {
 	if err == nil {
 		err = d.check(ctx)
 	}
-	if err != nil {
-		return errors.Join(err, d.drop(context.WithoutCancel(ctx)))
+	if err == nil {
+		err = d.m.o.Store.PutRecords(ctx, d.copyRecord().encode())
 	}
-	err = d.m.o.Store.PutRecords(ctx, d.copyRecord().encode())
 	if err == nil {
 		err = d.m.o.Store.Flush(ctx)
 	}
-	if err != nil {
-		ctx = context.WithoutCancel(ctx)
-		return errors.Join(err, d.drop(ctx), d.unrecord(ctx))
-	}
-	return nil
+	return err
 }
 
 // connect opens the LUN, unless it is open.

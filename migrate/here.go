@@ -130,11 +130,7 @@ func (d *inStore) begin(ctx context.Context) error {
 	if err == nil {
 		err = d.m.o.Store.Flush(ctx)
 	}
-	if err != nil {
-		ctx = context.WithoutCancel(ctx)
-		return errors.Join(err, d.drop(ctx), d.unrecord(ctx))
-	}
-	return nil
+	return err
 }
 
 // open opens the destination, and makes one that was to be made and is missing.

@@ -338,6 +338,10 @@ func (m *Manager) introduce(ctx context.Context, g *migration) error {
 	err := g.to.begin(limited)
 	stop()
 	cancel()
+	if err != nil {
+		ctx := context.WithoutCancel(ctx)
+		err = errors.Join(err, g.to.drop(ctx), g.unrecord(ctx))
+	}
 	m.mu.Lock()
 	switch {
 	case err != nil:

@@ -65,7 +65,8 @@ func (m *Manager) chooseRemote(r admin.MigrationRequest, rec *record, peer, volu
 	return nil
 }
 
-// begin implements destination: the peer becomes the destination.
+// begin implements destination: the peer becomes the destination. After an error, a peer that does
+// not answer is not waited for.
 func (p *atPeer) begin(ctx context.Context) error {
 	r := p.copyRecord()
 	if err := p.m.o.Store.PutRecords(ctx, r.encode()); err != nil {
@@ -79,7 +80,7 @@ func (p *atPeer) begin(ctx context.Context) error {
 	if ended := p.m.o.Pairs.EndMove(ctx, r.Pair, false); ended != nil {
 		err = errors.Join(err, p.m.o.Pairs.EndMove(ctx, r.Pair, true))
 	}
-	return errors.Join(err, p.unrecord(ctx))
+	return err
 }
 
 // offer has the peer become the destination. It can be repeated.
