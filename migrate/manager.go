@@ -171,13 +171,7 @@ func (m *Manager) Thaw(ctx context.Context) {
 func (m *Manager) Resume() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, name := range slices.Sorted(maps.Keys(m.all)) {
-		g := m.all[name]
-		if r := g.copyRecord(); r.remote() && r.State == admin.MigrationMoved {
-			if err := m.o.Server.Away(m.base, g.from(), pair.Moved, ""); err != nil {
-				g.log.WithError(err).Warn("migration: the LUN has moved, and initiators do not find that here yet")
-			}
-		}
+	for _, g := range m.all {
 		if !m.closed && !g.ended() {
 			m.begin(g)
 		}

@@ -75,7 +75,7 @@ func (g *migration) advance(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// A cut that the end of the process interrupted has left it frozen.
+	// Where thaw failed after a cut that was given up, or Thaw at the start, it is frozen still.
 	if err := src.Protect(ctx, protector, nil); err != nil {
 		return err
 	}

@@ -137,8 +137,7 @@ func awayState(o pair.Outcome) scsi.PortState {
 	return scsi.ActiveOptimized
 }
 
-// moved returns whether the LUN on a volume that was given up has moved. At the start of a
-// service the migrations say so later.
+// moved returns whether the LUN on a volume that was given up has moved.
 func (s *Service) moved(l *conf.LUN) pair.Outcome {
 	if s.migrations != nil && s.migrations.HasMoved(l.Volume) {
 		return pair.Moved

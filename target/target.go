@@ -245,10 +245,12 @@ func (s *Service) openAll(ctx context.Context, cfg *conf.Config, all secrets, o 
 	if err := st.views.forgetOthers(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.makeMedia(ctx, st); err != nil || s.rescue {
-		return st, err
+	if !s.rescue {
+		if err := s.openMigrations(); err != nil {
+			return st, err
+		}
 	}
-	if err := s.openMigrations(); err != nil {
+	if err := s.makeMedia(ctx, st); err != nil || s.rescue {
 		return st, err
 	}
 	s.forgetForeign(ctx, cfg)
