@@ -155,7 +155,7 @@ func ReplicaV1(s pair.Status) v1.Replica {
 	r := v1.Replica{
 		ID: s.ID.String(), Name: s.Name, Role: string(s.Role), Epoch: s.Epoch, Object: s.Object, Peer: s.Peer, PeerStore: fmt.Sprintf("%x", s.PeerStore),
 		PeerObject: s.PeerObject, Paused: s.Paused, Untold: s.Untold, Orphan: s.Orphan, Scheduled: s.Planned, Pinned: s.Pinned, Succeeded: s.Succeeded.UTC(),
-		LagSeconds: s.Behind.Seconds(), Running: s.Running, Now: progressV1(s.Now), Rounds: s.Counts.Rounds, Failures: s.Counts.Failures,
+		LagSeconds: s.Behind.Seconds(), Running: s.Running, Now: s.Now.V1(), Rounds: s.Counts.Rounds, Failures: s.Counts.Failures,
 		Fetched: s.Counts.Fetched, Crossed: s.Counts.Crossed,
 	}
 	if s.Point != (pair.ID{}) {
@@ -165,13 +165,9 @@ func ReplicaV1(s pair.Status) v1.Replica {
 		r.Identity = fmt.Sprintf("%x", s.Identity)
 	}
 	if s.Counts.Rounds > 0 {
-		r.Last = &v1.ReplicaRound{Began: s.Last.Began.UTC(), Seconds: s.Last.Took.Seconds(), Bytes: progressV1(s.Last.Progress), Error: s.Last.Problem}
+		r.Last = &v1.ReplicaRound{Began: s.Last.Began.UTC(), Seconds: s.Last.Took.Seconds(), Bytes: s.Last.V1(), Error: s.Last.Problem}
 	}
 	return r
-}
-
-func progressV1(p pair.Progress) v1.ReplicaProgress {
-	return v1.ReplicaProgress{ComparedBytes: p.Object, ObjectBytes: p.ObjectTotal, DifferBytes: p.Found, FetchedBytes: p.Fetched, NetworkBytes: p.Crossed, LeftBytes: p.Left()}
 }
 
 // Replicas lists the replicas of the server, and what replicas of peers follow.

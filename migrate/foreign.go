@@ -81,19 +81,19 @@ func (d *onTarget) begin(ctx context.Context) error {
 	return err
 }
 
-// connect opens the LUN, unless it is open.
+// connect opens the LUN. If it is open already, its session stays, and the next one logs in with
+// what the secrets are now.
 func (d *onTarget) connect(ctx context.Context) error {
-	if d.open != nil {
-		return nil
-	}
 	c, err := d.newCut()
 	if err != nil {
 		return err
 	}
-	if d.open, err = d.m.o.Server.OpenForeign(ctx, c); err != nil {
+	open, err := d.m.o.Server.OpenForeign(ctx, c)
+	if err != nil {
 		return err
 	}
-	d.dst = d.open
+	d.release()
+	d.open, d.dst = open, open
 	return nil
 }
 

@@ -232,6 +232,11 @@ func TestManager_Foreign_GoesOn(t *testing.T) {
 	w.start()
 	m := w.await()
 	w.check(m, w.model)
+	w.m.Close() // it has released the LUN
+	// The second time it is opened with what the secrets are by then.
+	if w.opened < 2 || w.inUse != 0 {
+		t.Errorf("the LUN was opened %d times, and is open %d times at the end", w.opened, w.inUse)
+	}
 	if limit := int64(worldSize + worldSize/8 + 64*block); m.CopiedBytes > limit || m.CopiedBytes < worldSize {
 		t.Errorf("%d bytes were copied, want at most %d", m.CopiedBytes, limit)
 	}

@@ -130,7 +130,6 @@ func (f *far) Flush(context.Context) error {
 	}
 	return err
 }
-func (f *far) Close() error                                 { return nil }
 func (f *far) BlockLength() int                             { return f.blockLength }
 func (f *far) Condition(context.Context) (Condition, error) { return f.condition, nil }
 
@@ -161,6 +160,8 @@ type world struct {
 	reached     func(step string)
 	forgotten   int
 	refused     int // how many cuts fail while commands are held, before anything has changed
+	// opened counts how often far was opened, and inUse how often it is open.
+	opened, inUse int
 }
 
 // newWorld starts a server on the disk of an earlier one.
@@ -372,7 +373,20 @@ func (s server) OpenForeign(_ context.Context, c Cut) (Foreign, error) {
 	if c.Identity != lunIdentity || c.To.ISCSI != farURL || c.From.Volume != "a" {
 		return nil, fmt.Errorf("%w: %+v", blockdev.ErrInvalid, c)
 	}
-	return s.w.far, nil
+	s.w.opened++
+	s.w.inUse++
+	return use{s.w.far, s.w}, nil
+}
+
+// use is a use of the LUN of the other target.
+type use struct {
+	*far
+	w *world
+}
+
+func (u use) Close() error {
+	u.w.inUse--
+	return nil
 }
 
 func (s server) ForgetForeign(context.Context, string) error {

@@ -42,14 +42,16 @@ type foreignLUNs struct {
 	log   *logrus.Entry
 	grown func(url string)
 
-	mu   sync.Mutex // guards open; held while one is opened
+	mu   sync.Mutex // guards open and what is in it
 	open map[string]*openForeign
 }
 
 // openForeign is one of them.
 type openForeign struct {
-	disk  *foreign.Disk
-	users map[any]bool
+	// opening is closed once the first user has opened it, or could not.
+	opening chan struct{}
+	disk    *foreign.Disk // nil until then
+	users   map[any]bool
 }
 
 func newForeignLUNs(store *backstore.Store, log *logrus.Entry, grown func(url string)) *foreignLUNs {
@@ -57,14 +59,49 @@ func newForeignLUNs(store *backstore.Store, log *logrus.Entry, grown func(url st
 }
 
 // acquire opens a LUN of another target for a user, who may have it open already. One that is
-// not known yet has to be reachable.
+// not known yet has to be reachable; others do not wait for it.
 func (f *foreignLUNs) acquire(ctx context.Context, url string, login foreign.Login, user any) (*foreign.Disk, error) {
+	for {
+		f.mu.Lock()
+		o := f.open[url]
+		if o == nil {
+			o = &openForeign{opening: make(chan struct{}), users: map[any]bool{}}
+			f.open[url] = o
+			f.mu.Unlock()
+			return f.first(ctx, url, login, o, user)
+		}
+		if o.disk != nil {
+			o.users[user] = true
+		}
+		d := o.disk
+		f.mu.Unlock()
+		if d != nil {
+			return d, nil
+		}
+		select { // the other user may have another login, or less time: an error of it is not ours
+		case <-o.opening:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%s is being opened: %w", url, ctx.Err())
+		}
+	}
+}
+
+// first opens a LUN of another target for its first user.
+func (f *foreignLUNs) first(ctx context.Context, url string, login foreign.Login, o *openForeign, user any) (*foreign.Disk, error) {
+	d, err := f.dial(ctx, url, login)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if o := f.open[url]; o != nil {
-		o.users[user] = true
-		return o.disk, nil
+	defer close(o.opening)
+	if err != nil {
+		delete(f.open, url)
+		return nil, err
 	}
+	o.disk, o.users[user] = d, true
+	return d, nil
+}
+
+// dial opens a LUN of another target, and records what it is if that is not known.
+func (f *foreignLUNs) dial(ctx context.Context, url string, login foreign.Login) (*foreign.Disk, error) {
 	u, err := client.ParseURL(url)
 	if err != nil {
 		return nil, err
@@ -93,7 +130,6 @@ func (f *foreignLUNs) acquire(ctx context.Context, url string, login foreign.Log
 			return nil, errors.Join(err, d.Close())
 		}
 	}
-	f.open[url] = &openForeign{d, map[any]bool{user: true}}
 	return d, nil
 }
 
@@ -101,10 +137,11 @@ func (f *foreignLUNs) acquire(ctx context.Context, url string, login foreign.Log
 func (f *foreignLUNs) release(url string, user any) error {
 	f.mu.Lock()
 	o := f.open[url]
-	if o != nil {
+	last := false
+	if o != nil && o.disk != nil { // one that is being opened is not the user's
 		delete(o.users, user)
+		last = len(o.users) == 0
 	}
-	last := o != nil && len(o.users) == 0
 	if last {
 		delete(f.open, url)
 	}
@@ -121,7 +158,9 @@ func (f *foreignLUNs) close() error {
 	defer f.mu.Unlock()
 	var errs []error
 	for _, o := range f.open {
-		errs = append(errs, o.disk.Close())
+		if o.disk != nil {
+			errs = append(errs, o.disk.Close())
+		}
 	}
 	clear(f.open)
 	return errors.Join(errs...)
@@ -131,7 +170,7 @@ func (f *foreignLUNs) close() error {
 func (f *foreignLUNs) setLogin(url string, login foreign.Login) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if o := f.open[url]; o != nil {
+	if o := f.open[url]; o != nil && o.disk != nil {
 		o.disk.SetLogin(login)
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +14,7 @@ import (
 	client "odx/initiator"
 	"odx/internal/kit/logs"
 	"odx/internal/kit/must"
+	"odx/target/foreign"
 )
 
 // foreignTarget is a server whose LUN another one shows.
@@ -152,6 +155,61 @@ func TestForeign_Login(t *testing.T) {
 	o.start("far")
 	must.Succeed(t, s.log.Await(t.Context(), "no session with the LUN of another target", 1))
 	must.Succeed(t, s.log.Await(t.Context(), "authentication failed", 2))
+}
+
+// A LUN whose target does not answer is waited for by its users alone; each of those has its own
+// time and login.
+func TestForeign_Opening(t *testing.T) {
+	o := &otherServer{t: t, dir: t.TempDir(), address: "127.0.0.1:0"}
+	o.start("far")
+	defer func() { o.stop() }()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	must.Succeed(t, err)
+	defer silent.Close()
+	const name = "/iqn.2026-11.example.other:disks/3"
+	gone, there := "iscsi://"+silent.Addr().String()+name, "iscsi://"+o.address+name
+	s := serveFile(t, migratedDisk)
+	f, right := s.foreign, foreign.Login{Initiator: client.Credentials{User: "odx", Password: "0123456789abcd"}}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	first := make(chan error, 1)
+	go func() {
+		_, err := f.acquire(ctx, gone, right, "first")
+		first <- err
+	}()
+	conn, err := silent.Accept() // it logs in
+	must.Succeed(t, err)
+	defer conn.Close()
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if _, err := f.acquire(ended, gone, right, "second"); !errors.Is(err, context.Canceled) {
+		t.Errorf("a user without time: %v", err)
+	}
+	f.setLogin(gone, right)
+	must.Succeed(t, f.release(gone, "third"))
+	d, err := f.acquire(t.Context(), there, right, "first")
+	must.Succeed(t, err)
+	again, err := f.acquire(t.Context(), there, right, "second")
+	if must.Succeed(t, err); again != d {
+		t.Error("a second session with one LUN")
+	}
+	must.Succeed(t, f.forget(t.Context(), s.Configuration(), nil))
+	if g, err := f.known(there); err != nil || g.ID == "" {
+		t.Errorf("%+v is known of a LUN that is open, %v", g, err)
+	}
+	select {
+	case err := <-first:
+		t.Errorf("the others have waited for the LUN that does not answer: %v", err)
+	default:
+	}
+	cancel()
+	if err := <-first; err == nil {
+		t.Error("a target that says nothing is logged in to")
+	}
+	must.Succeed(t, errors.Join(f.release(there, "first"), f.release(there, "second")))
+	if len(f.open) != 0 {
+		t.Errorf("%d are open", len(f.open))
+	}
 }
 
 // FuzzDecodeForeign reads anything as a record; what is one is read the same again.

@@ -127,37 +127,80 @@ func (w *writer) check(t *testing.T) {
 	}
 }
 
+// startWriters starts initiators that write to LUN 0 until stop is called. pinned is what token stands
+// for and is not there any more, onReference a token that refers to the data in place.
+func startWriters(t *testing.T, s *Service, seed uint64) (w *writers) {
+	t.Helper()
+	w = &writers{stopped: make(chan struct{}), pinned: random(seed, 1<<20)}
+	u, err := client.ParseURL(s.LUNs()[0].URLs[0])
+	must.Succeed(t, err)
+	for i := range 3 {
+		d, err := client.Open(t.Context(), client.Options{InitiatorName: "iqn.2026-11.example:writer", ISID: [6]byte{0x80, 0, 0, 0, 0, byte(i)}, URL: u})
+		must.Succeed(t, err)
+		t.Cleanup(func() { d.Close() })
+		one := &writer{d: d, first: i * writerBlocks, model: make([]uint64, writerBlocks)}
+		w.list = append(w.list, one)
+		w.running.Go(func() { one.run(t, seed, w.stopped) })
+	}
+	d := w.list[0].d
+	must.Succeed(t, d.WriteAt(t.Context(), w.pinned, 12<<20))
+	w.token, _, err = d.PopulateToken(t.Context(), 12<<20, 1<<20)
+	must.Succeed(t, err)
+	must.Succeed(t, d.WriteAt(t.Context(), make([]byte, 1<<20), 12<<20))
+	made, err := s.admin.CreateToken(t.Context(), admin.TokenRequest{Volume: "a", Offset: 0, Length: 4096, Type: tokens.RODTypeAccessUponReference})
+	must.Succeed(t, err)
+	w.onReference = made.Token
+	return w
+}
+
+// writers are what startWriters has started.
+type writers struct {
+	list                []*writer
+	stopped             chan struct{}
+	running             sync.WaitGroup
+	token               *client.Token
+	pinned, onReference []byte
+}
+
+// await waits until all have done more commands.
+func (w *writers) await(t *testing.T, commands uint64) {
+	t.Helper()
+	for _, w := range w.list {
+		for n := w.count.Load(); w.count.Load() < n+commands && !t.Failed(); {
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// stop stops them, and reads everything that they have written. Then it writes what is pinned to
+// byte 13 MiB, by its token.
+func (w *writers) stop(t *testing.T) {
+	t.Helper()
+	close(w.stopped)
+	w.running.Wait()
+	for _, w := range w.list {
+		w.check(t)
+	}
+	d := w.list[0].d
+	if n, err := d.WriteUsingToken(t.Context(), w.token, 0, 13<<20, 1<<20); err != nil || n != 1<<20 {
+		t.Errorf("a token from before the migration: %d bytes, %v", n, err)
+	}
+	if got := read(t, d, 13<<20, 1<<20); !bytes.Equal(got, w.pinned) {
+		t.Error("the token stands for other data")
+	}
+}
+
 // A LUN moves 20 times, to other names and to a view, while initiators write and verify: no
 // command fails, and nothing of what initiators know changes.
 func TestMigrate(t *testing.T) {
 	s := serveFile(t, migratedDisk)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	url := s.LUNs()[0].URLs[0]
 	before := identityOf(t, s.Service)
 	reserver := session(t, s.Service, "iqn.2026-11.example:reserver")
 	defer reserver.Close()
 	register(t, reserver, 0x1234)
-	stop := make(chan struct{})
-	var running sync.WaitGroup
-	var writers []*writer
-	for i := range 3 {
-		u, err := client.ParseURL(url)
-		must.Succeed(t, err)
-		d, err := client.Open(t.Context(), client.Options{InitiatorName: "iqn.2026-11.example:writer", ISID: [6]byte{0x80, 0, 0, 0, 0, byte(i)}, URL: u})
-		must.Succeed(t, err)
-		defer d.Close()
-		w := &writer{d: d, first: i * writerBlocks, model: make([]uint64, writerBlocks)}
-		writers = append(writers, w)
-		running.Go(func() { w.run(t, seed, stop) })
-	}
-	pinned := random(seed, 1<<20)
-	must.Succeed(t, writers[0].d.WriteAt(t.Context(), pinned, 12<<20))
-	token, _, err := writers[0].d.PopulateToken(t.Context(), 12<<20, 1<<20)
-	must.Succeed(t, err)
-	must.Succeed(t, writers[0].d.WriteAt(t.Context(), make([]byte, 1<<20), 12<<20))
-	onReference, err := s.admin.CreateToken(t.Context(), admin.TokenRequest{Volume: "a", Offset: 0, Length: 4096, Type: tokens.RODTypeAccessUponReference})
-	must.Succeed(t, err)
+	writers := startWriters(t, s.Service, seed)
 
 	at, longest := "a", time.Duration(0)
 	for i := range 20 {
@@ -168,11 +211,7 @@ func TestMigrate(t *testing.T) {
 		if at == "checked" { // a view is no source
 			break
 		}
-		for w := range writers { // each round has something to copy
-			for n := writers[w].count.Load(); writers[w].count.Load() == n && !t.Failed(); {
-				time.Sleep(time.Millisecond)
-			}
-		}
+		writers.await(t, 1) // each round has something to copy
 		r := admin.MigrationRequest{Volume: at, To: to, Overwrite: to == "checked"}
 		_, err := s.migrations.StartMigration(t.Context(), r)
 		must.Succeed(t, err)
@@ -182,7 +221,7 @@ func TestMigrate(t *testing.T) {
 		}
 		longest = max(longest, m.LongestCut)
 		if i == 0 {
-			_, err := s.admin.WriteToken(t.Context(), admin.TokenWrite{Token: onReference.Token, Volume: "v0"})
+			_, err := s.admin.WriteToken(t.Context(), admin.TokenWrite{Token: writers.onReference, Volume: "v0"})
 			if !errors.Is(err, tokens.ErrCancelled) {
 				t.Errorf("a token that refers to the data in place: %v, want %v", err, tokens.ErrCancelled)
 			}
@@ -197,23 +236,13 @@ func TestMigrate(t *testing.T) {
 		}
 		at = to
 	}
-	close(stop)
-	running.Wait()
-	for _, w := range writers {
-		w.check(t)
-	}
-	t.Logf("longest cut %s, %d commands", longest, writers[0].count.Load())
+	writers.stop(t)
+	t.Logf("longest cut %s, %d commands", longest, writers.list[0].count.Load())
 	if after := identityOf(t, s.Service); after != before {
 		t.Errorf("the identity was %s, and is %s", before, after)
 	}
 	if keys := registered(t, reserver); keys != 0x1234 {
 		t.Errorf("registered key %x", keys)
-	}
-	if n, err := writers[0].d.WriteUsingToken(t.Context(), token, 0, 13<<20, 1<<20); err != nil || n != 1<<20 {
-		t.Errorf("a token from before the first migration: %d bytes, %v", n, err)
-	}
-	if got := read(t, writers[0].d, 13<<20, 1<<20); !bytes.Equal(got, pinned) {
-		t.Error("the token stands for other data")
 	}
 	text, err := os.ReadFile(s.file)
 	must.Succeed(t, err)
@@ -276,31 +305,19 @@ func TestMigrate_Killed(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 0))
 			d := login(t, s.Service, 0)
 			model := make([]byte, migratedSize)
-			change := func() {
-				off := int64(rng.IntN(migratedSize/4096)) * 4096
-				p := random(rng.Uint64(), 4096*(1+rng.IntN(4)))
-				p = p[:min(len(p), int(migratedSize-off))]
-				must.Succeed(t, d.WriteAt(t.Context(), p, off))
-				copy(model[off:], p)
-			}
+			change := func() { scribble(t, d, rng, model) }
 			for range 100 {
 				change()
 			}
 			var steps []string
-			held := false
+			var holding heldCommands
 			var aborting sync.WaitGroup
 			s.reached = func(step string) {
 				steps = append(steps, step)
-				switch step {
-				case "migration: commands held", "held":
-					held = true
-				case "committed", "migration: moved":
-					held = false
-				}
-				if !held {
+				if !holding.at(step) {
 					change()
 				}
-				killedAt(t, s, step, model)
+				killedAt(t, s, step, model, "volume b")
 				if step == "migration: difference copied" && tt.end != nil {
 					aborting.Go(func() { tt.end(s.Service) })
 					<-s.migrationContextEnds()
@@ -336,8 +353,34 @@ func (s *Service) migrationContextEnds() <-chan struct{} {
 	return ended
 }
 
-// killedAt starts another service of what the store and the configuration are now.
-func killedAt(t *testing.T, s *reloaded, step string, model []byte) {
+// scribble writes something to a disk and to the model of what it has.
+func scribble(t *testing.T, d *client.Disk, rng *rand.Rand, model []byte) {
+	t.Helper()
+	off := rng.IntN(len(model)/4096) * 4096
+	p := random(rng.Uint64(), 4096*(1+rng.IntN(4)))
+	p = p[:min(len(p), len(model)-off)]
+	must.Succeed(t, d.WriteAt(t.Context(), p, int64(off)))
+	copy(model[off:], p)
+}
+
+// heldCommands is whether the cut of a migration holds commands.
+type heldCommands bool
+
+// at returns that for a step.
+func (h *heldCommands) at(step string) bool {
+	switch step {
+	case "migration: commands held", "held":
+		*h = true
+	case "committed", "migration: moved":
+		*h = false
+	}
+	return bool(*h)
+}
+
+// killedAt starts another service of what the store and the configuration are now, waits for the
+// end of the migration of volume a to the medium to, and finishes it. The result is how it has
+// ended, "" if it had not begun.
+func killedAt(t *testing.T, s *reloaded, step string, model []byte, to string) admin.MigrationState {
 	t.Helper()
 	dir := t.TempDir()
 	text, err := os.ReadFile(s.file)
@@ -360,21 +403,16 @@ func killedAt(t *testing.T, s *reloaded, step string, model []byte) {
 	}
 	check("at once")
 	if all, err := next.migrations.Migrations(t.Context()); err == nil && len(all) == 0 {
-		return // it had not begun
+		return ""
 	}
 	m := awaitMigration(t, next, "a")
 	check("once the migration has ended, " + string(m.State))
-	_, err = next.store.Volume("b")
-	served := next.state.Load().units["volume b"] != nil
-	switch m.State {
-	case admin.MigrationMoved:
-		if !served || next.state.Load().units["volume a"] != nil {
-			t.Errorf("killed at %q: moved, and b is served: %t", step, served)
-		}
-	default:
-		if served || !errors.Is(err, backstore.ErrNotFound) {
-			t.Errorf("killed at %q: %s, and b is served: %t, %v", step, m.State, served, err)
-		}
+	moved, units := m.State == admin.MigrationMoved, next.state.Load().units
+	if (units[to] != nil) != moved || (units["volume a"] == nil) != moved {
+		t.Errorf("killed at %q: %s, and %s is served: %t, volume a: %t", step, m.State, to, units[to] != nil, units["volume a"] != nil)
+	}
+	if _, err := next.store.Volume("b"); !moved && !errors.Is(err, backstore.ErrNotFound) {
+		t.Errorf("killed at %q: %s, and volume b: %v", step, m.State, err)
 	}
 	if left := snapshotsOf(t, next); left != 0 {
 		t.Errorf("killed at %q: %d snapshots are left", step, left)
@@ -382,6 +420,7 @@ func killedAt(t *testing.T, s *reloaded, step string, model []byte) {
 	_, err = next.migrations.FinishMigration(t.Context(), "a", false)
 	must.Succeed(t, err)
 	check("once the migration is finished")
+	return m.State
 }
 
 // What cannot be migrated is refused, and changes nothing.

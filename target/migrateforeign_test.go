@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,7 +22,6 @@ import (
 	"odx/internal/kit/sample"
 	"odx/migrate"
 	"odx/target/foreign"
-	"odx/tokens"
 )
 
 // arrayTarget is a server to whose LUN another one moves its own: a volume of a size, with more
@@ -114,59 +112,32 @@ func TestMigrate_Foreign(t *testing.T) {
 	reserver := session(t, s.Service, "iqn.2026-11.example:reserver")
 	defer reserver.Close()
 	register(t, reserver, 0x1234)
-	stopped := make(chan struct{})
-	var running sync.WaitGroup
-	var writers []*writer
-	u, err := client.ParseURL(s.LUNs()[0].URLs[0])
-	must.Succeed(t, err)
-	for i := range 3 {
-		d, err := client.Open(t.Context(), client.Options{InitiatorName: "iqn.2026-11.example:writer", ISID: [6]byte{0x80, 0, 0, 0, 0, byte(i)}, URL: u})
-		must.Succeed(t, err)
-		defer d.Close()
-		w := &writer{d: d, first: i * writerBlocks, model: make([]uint64, writerBlocks)}
-		writers = append(writers, w)
-		running.Go(func() { w.run(t, seed, stopped) })
-	}
-	pinned := random(seed, 1<<20)
-	must.Succeed(t, writers[0].d.WriteAt(t.Context(), pinned, 12<<20))
-	token, _, err := writers[0].d.PopulateToken(t.Context(), 12<<20, 1<<20)
-	must.Succeed(t, err)
-	must.Succeed(t, writers[0].d.WriteAt(t.Context(), make([]byte, 1<<20), 12<<20))
-	onReference, err := s.admin.CreateToken(t.Context(), admin.TokenRequest{Volume: "a", Offset: 0, Length: 4096, Type: tokens.RODTypeAccessUponReference})
-	must.Succeed(t, err)
-
-	_, err = s.migrations.StartMigration(t.Context(), admin.MigrationRequest{Volume: "a", To: a.url(), Login: arrayLogin(t, t.TempDir())})
+	writers := startWriters(t, s.Service, seed)
+	_, err := s.migrations.StartMigration(t.Context(), admin.MigrationRequest{Volume: "a", To: a.url(), Login: arrayLogin(t, t.TempDir())})
 	must.Succeed(t, err)
 	m := awaitMigration(t, s.Service, "a")
 	if m.State != admin.MigrationMoved || m.Cut > migrate.Bound || m.Cut <= 0 || m.To != a.url() {
 		t.Fatalf("%+v", m)
 	}
-	if _, err := s.admin.WriteToken(t.Context(), admin.TokenWrite{Token: onReference.Token, Volume: "a"}); err == nil {
+	if _, err := s.admin.WriteToken(t.Context(), admin.TokenWrite{Token: writers.onReference, Volume: "a"}); err == nil {
 		t.Error("a token that refers to the data in place is good after the move")
 	}
 	for range 2 { // the other target goes away, and comes back
-		awaitWrites(t, writers)
+		writers.await(t, 20)
 		a.stop()
 		a.start()
 	}
-	awaitWrites(t, writers)
-	close(stopped)
-	running.Wait()
-	for _, w := range writers {
-		w.check(t)
-	}
-	t.Logf("%d rounds, commands were held for %s, %d commands", m.Rounds, m.Cut, writers[0].count.Load())
+	writers.await(t, 20)
+	writers.stop(t)
+	t.Logf("%d rounds, commands were held for %s, %d commands", m.Rounds, m.Cut, writers.list[0].count.Load())
 	if after := identityOf(t, s.Service); after != before {
 		t.Errorf("the identity was %s, and is %s", before, after)
 	}
 	if keys := registered(t, reserver); keys != 0x1234 {
 		t.Errorf("registered key %x", keys)
 	}
-	if n, err := writers[0].d.WriteUsingToken(t.Context(), token, 0, 13<<20, 1<<20); err != nil || n != 1<<20 {
-		t.Errorf("a token from before the migration: %d bytes, %v", n, err)
-	}
-	if got := a.far()[13<<20 : 14<<20]; !bytes.Equal(got, pinned) {
-		t.Error("the token stands for other data, or that is not at the other target")
+	if got := a.far()[13<<20 : 14<<20]; !bytes.Equal(got, writers.pinned) {
+		t.Error("what was written by token is not at the other target")
 	}
 	_, err = s.migrations.FinishMigration(t.Context(), "a", false)
 	must.Succeed(t, err)
@@ -192,16 +163,6 @@ func TestMigrate_Foreign(t *testing.T) {
 	}
 }
 
-// awaitWrites waits until all writers have done something more.
-func awaitWrites(t *testing.T, writers []*writer) {
-	t.Helper()
-	for _, w := range writers {
-		for n := w.count.Load(); w.count.Load() < n+20 && !t.Failed(); {
-			time.Sleep(time.Millisecond)
-		}
-	}
-}
-
 // smallDisk is a configuration with one LUN of 2 MiB.
 const smallDisk = `data_dir: data
 portals: ["127.0.0.1:0"]
@@ -224,40 +185,31 @@ func TestMigrate_Foreign_Killed(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	d := login(t, s.Service, 0)
 	model := make([]byte, size)
-	change := func() {
-		off := int64(rng.IntN(size/4096)) * 4096
-		p := random(rng.Uint64(), 4096)
-		must.Succeed(t, d.WriteAt(t.Context(), p, off))
-		copy(model[off:], p)
-	}
 	for range 50 {
-		change()
+		scribble(t, d, rng, model)
 	}
 	var steps []string
-	held := false
+	var holding heldCommands
 	credentials := foreign.Login{
 		Initiator: client.Credentials{User: "odx", Password: "0123456789abcd"}, Target: client.Credentials{User: "array", Password: "abcd0123456789"},
 	}
 	s.reached = func(step string) {
-		switch step {
-		case "migration: commands held", "held":
-			held = true
-		case "committed", "migration: moved":
-			held = false
-		}
+		held := holding.at(step)
 		if slices.Contains(steps, step) { // the end of a session can make it be done again
 			return
 		}
 		steps = append(steps, step)
 		if !held {
-			change()
+			scribble(t, d, rng, model)
 		}
 		if len(steps)%sample.Size(6, 2, 1) != 0 {
 			return
 		}
 		had, here := a.far(), s.foreign.open[a.url()].disk
 		here.SetLogin(foreign.Login{}) // it is the same initiator port as the next process
-		killedMoving(t, s, step, model)
+		if state := killedAt(t, s, step, model, a.url()); state != "" && state != admin.MigrationMoved {
+			t.Errorf("killed at %q: %s", step, state)
+		}
 		a.set(had)
 		here.SetLogin(credentials)
 	}
@@ -277,43 +229,6 @@ func TestMigrate_Foreign_Killed(t *testing.T) {
 	}
 	if left := snapshotsOf(t, s.Service); left != 0 {
 		t.Errorf("%d snapshots are left", left)
-	}
-}
-
-// killedMoving starts another service of what the store and the configuration are now, and waits
-// for the end of its migration.
-func killedMoving(t *testing.T, s *reloaded, step string, model []byte) {
-	t.Helper()
-	dir := t.TempDir()
-	text, err := os.ReadFile(s.file)
-	must.Succeed(t, err)
-	must.Succeed(t, os.CopyFS(filepath.Join(dir, "data"), withoutSockets{os.DirFS(s.state.Load().cfg.DataDir)}))
-	file := filepath.Join(dir, "odx.yaml")
-	must.Succeed(t, os.WriteFile(file, text, 0o600))
-	cfg, err := conf.Load(file)
-	must.Succeed(t, err)
-	next, err := Start(t.Context(), cfg, logs.Discard())
-	must.Succeed(t, err)
-	defer stop(t, next)
-	check := func(when string) {
-		t.Helper()
-		d := login(t, next, 0)
-		defer d.Close()
-		if got := read(t, d, 0, len(model)); !bytes.Equal(got, model) {
-			t.Errorf("killed at %q, %s: the LUN has other data than was written", step, when)
-		}
-	}
-	check("at once")
-	if all, err := next.migrations.Migrations(t.Context()); err == nil && len(all) == 0 {
-		return // it had not begun
-	}
-	m := awaitMigration(t, next, "a")
-	check("once the migration has ended")
-	if _, there := next.state.Load().units["volume a"]; there || m.State != admin.MigrationMoved {
-		t.Errorf("killed at %q: %s, and the LUN is on the volume: %t", step, m.State, there)
-	}
-	if left := snapshotsOf(t, next); left != 0 {
-		t.Errorf("killed at %q: %d snapshots are left", step, left)
 	}
 }
 

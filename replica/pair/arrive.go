@@ -186,10 +186,10 @@ func (m *Manager) doTurn(ctx context.Context, r *record, q v1.PeerMove) (v1.Peer
 		a.Running = true
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		a.Bytes = progressV1(p.progress)
+		a.Bytes = p.progress.V1()
 		return a, nil
 	}
-	a.Bytes, a.TookMS = progressV1(t.at.Progress), t.at.Took.Milliseconds()
+	a.Bytes, a.TookMS = t.at.V1(), t.at.Took.Milliseconds()
 	return a, t.err
 }
 
@@ -224,10 +224,6 @@ func (m *Manager) send(ctx context.Context, job func(context.Context)) error {
 	case <-ctx.Done(): // the server does not run yet, or ends
 		return ErrBusy
 	}
-}
-
-func progressV1(p Progress) v1.ReplicaProgress {
-	return v1.ReplicaProgress{ComparedBytes: p.Object, ObjectBytes: p.ObjectTotal, DifferBytes: p.Found, FetchedBytes: p.Fetched, NetworkBytes: p.Crossed, LeftBytes: p.Left()}
 }
 
 // takeOver makes this side the source, since the other one has given up. A request that has

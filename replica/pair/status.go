@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	v1 "odx/api/v1"
 )
 
 // Progress is how far a round is, in bytes.
@@ -21,6 +23,11 @@ type Progress struct {
 
 // Left is how much is left to fetch, at most, in bytes.
 func (p *Progress) Left() int64 { return max(p.Expected-p.Fetched, 0) }
+
+// V1 returns the JSON of the API, and of what peers answer.
+func (p *Progress) V1() v1.ReplicaProgress {
+	return v1.ReplicaProgress{ComparedBytes: p.Object, ObjectBytes: p.ObjectTotal, DifferBytes: p.Found, FetchedBytes: p.Fetched, NetworkBytes: p.Crossed, LeftBytes: p.Left()}
+}
 
 // Attempt is a round.
 type Attempt struct {
