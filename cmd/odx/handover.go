@@ -189,7 +189,9 @@ func beSuccessor(ctx context.Context, program string, stdout, stderr io.Writer) 
 		return errors.Join(err, before.Refuse(err))
 	}
 	target.LimitMemory(cfg)
-	_, err = serveAs(ctx, log, stdout, func(ctx context.Context) (*running, error) {
+	others, stop := notifySignals()
+	defer stop()
+	_, err = serveAs(ctx, log, stdout, others, func(ctx context.Context) (*running, error) {
 		if err := before.Ready(); err != nil {
 			return nil, err
 		}

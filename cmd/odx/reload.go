@@ -21,7 +21,7 @@ import (
 // one: a second reload would find nothing new.
 type signals struct{ handovers, reloads chan os.Signal }
 
-// notifySignals receives signals until stop is called.
+// notifySignals receives signals until stop is called. It comes before what has others send them.
 func notifySignals() (s *signals, stop func()) {
 	s = &signals{make(chan os.Signal, 1), make(chan os.Signal, 1)}
 	signal.Notify(s.handovers, syscall.SIGUSR2)
@@ -29,6 +29,14 @@ func notifySignals() (s *signals, stop func()) {
 	return s, func() {
 		signal.Stop(s.handovers)
 		signal.Stop(s.reloads)
+	}
+}
+
+// reload asks for what SIGHUP asks for.
+func (s *signals) reload() {
+	select {
+	case s.reloads <- syscall.SIGHUP:
+	default: // it is asked for
 	}
 }
 

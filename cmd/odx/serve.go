@@ -109,7 +109,9 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	if unknown != nil {
 		log.WithError(unknown).Warn("path of this program not known: it cannot hand over")
 	}
-	asked, err := serveAs(ctx, log, stdout, func(ctx context.Context) (*running, error) {
+	others, stop := notifySignals()
+	defer stop()
+	asked, err := serveAs(ctx, log, stdout, others, func(ctx context.Context) (*running, error) {
 		run, err := begin(ctx, cfg, o, stdout, log)
 		if err == nil {
 			run.program = program
@@ -125,12 +127,10 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 
 // serveAs starts a service, and serves until a signal ends it, another process has taken
 // over, or it fails. asked reports whether a signal has ended it.
-func serveAs(ctx context.Context, log *logrus.Entry, stdout io.Writer, start func(context.Context) (*running, error)) (asked bool, err error) {
+func serveAs(ctx context.Context, log *logrus.Entry, stdout io.Writer, others *signals, start func(context.Context) (*running, error)) (asked bool, err error) {
 	ctx, release := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer release()
 	defer ignoreSignals(log)()
-	others, stop := notifySignals()
-	defer stop()
 
 	run, err := start(ctx)
 	if errors.Is(err, context.Canceled) {

@@ -23,7 +23,9 @@ func serveShard(ctx context.Context, stdout, stderr io.Writer) error {
 	program, _ := ownProgram()
 	ctx, lost := context.WithCancel(ctx)
 	defer lost()
-	link, err := shardserver.Join(ctx, lost)
+	others, stop := notifySignals()
+	defer stop()
+	link, err := shardserver.Join(ctx, lost, others.reload)
 	if err != nil {
 		return err
 	}
@@ -38,7 +40,7 @@ func serveShard(ctx context.Context, stdout, stderr io.Writer) error {
 	shard := link.Plan().Shard
 	log = log.WithField("shard", shard)
 	target.LimitMemory(cfg)
-	asked, err := serveAs(ctx, log, stdout, func(ctx context.Context) (*running, error) { return waitForShard(ctx, link, log) })
+	asked, err := serveAs(ctx, log, stdout, others, func(ctx context.Context) (*running, error) { return waitForShard(ctx, link, log) })
 	if !asked && errors.Is(err, owner.ErrLost) {
 		log.WithError(err).Warn("another process may serve the shard now")
 		return errors.Join(err, link.Keep(), again(program, log))

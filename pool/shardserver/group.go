@@ -66,7 +66,6 @@ type process struct {
 	may      may
 	conn     *net.UnixConn // nil while there is no process
 	cmd      *exec.Cmd
-	began    bool // it takes signals
 	released bool // it was asked to end
 }
 
@@ -139,7 +138,7 @@ func (p *process) once() (asked bool, err error) {
 		p.mu.Unlock()
 		return false, err
 	}
-	p.conn, p.cmd, p.began, p.released = conn, cmd, false, false
+	p.conn, p.cmd, p.released = conn, cmd, false
 	p.mu.Unlock()
 	theirs.Close() // so that the end of the process is that of the connection
 	var reading sync.WaitGroup
@@ -179,7 +178,6 @@ func (p *process) report(r *report) {
 		p.g.o.Events.Ended(p.shard)
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.began = true
 		p.send(order{Plan: &p.plan})
 		p.send(order{May: &p.may})
 	case r.Serves != nil:
@@ -240,10 +238,7 @@ func (g *Group) Replan(plans []Plan, but int) {
 		p.mu.Lock()
 		p.plan = plans[k]
 		p.plan.Version = version
-		p.send(order{Plan: &p.plan})
-		if k != but && p.began {
-			p.signal(syscall.SIGHUP)
-		}
+		p.send(order{Plan: &p.plan, Reload: k != but})
 		p.mu.Unlock()
 	}
 }

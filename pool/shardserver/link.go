@@ -21,6 +21,7 @@ type Link struct {
 	// Turn is when the shard may be claimed.
 	Turn node.Turn
 
+	reload    func()
 	inherited *os.File // stays open for this process, if it begins again
 	conn      *net.UnixConn
 	reading   sync.WaitGroup
@@ -31,10 +32,11 @@ type Link struct {
 }
 
 // Join joins the process that has started this one, and waits for its plan. lost is called when
-// that process has ended.
-func Join(ctx context.Context, lost func()) (*Link, error) {
+// that process has ended, reload when another plan than that of the start is to be served; it must
+// not block.
+func Join(ctx context.Context, lost, reload func()) (*Link, error) {
 	first := make(chan struct{})
-	l := &Link{inherited: os.NewFile(linkFD, "node"), first: first}
+	l := &Link{reload: reload, inherited: os.NewFile(linkFD, "node"), first: first}
 	conn, err := net.FileConn(l.inherited)
 	if err != nil {
 		return nil, fmt.Errorf("--%s is for odx itself: %w", Flag, err)
@@ -74,13 +76,21 @@ func (l *Link) order(o *order) {
 		l.Turn.Set(o.May.Claim, o.May.After)
 	}
 	if o.Plan != nil {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.plan = *o.Plan
-		if l.first != nil {
-			close(l.first)
-			l.first = nil
-		}
+		l.replan(*o.Plan)
+	}
+	if o.Reload {
+		l.reload()
+	}
+}
+
+// replan has a plan be the one to serve.
+func (l *Link) replan(p Plan) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.plan = p
+	if l.first != nil {
+		close(l.first)
+		l.first = nil
 	}
 }
 

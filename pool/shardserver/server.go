@@ -21,7 +21,7 @@ const linkFD = 3
 const maxMessage = 4 << 20
 
 // version is that of the messages. The program can be replaced while the process of the node runs.
-const version = 1
+const version = 2
 
 // Plan is what a server is to serve.
 type Plan struct {
@@ -36,10 +36,12 @@ type Plan struct {
 	Stores []string `json:"stores"`
 }
 
-// order is what a server is sent. One of the fields is set.
+// order is what a server is sent. Plan or May is set.
 type order struct {
 	Plan *Plan `json:"plan,omitempty"`
-	May  *may  `json:"may,omitempty"`
+	// Reload: the plan is to be served now. It is no signal, which could come before the plan.
+	Reload bool `json:"reload,omitempty"`
+	May    *may `json:"may,omitempty"`
 }
 
 // may says whether a shard may be claimed; see node.Servers.

@@ -46,16 +46,16 @@ func TestMain(m *testing.M) {
 // beServer serves its shard at once, with its process as the epoch and the plan as the store.
 func beServer() error {
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGUSR1)
 	ctx, lost := context.WithCancel(context.Background())
-	l, err := Join(ctx, lost)
+	reloads := make(chan struct{}, 8)
+	l, err := Join(ctx, lost, func() { reloads <- struct{}{} })
 	if err != nil {
 		return err
 	}
 	if bytes.Equal(l.Plan().Text, []byte("fail")) {
 		return errors.New("this server fails")
 	}
-	before := l.Plan().Text
 	if err := l.Turn.Wait(ctx, func() (bool, error) { return false, nil }); err != nil {
 		return err
 	}
@@ -66,21 +66,15 @@ func beServer() error {
 		select {
 		case <-ctx.Done():
 			return errors.New("the node has ended")
-		case s := <-signals:
-			switch s {
-			case syscall.SIGHUP: // the plan is sent before it, and can be read after it
-				for tick := time.Tick(time.Millisecond); bytes.Equal(l.Plan().Text, before) && ctx.Err() == nil; <-tick {
-				}
-				before = l.Plan().Text
-				err = errors.Join(l.Changed(), l.Serves(uint64(os.Getpid()), string(l.Plan().Text)))
-			case syscall.SIGUSR1:
-				err = errors.Join(l.Keep(), syscall.Exec("/proc/self/exe", os.Args, os.Environ()))
-			default:
-				return l.Close()
-			}
-			if err != nil {
+		case <-reloads: // with the plan that came with it, never the one before
+			if err := errors.Join(l.Changed(), l.Serves(uint64(os.Getpid()), string(l.Plan().Text))); err != nil {
 				return err
 			}
+		case s := <-signals:
+			if s != syscall.SIGUSR1 {
+				return l.Close()
+			}
+			return errors.Join(l.Keep(), syscall.Exec("/proc/self/exe", os.Args, os.Environ()))
 		}
 	}
 }
