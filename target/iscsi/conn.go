@@ -305,6 +305,7 @@ func (c *conn) terminate(err error) {
 	switch {
 	case errors.As(err, &refused):
 		log.Warn(err)
+		c.awaitEnd(c.srv.options().LogoutTimeout / 4)
 		c.linger()
 	case errors.Is(err, errLoggedOut):
 		// The initiator receives the response after the nexus and its state are gone.
@@ -354,13 +355,21 @@ func (c *conn) linger() {
 	if !ok || half.CloseWrite() != nil {
 		return
 	}
-	if c.nc.SetReadDeadline(time.Now().Add(timeout)) != nil {
+	c.awaitEnd(timeout)
+}
+
+// awaitEnd waits until the initiator has closed the connection, at most for a time. An initiator
+// that is refused closes it, as the target must (RFC 7143 11.13.5): it is first, since Linux
+// crashes when the target ends a connection which iscsid is just closing (iscsi_tcp of 6.1,
+// iscsi_sw_tcp_release_conn).
+func (c *conn) awaitEnd(limit time.Duration) {
+	if c.nc.SetReadDeadline(time.Now().Add(limit)) != nil {
 		return
 	}
 	for {
 		if _, err := c.nc.Read(c.in.buf.Bytes); err != nil {
 			if !errors.Is(err, os.ErrDeadlineExceeded) && !isDisconnect(err) {
-				c.log.WithError(err).Debug("read after shutdown of the connection")
+				c.log.WithError(err).Debug("read from a connection that ends")
 			}
 			return
 		}

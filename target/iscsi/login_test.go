@@ -1,8 +1,10 @@
 package iscsi
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -286,6 +288,22 @@ func TestLogin_Header(t *testing.T) {
 		}
 		b.login().alive()
 	})
+}
+
+// An initiator that is refused is the first to end the connection; then the target frees it.
+func TestLogin_RefusedEnds(t *testing.T) {
+	b := newBench(t, func(o *Options) { o.LogoutTimeout = time.Hour }, nil)
+	i := b.dial()
+	i.send(i.loginRequest(stageOperational, 0), nil, text(name, "TargetName="+testTarget+"3"))
+	if r, _ := i.expect(opLoginResponse); r.field16(36) != loginNotFound {
+		t.Fatalf("status %#x", r.field16(36))
+	}
+	i.nc.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if n, err := i.nc.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("after the response: %d bytes, %v", n, err)
+	}
+	i.nc.Close()
+	eventually(t, "the connection is freed", func() bool { return len(b.srv.appendConns(nil)) == 0 })
 }
 
 // A login with the same initiator port ends its session (RFC 7143 6.3.5). Other ports and

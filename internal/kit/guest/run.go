@@ -103,8 +103,8 @@ func (m *Machine) arguments(i *Image) []string {
 		"-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max", "-M", "q35", "-smp", "2", "-m", "768",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", i.kernel(), "-initrd", m.path("initrd"),
-		// panic=-1 with -no-reboot: a panic of the guest ends qemu.
-		"-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr net.ifnames=0 random.trust_cpu=on tsc=reliable",
+		// oops=panic and panic=-1 with -no-reboot: what crashes in the guest ends qemu.
+		"-append", "console=ttyS0 quiet oops=panic panic=-1 mitigations=off nokaslr net.ifnames=0 random.trust_cpu=on tsc=reliable",
 		"-serial", "file:" + m.path("console"),
 		"-device", "virtio-net-pci,netdev=net,romfile=",
 		"-device", "virtio-serial-pci",
