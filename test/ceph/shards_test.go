@@ -19,8 +19,7 @@ import (
 
 // TestShards has three nodes that share six shards, with an initiator of each shard that writes
 // throughout: a node is killed, comes back, and gets its share again; one is drained; a shard is
-// moved; the server of a shard is killed alone. No initiator has an error, and no
-// acknowledged write is lost.
+// moved; a node hands its shards over. No initiator has an error, and no acknowledged write is lost.
 func TestShards(t *testing.T) {
 	s := newSharers(t, "a", "b", "c")
 	begun := time.Now()
@@ -48,6 +47,10 @@ func TestShards(t *testing.T) {
 		t.Errorf("shard 0 is at %s", at)
 	}
 	t.Logf("moved: longest gaps of the initiators %v", advance(t, writers, blocks))
+
+	s.command("c", "cluster", "handover", "--node", "c")
+	s.await(map[string]int{"a": 3, "b": 3})
+	t.Logf("handed over: longest gaps of the initiators %v", advance(t, writers, blocks))
 	verify(t, writers)
 }
 
