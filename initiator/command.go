@@ -32,7 +32,8 @@ type task struct {
 	status chan error
 	filled int // the end of what was received; the reader's
 	sent   int // the end of what was sent of Out; the caller's
-	// residual is how much of Out the target says that it has not used, in bytes.
+	// residual is how much of Out the target says that it has not used, or of In that it has not
+	// filled, in bytes.
 	residual atomic.Uint32
 }
 
@@ -60,7 +61,7 @@ func (s *Session) Do(ctx context.Context, c *Command) error {
 				return s.broken(err)
 			}
 		case err := <-t.status:
-			t.Taken = min(t.sent, len(t.Out)-int(min(t.residual.Load(), uint32(len(t.Out)))))
+			t.Taken = t.moved(t.sent, len(t.Out))
 			return err
 		case <-s.ended:
 			return s.err
@@ -240,6 +241,7 @@ func (s *Session) takeData(t *task, h *header) error {
 	}
 	t.filled = from + h.dataLength()
 	if h[1]&bitStatus != 0 {
+		t.noteResidual(h)
 		t.end(statusError(h[3], nil))
 	}
 	return nil
@@ -259,17 +261,29 @@ func (s *Session) takeResponse(t *task, h *header) error {
 	if len(data) >= 2 {
 		sense = data[2:min(len(data), 2+int(binary.BigEndian.Uint16(data)))]
 	}
-	if h[1]&(bitOverflow|bitUnderflow) != 0 {
-		t.residual.Store(h.get32(44))
-	}
+	t.noteResidual(h)
 	t.end(statusError(h[3], sense))
 	return nil
+}
+
+// noteResidual takes the residual count of a PDU with a status. Of what a read has beyond In,
+// nothing was asked for; a write that was to have more than Out is not what was meant.
+func (t *task) noteResidual(h *header) {
+	if h[1]&bitUnderflow != 0 || h[1]&bitOverflow != 0 && len(t.Out) > 0 {
+		t.residual.Store(h.get32(44))
+	}
+}
+
+// moved returns how much of so many bytes is where it was to be, of which the transport has moved
+// n.
+func (t *task) moved(n, length int) int {
+	return min(n, length-int(min(t.residual.Load(), uint32(length))))
 }
 
 // end notifies the command's caller. A target that ends a command twice is answered
 // nothing: the first end counts.
 func (t *task) end(err error) {
-	t.Received = t.filled
+	t.Received = t.moved(t.filled, len(t.In))
 	select {
 	case t.status <- err:
 	default:

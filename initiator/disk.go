@@ -60,8 +60,8 @@ func (d *Disk) Close() error { return d.session.Close() }
 func (d *Disk) Size() int64 { return int64(d.Blocks) * int64(d.BlockLength) }
 
 const (
-	// maxAttentions bounds the unit attentions in a row that a command is repeated
-	// after.
+	// maxAttentions bounds the unit attentions, and answers that say nothing of the command, in
+	// a row that a command is repeated after.
 	maxAttentions = 8
 	// busyLimit bounds how long a command is repeated that finds the logical unit
 	// busy, and busyPause what is waited between: twice as long each time, at most
@@ -71,8 +71,9 @@ const (
 	busyMaxPause = time.Second
 )
 
-// do runs a command, again after each unit attention: there is no state here that
-// one could make wrong. A logical unit that is busy is asked again for a while.
+// do runs a command, again after each unit attention and whatever else has kept it from being
+// performed: there is no state here that one could make wrong. A logical unit that is busy is
+// asked again for a while.
 func (d *Disk) do(ctx context.Context, c *Command) error {
 	attentions, pause, began := 0, busyPause, time.Now()
 	for {
@@ -80,9 +81,9 @@ func (d *Disk) do(ctx context.Context, c *Command) error {
 		var sense *SenseError
 		var status *StatusError
 		switch {
-		case errors.As(err, &sense) && sense.Key == KeyUnitAttention && attentions < maxAttentions:
+		case errors.As(err, &sense) && sense.repeat() && attentions < maxAttentions:
 			attentions++
-			if d.attention != nil {
+			if sense.Key == KeyUnitAttention && d.attention != nil {
 				if err := d.attention(sense); err != nil {
 					return err
 				}

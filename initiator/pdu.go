@@ -34,7 +34,7 @@ const (
 	bitRead      = 0x40
 	bitWrite     = 0x20
 	bitStatus    = 0x01 // Data-In
-	bitOverflow  = 0x04 // SCSI Response
+	bitOverflow  = 0x04 // SCSI Response, and Data-In with bitStatus
 	bitUnderflow = 0x02
 
 	reservedTag = 0xffffffff

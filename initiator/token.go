@@ -132,7 +132,7 @@ func (d *Disk) WriteUsingToken(ctx context.Context, t *Token, offset, off, lengt
 	}
 	// The range was longer than what the token or the target's time gave.
 	var sense *SenseError
-	if errors.As(err, &sense) && sense.Key == KeyCopyAborted && sense.ASC == ascDataUnderrun && sense.InformationValid {
+	if errors.As(err, &sense) && sense.Key == KeyCopyAborted && !sense.Deferred && sense.ASC == ascDataUnderrun && sense.InformationValid {
 		if n := sense.Information; n > 0 && n <= uint64(length)/uint64(d.BlockLength) {
 			return int64(n) * int64(d.BlockLength), nil
 		}
@@ -195,6 +195,12 @@ type tokenInformation struct {
 	token  *Token
 }
 
+// withoutErrors reports that the operation has completed so, with all, with a part of the ROD, or
+// with data left (SPC-4 r37 6.24).
+func (i *tokenInformation) withoutErrors() bool {
+	return i.status == 0x01 || i.status == 0x03 || i.status == 0x04
+}
+
 // informationLength is enough for a header, sense data and one token.
 const informationLength = 32 + 252 + 4 + 2 + TokenLength
 
@@ -235,8 +241,10 @@ func parseInformation(p []byte) (info *tokenInformation, delay time.Duration, er
 	if units := p[15]; units != 0xf1 {
 		return nil, 0, fmt.Errorf("RECEIVE ROD TOKEN INFORMATION: the transfer count has the unit %02Xh, not blocks", units)
 	}
-	if n := int(p[14]); n > 0 && n <= int(p[13]) && info.status != 0x01 && info.status != 0x03 {
-		return info, 0, fmt.Errorf("copy operation status %02Xh: %w", info.status, parseSense(p[32:32+n]))
+	if n := int(p[14]); n > 0 && n <= int(p[13]) && !info.withoutErrors() {
+		if e := parseSense(p[32 : 32+n]); !e.completed() {
+			return info, 0, fmt.Errorf("copy operation status %02Xh: %w", info.status, e)
+		}
 	}
 	p = p[32+int(p[13]):]
 	if be.Uint32(p) >= 2+TokenLength && len(p) >= 6+TokenLength {

@@ -124,7 +124,7 @@ const (
 // what it was to do.
 func refusal(err error) *SenseError {
 	var sense *SenseError
-	if !errors.As(err, &sense) || sense.Key != KeyIllegalRequest {
+	if !errors.As(err, &sense) || sense.Key != KeyIllegalRequest || sense.Deferred {
 		return nil
 	}
 	switch sense.ASC {

@@ -238,11 +238,13 @@ func (d *Disk) ended(ctx context.Context, err error) error {
 }
 
 // answered reports whether an error is the answer of the LUN to a command. Anything else, and
-// an answer that says that there is no such LUN, ends the session.
+// an answer that says that there is no such LUN, ends the session. So does a deferred error, of an
+// earlier command that had succeeded: after it, what is not flushed counts as lost, as with a
+// session that is.
 func answered(err error) bool {
 	sense, ok := errors.AsType[*initiator.SenseError](err)
 	if ok {
-		return sense.ASC != ascLUNNotSupported
+		return sense.ASC != ascLUNNotSupported && !sense.Deferred
 	}
 	_, ok = errors.AsType[*initiator.StatusError](err)
 	return ok
