@@ -256,9 +256,9 @@ func notifyWatchdog(log *logrus.Entry) {
 // has named that process in the environment.
 func forgetWatchdogPID() { _ = os.Unsetenv("WATCHDOG_PID") }
 
-// reportWaiting reports progress to systemd, until stop is called, of a process that has
-// nothing to check yet: a standby, which waits, and then opens the store.
-func reportWaiting(log *logrus.Entry) (stop func()) {
+// reportAlive reports progress to systemd, until stop is called, of a process without a store that
+// it could check: a standby, which waits, and then opens it; a node, whose servers have the stores.
+func reportAlive(log *logrus.Entry) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := monitor.Progress{Check: func() {}, Every: progressInterval(), Passed: func() { notifyWatchdog(log) }}
 	var reporting sync.WaitGroup

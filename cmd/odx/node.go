@@ -77,6 +77,7 @@ func serveNode(ctx context.Context, cfg *conf.Config, o serveOptions, program st
 		log.WithError(err).Warn("cannot write to standard output")
 	}
 	notify(log, daemon.SdNotifyReady+"\nSTATUS=sharing")
+	defer reportAlive(log)()
 	err = s.untilEnd(ctx, asked)
 	release() // the next signal ends the process immediately
 	log.Info("stopping")

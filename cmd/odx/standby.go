@@ -49,7 +49,7 @@ func serveNext(ctx context.Context, cfg *conf.Config, o serveOptions, stdout io.
 		log.WithError(err).Warn("cannot write to standard output")
 	}
 	notify(log, standbyReady)
-	defer reportWaiting(log)()
+	defer reportAlive(log)()
 	stop := answerReloads(cfg, o, log)
 	in, err := wait()
 	stop()

@@ -60,6 +60,7 @@ type node struct {
 	portal string
 	host   *netns.Host // nil: that of the test
 	flags  []string    // of serve
+	env    []string    // of serve, in addition
 	cmd    *exec.Cmd
 	lines  chan string // of standard output
 	log    *lockedBuffer
@@ -134,6 +135,7 @@ func (n *node) command(ctx context.Context, args ...string) *exec.Cmd {
 func (n *node) start() {
 	n.t.Helper()
 	n.cmd = n.command(context.Background(), append([]string{"serve"}, n.flags...)...)
+	n.cmd.Env = append(os.Environ(), n.env...)
 	n.cmd.Stderr = n.log
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := n.cmd.StdoutPipe()

@@ -6,9 +6,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -100,13 +103,21 @@ func (s *sharers) command(name string, args ...string) string {
 	return out
 }
 
-// TestShards_Nodes: a server that is killed alone has its shard again; a node that is stopped gives
-// its shards to the others at once; one with another configuration is refused, and so is one where
-// a new one counts that it does not have.
+// TestShards_Nodes: a node reports its progress to systemd; a server that is killed alone has its
+// shard again; a node that is stopped gives its shards to the others at once; one with another
+// configuration is refused, and so is one where a new one counts that it does not have.
 func TestShards_Nodes(t *testing.T) {
 	s := newSharers(t, "a", "b")
+	alive := s.nodes["a"].watched()
 	s.start("a", "b")
 	s.await(map[string]int{"a": 3, "b": 3})
+	for range 3 {
+		select {
+		case <-alive:
+		case <-time.After(takeOverMax):
+			t.Fatal("node a reports no progress to systemd")
+		}
+	}
 	var st struct {
 		Health string
 		Shards []struct {
@@ -173,6 +184,38 @@ func TestShards_Nodes(t *testing.T) {
 	must.Succeed(t, os.WriteFile(b.config(), []byte(other), 0o600))
 	b.signal(syscall.SIGHUP)
 	s.untilStatus("b", "healthy")
+}
+
+// watched has a node started as by systemd with a watchdog, and returns what gets its reports of
+// progress.
+func (n *node) watched() <-chan struct{} {
+	n.t.Helper()
+	path := filepath.Join(n.dir, "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	must.Succeed(n.t, err)
+	n.env = []string{"NOTIFY_SOCKET=" + path, "WATCHDOG_USEC=600000"}
+	alive := make(chan struct{}, 1)
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		p := make([]byte, 4096)
+		for {
+			length, err := conn.Read(p)
+			if err != nil {
+				return
+			}
+			if string(p[:length]) == "WATCHDOG=1" {
+				select {
+				case alive <- struct{}{}:
+				default: // the test has seen enough
+				}
+			}
+		}
+	})
+	n.t.Cleanup(func() {
+		must.Succeed(n.t, conn.Close())
+		reading.Wait()
+	})
+	return alive
 }
 
 // copyByToken writes a token of a LUN of one shard to one of another: its data stays where it is.
