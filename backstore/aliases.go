@@ -56,6 +56,16 @@ func (a *aliases) is(id segment.ID) bool {
 	return a.byID[id] != nil
 }
 
+// among adds the aliases to a set, and returns it.
+func (a *aliases) among(set map[segment.ID]bool) map[segment.ID]bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id := range a.byID {
+		set[id] = true
+	}
+	return set
+}
+
 // enter adds an alias. mu is held, or no other goroutine uses the store.
 func (a *aliases) enter(id segment.ID, row rows.Alias) *alias {
 	al := &alias{row: row, used: time.Now()}

@@ -45,6 +45,7 @@ type cleaner struct {
 	// What cleaning has done since the store was opened: bytes moved, segments cleaned,
 	// attempts that failed.
 	moved, cleaned, failures atomic.Uint64
+	broughtHome              atomic.Uint64 // bytes moved out of segments of other stores
 }
 
 // Cleaning moves what is still live out of segments that are mostly dead, so
@@ -107,7 +108,7 @@ type moving struct {
 // cleanSegment moves what is live out of a segment. ErrCorrupt: some of it
 // could not be read, and is still there; the rest was moved.
 func (c *cleaner) cleanSegment(ctx context.Context, id segment.ID, limiter *rate.Limiter) error {
-	m := mover{c: c, limiter: limiter}
+	m := mover{c: c, limiter: limiter, home: c.aliases.is(id)}
 	var found []moving
 	for _, page := range c.parts.usage.Pages(id) {
 		found = found[:0]
@@ -125,7 +126,9 @@ func (c *cleaner) cleanSegment(ctx context.Context, id segment.ID, limiter *rate
 	if err := m.move(ctx); err != nil {
 		return err
 	}
-	c.cleaned.Add(1)
+	if !m.home {
+		c.cleaned.Add(1)
+	}
 	return m.damage
 }
 
@@ -134,6 +137,7 @@ func (c *cleaner) cleanSegment(ctx context.Context, id segment.ID, limiter *rate
 type mover struct {
 	c       *cleaner
 	limiter *rate.Limiter
+	home    bool // the segment is that of another store
 	batch   []moving
 	bytes   int    // that the batch has
 	buf     []byte // for its data
@@ -199,7 +203,9 @@ func (m *mover) place(good []moving, data []byte) error {
 	if err != nil {
 		return err
 	}
-	c.moved.Add(uint64(len(data)))
+	if !m.home {
+		c.moved.Add(uint64(len(data)))
+	}
 	c.space.disk.Add(int64(len(data))) // the old copy stays until a checkpoint
 	c.opMu.RLock()
 	defer c.opMu.RUnlock()
@@ -208,10 +214,14 @@ func (m *mover) place(good []moving, data []byte) error {
 	}
 	for i := range good {
 		x := &good[i].x
-		if _, err := c.parts.extents.Move(good[i].id, x.Addr, to); err != nil {
+		moved, err := c.parts.extents.Move(good[i].id, x.Addr, to)
+		if err != nil {
 			// Its row cannot be read: it stays where it is.
 			c.damage.Note(fmt.Sprintf("extent %d", good[i].id), err)
 			m.damage = errors.Join(m.damage, corrupt(err))
+		}
+		if moved && m.home {
+			c.broughtHome.Add(uint64(x.Blocks) * BlockLength)
 		}
 		to.Block += uint32(x.Blocks)
 	}

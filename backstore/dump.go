@@ -14,7 +14,7 @@ import (
 )
 
 // DumpParts are what Dump knows, in its order.
-var DumpParts = []string{"superblock", "checkpoint", "volumes", "snapshots", "records", "nodes", "extents", "counts", "usage", "known", "journal"}
+var DumpParts = []string{"superblock", "checkpoint", "volumes", "snapshots", "records", "nodes", "extents", "counts", "usage", "known", "aliases", "journal"}
 
 // DumpItem is a piece of a store, as text.
 type DumpItem struct {

@@ -55,7 +55,7 @@ func TestDump(t *testing.T) {
 		t.Errorf("known names: %s", known)
 	}
 	for _, part := range DumpParts {
-		if seen[part] == 0 {
+		if part != "aliases" && seen[part] == 0 {
 			t.Errorf("nothing of %s was shown", part)
 		}
 	}

@@ -15,8 +15,8 @@ type Figures struct {
 	// LiveBytes to CapacityBytes are those of Stats.
 	LiveBytes, PhysicalBytes, DiskBytes, ReserveBytes, MetadataBytes int64
 	ReclaimableBytes, JournalBytes, CapacityBytes                    int64
-	// AdoptedBytes and LentBytes are those of Stats.
-	AdoptedBytes, LentBytes int64
+	// AdoptedBytes to LentDeadBytes are those of Stats.
+	AdoptedBytes, LentBytes, LentDeadBytes int64
 	// FreeBytes is how much new data fits.
 	FreeBytes int64
 	// Full: the file system has no room for new data.
@@ -59,6 +59,8 @@ type CleaningFigures struct {
 	// MovedBytes is live data that was moved out of segments that are mostly dead,
 	// Segments how many of those were emptied so, Failures the attempts that failed.
 	MovedBytes, Segments, Failures uint64
+	// BroughtHomeBytes is data that was moved here from segments of other stores.
+	BroughtHomeBytes uint64
 }
 
 // Figures returns figures about the store. It waits for no operation, but can wait for the
@@ -71,12 +73,12 @@ func (s *Store) Figures() (Figures, error) {
 		LiveBytes: s.LiveBytes(), PhysicalBytes: s.PhysicalBytes(), DiskBytes: s.DiskBytes(), ReserveBytes: s.ReserveBytes(),
 		MetadataBytes: s.parts.kv.Stats().Bytes, JournalBytes: s.journalBytes(), CapacityBytes: s.opts.CapacityBytes,
 		Checkpoints: s.checkpoints.figures(),
-		Cleaning:    CleaningFigures{s.cleaner.moved.Load(), s.cleaner.cleaned.Load(), s.cleaner.failures.Load()},
+		Cleaning:    CleaningFigures{s.cleaner.moved.Load(), s.cleaner.cleaned.Load(), s.cleaner.failures.Load(), s.cleaner.broughtHome.Load()},
 		Mended:      len(s.damage.Mended()),
 	}
 	ill := s.Ailments()
 	f.Failed, f.Full = ill.Failed, ill.Full
-	f.AdoptedBytes, f.LentBytes = s.AdoptedBytes(), s.LentBytes()
+	f.AdoptedBytes, f.LentBytes, f.LentDeadBytes = s.AdoptedBytes(), s.LentBytes(), s.LentDeadBytes()
 	f.ReclaimableBytes = s.reclaimable(f.PhysicalBytes, f.LiveBytes-f.AdoptedBytes)
 	if list, more := s.damage.All(); len(list) > 0 {
 		f.Damaged, f.FirstDamage = len(list)+more, fmt.Sprintf("%s: %s", list[0].What, list[0].Error)

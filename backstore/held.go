@@ -6,6 +6,7 @@ import (
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
+	"odx/backstore/segment"
 )
 
 // maxHeldNodes bounds the map nodes that HeldBytes looks at: leaves of 256 GiB
@@ -15,7 +16,9 @@ const maxHeldNodes = 1 << 17
 // Held says what a group of snapshots keeps alive.
 type Held struct {
 	// Total is the length of the extents that nothing but the group refers to:
-	// what deleting all of its snapshots gives back.
+	// what deleting all of its snapshots gives back. Unless a capacity of the store is what
+	// limits new data, it has none in segments of other stores, nor in segments that those
+	// hold: it would give no space back here.
 	Total int64
 	// Each is by snapshot the part of Total in the map nodes that it has alone
 	// or together with others of the group. Deleting one gives back that much
@@ -43,6 +46,9 @@ func (s *Store) HeldBytes(ctx context.Context, snapshots []uint64) (Held, error)
 		roots[i] = n.state.root
 	}
 	x := exclusive{table: s.parts.extents, partial: make(map[extent.ID]uint64)}
+	if s.opts.CapacityBytes == 0 || s.space.low.Load() {
+		x.shares = s.holds.among(s.aliases.among(make(map[segment.ID]bool)))
+	}
 	owned, err := s.parts.forest.FindOwned(ctx, roots, maxHeldNodes, func(slots []extent.Slot) (int64, error) {
 		before := x.blocks
 		err := x.leaf(s.parts.extents, slots)

@@ -366,6 +366,14 @@ func (s *Store) LentBytes() (bytes int64) {
 	return bytes
 }
 
+// among adds the segments that are held to a set, and returns it.
+func (h *holds) among(set map[segment.ID]bool) map[segment.ID]bool {
+	for _, id := range h.segments() {
+		set[id] = true
+	}
+	return set
+}
+
 // segments returns those that are held.
 func (h *holds) segments() []segment.ID {
 	h.mu.Lock()
@@ -377,8 +385,14 @@ func (h *holds) segments() []segment.ID {
 // are live, in those that no other store holds.
 func (s *Store) reclaimable(physical, live int64) int64 {
 	dead := physical - live - int64(len(s.parts.segments.List()))*BlockLength
+	return max(dead-s.LentDeadBytes(), 0)
+}
+
+// LentDeadBytes returns how many bytes are dead here in segments that other stores hold: cleaning
+// gives none of them back before those let go.
+func (s *Store) LentDeadBytes() (dead int64) {
 	for _, id := range s.holds.segments() {
-		dead -= max(s.parts.segments.Bytes(id)-(1+s.parts.usage.Live(id))*BlockLength, 0)
+		dead += max(s.parts.segments.Bytes(id)-(1+s.parts.usage.Live(id))*BlockLength, 0)
 	}
-	return max(dead, 0)
+	return dead
 }

@@ -31,7 +31,8 @@ type Stats struct {
 	// DeduplicatedBytes is what is mapped once more since the same data was written,
 	// or was copied to where nodes cannot be shared.
 	DeduplicatedBytes int64
-	// LiveBytes is the length of all extents that something refers to.
+	// LiveBytes is the length of all extents that something refers to, here or in segments of
+	// other stores.
 	LiveBytes int64
 	// PhysicalBytes is the length of the segments, live and dead data together.
 	PhysicalBytes int64
@@ -47,9 +48,11 @@ type Stats struct {
 	// Data that only snapshots map makes it smaller.
 	DedupRatio float64
 	// AdoptedBytes is the part of LiveBytes that lies in segments of other stores, LentBytes the
-	// length of the segments that other stores hold.
-	AdoptedBytes int64
-	LentBytes    int64
+	// length of the segments that other stores hold. LentDeadBytes is the dead data in those, which
+	// is not reclaimable.
+	AdoptedBytes  int64
+	LentBytes     int64
+	LentDeadBytes int64
 	// CapacityBytes bounds LiveBytes, and DiskBytes within 2 % or 256 MiB; 0 means
 	// that only the file system does.
 	CapacityBytes int64
@@ -112,7 +115,7 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	st.LiveBytes, st.PhysicalBytes = s.LiveBytes(), s.PhysicalBytes()
 	st.DeduplicatedBytes = max(all-st.LiveBytes, 0)
 	st.DiskBytes, st.ReserveBytes, st.MetadataBytes = s.DiskBytes(), s.ReserveBytes(), s.parts.kv.Stats().Bytes
-	st.AdoptedBytes, st.LentBytes = s.AdoptedBytes(), s.LentBytes()
+	st.AdoptedBytes, st.LentBytes, st.LentDeadBytes = s.AdoptedBytes(), s.LentBytes(), s.LentDeadBytes()
 	st.ReclaimableBytes = s.reclaimable(st.PhysicalBytes, st.LiveBytes-st.AdoptedBytes)
 	st.Damage, st.MoreDamage = s.Damage()
 	if st.LiveBytes > 0 {
@@ -121,7 +124,8 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	return st, nil
 }
 
-// LiveBytes returns the length of all extents that something refers to.
+// LiveBytes returns the length of all extents that something refers to, those in segments of other
+// stores too: once they are brought home they take their space here.
 func (s *Store) LiveBytes() int64 { return s.space.liveBytes() }
 
 // PhysicalBytes returns the length of all segments, and of the files that wait

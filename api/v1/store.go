@@ -19,8 +19,9 @@ type Store struct {
 	ReserveBytes      int64         `json:"reserve_bytes"`
 	MetadataBytes     int64         `json:"metadata_bytes"`
 	ReclaimableBytes  int64         `json:"reclaimable_bytes"`
-	AdoptedBytes      int64         `json:"adopted_bytes,omitempty"` // of live_bytes, in segments of other stores
-	LentBytes         int64         `json:"lent_bytes,omitempty"`    // of segments that other stores hold
+	AdoptedBytes      int64         `json:"adopted_bytes,omitempty"`   // of live_bytes, in segments of other stores
+	LentBytes         int64         `json:"lent_bytes,omitempty"`      // of segments that other stores hold
+	LentDeadBytes     int64         `json:"lent_dead_bytes,omitempty"` // dead in those, and not reclaimable
 	DedupRatio        float64       `json:"dedup_ratio"`
 	CapacityBytes     int64         `json:"capacity_bytes"`
 	DedupUnit         int           `json:"dedup_unit"` // bytes

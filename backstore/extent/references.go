@@ -7,6 +7,7 @@ import (
 	"odx/backstore/invariant"
 	"odx/backstore/meta"
 	"odx/backstore/refs"
+	"odx/backstore/segment"
 )
 
 // CountPrefix is the first byte of the key of a page of reference counts.
@@ -260,6 +261,16 @@ func (t *Table) References(id ID) (n uint64, blocks int, err error) {
 	defer c.Unlock()
 	defer p.Unlock()
 	return references(id, p, c)
+}
+
+// Segment returns the segment that an extent lies in, 0 if there is no such extent.
+func (t *Table) Segment(id ID) (segment.ID, error) {
+	p, err := t.cache.Lock(uint64(id) / pageExtents)
+	if err != nil {
+		return 0, err
+	}
+	defer p.Unlock()
+	return p.entry(id).addr.Segment, nil
 }
 
 // lock returns the page of an extent's count and the page of the extent, both locked.

@@ -5,6 +5,7 @@ import (
 
 	"odx/backstore/meta"
 	"odx/backstore/refs"
+	"odx/backstore/segment"
 )
 
 // storedPages is the number of pages of each kind that a Stored caches.
@@ -26,7 +27,29 @@ func NewStored(kv meta.Reader, unit int) *Stored {
 // References returns the number of slots that refer to an extent, and its length in
 // blocks.
 func (s *Stored) References(id ID) (n uint64, blocks int, err error) {
-	p, err := cached(s.pages, uint64(id)/pageExtents, func() (*page, error) {
+	p, err := s.page(id)
+	if err != nil {
+		return 0, 0, err
+	}
+	c, err := s.countsOf(id)
+	if err != nil {
+		return 0, 0, err
+	}
+	return references(id, p, c)
+}
+
+// Segment returns the segment that an extent lies in, 0 if there is no such extent.
+func (s *Stored) Segment(id ID) (segment.ID, error) {
+	p, err := s.page(id)
+	if err != nil {
+		return 0, err
+	}
+	return p.entry(id).addr.Segment, nil
+}
+
+// page returns the page with the place of an extent.
+func (s *Stored) page(id ID) (*page, error) {
+	return cached(s.pages, uint64(id)/pageExtents, func() (*page, error) {
 		value, err := s.kv.Get(pageKey(uint64(id) / pageExtents))
 		if errors.Is(err, meta.ErrNotFound) {
 			return newPage(s.unit), nil
@@ -36,14 +59,6 @@ func (s *Stored) References(id ID) (n uint64, blocks int, err error) {
 		}
 		return decodePage(s.unit, value)
 	})
-	if err != nil {
-		return 0, 0, err
-	}
-	c, err := s.countsOf(id)
-	if err != nil {
-		return 0, 0, err
-	}
-	return references(id, p, c)
 }
 
 // countsOf returns the page with the count of an extent.

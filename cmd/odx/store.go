@@ -37,7 +37,8 @@ func newStoreInfo() *cobra.Command {
 		Short: "Print volumes, bytes, deduplication and tokens of a store",
 		Long: "Print volumes, logical and physical bytes, the deduplication ratio and tokens. With --exclusive,\n" +
 			"also print the data of each volume that is shared with nothing else, which its deletion\n" +
-			"reclaims. That takes minutes for a TiB.",
+			"reclaims; what lies in segments of other stores, or of this one that others hold, is not\n" +
+			"counted. That takes minutes for a TiB.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return administer(cmd, &o, func(ctx context.Context, cfg *conf.Config, a admin.Administrator) error {
@@ -133,10 +134,11 @@ func printUse(table io.Writer, s *storeInfo) {
 		fmt.Fprintf(table, "adopted\t%s\tof the live ones, in segments of other stores\n", bytesText(s.AdoptedBytes))
 	}
 	if s.LentBytes > 0 {
-		fmt.Fprintf(table, "lent\t%s\tin segments that other stores hold: odx store holds\n", bytesText(s.LentBytes))
+		fmt.Fprintf(table, "lent\t%s\tin segments that other stores hold, %s of it dead here and kept for them: odx store holds\n",
+			bytesText(s.LentBytes), bytesText(s.LentDeadBytes))
 	}
-	fmt.Fprintf(table, "physical\t%s\ton disk: live, dead, and %s of what they are kept in\n", bytesText(s.PhysicalBytes),
-		bytesText(s.PhysicalBytes-(s.LiveBytes-s.AdoptedBytes)-s.ReclaimableBytes))
+	fmt.Fprintf(table, "physical\t%s\tin segments of this store: live, dead, and %s of what they are kept in\n", bytesText(s.PhysicalBytes),
+		bytesText(s.PhysicalBytes-(s.LiveBytes-s.AdoptedBytes)-s.ReclaimableBytes-s.LentDeadBytes))
 	fmt.Fprintf(table, "dedup\t%.2f\tlogical bytes for a live one: %s are shared by clones, %s are deduplicated, %s are only in snapshots\n",
 		s.DedupRatio, bytesText(s.ClonedBytes), bytesText(s.DeduplicatedBytes), bytesText(s.SnapshotBytes))
 	fmt.Fprintf(table, "disk\t%s\tin all: physical, %s of metadata, %s in reserve, and the journal\n",
