@@ -164,6 +164,8 @@ func (s *shared) status() (v1.ClusterStatus, error) {
 		out := s.shard(k)
 		if out.Node == "" {
 			problem("no node serves shard %d", k)
+		} else if why := s.facts.Owners[k].Refuses; why != "" {
+			problem("the server of shard %d at node %s has refused the configuration that counts, and no node may be able to take the shard over by it: %s", k, out.Node, why)
 		}
 		st.Shards = append(st.Shards, out)
 	}

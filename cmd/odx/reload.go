@@ -60,6 +60,9 @@ const serving = "serving"
 func (r *running) reload(ctx context.Context) {
 	notify(r.log, reloading(r.log))
 	_, err := r.service.Reload(audit.With(ctx, audit.Signal("SIGHUP")))
+	if r.reloaded != nil {
+		r.reloaded(err)
+	}
 	status := serving
 	if err != nil {
 		first, _, _ := strings.Cut(err.Error(), "\n")

@@ -29,6 +29,8 @@ type running struct {
 	log   *logrus.Entry
 	// began, if not nil, is called when the service is ready.
 	began func() error
+	// reloaded, if not nil, is called with what came of a reload that a signal, or a node, asked for.
+	reloaded func(error)
 	// program is what a handover starts; "" if that is not known.
 	program string
 

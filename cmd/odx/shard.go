@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/sirupsen/logrus"
@@ -113,10 +114,23 @@ func serveClaimed(ctx context.Context, cfg *conf.Config, link *shardserver.Link,
 		return nil, err
 	}
 	reportChanges(service, link, log)
-	return &running{service: service, log: log, began: func() error {
-		id := service.Admin().Backstore().ID()
-		return link.Serves(in.Claim.Epoch(), hex.EncodeToString(id[:]))
-	}}, nil
+	id := service.Admin().Backstore().ID()
+	return &running{
+		service: service, log: log,
+		began:    func() error { return link.Serves(in.Claim.Epoch(), hex.EncodeToString(id[:])) },
+		reloaded: func(err error) { reportRefused(link, err, log) },
+	}, nil
+}
+
+// reportRefused has the process of the node know whether a reload was refused.
+func reportRefused(link *shardserver.Link, refused error, log *logrus.Entry) {
+	why := ""
+	if refused != nil {
+		why, _, _ = strings.Cut(refused.Error(), "\n")
+	}
+	if err := link.Refuses(why); err != nil {
+		log.WithError(err).Warn("the process of the node does not know what came of a reload")
+	}
 }
 
 // reportChanges has the process of the node know when an administrator has changed the configuration
@@ -129,6 +143,7 @@ func reportChanges(service *target.Service, link *shardserver.Link, log *logrus.
 			Commit: func() {
 				once.Lock()
 				defer once.Unlock()
+				reportRefused(link, nil, log)
 				text := string(next.Text())
 				if text == before || text == string(link.Plan().Text) {
 					before = text

@@ -74,7 +74,13 @@ type Owner struct {
 	// Store is the ID of the store of the shard.
 	Store string    `json:"store"`
 	Since time.Time `json:"since"`
+	// Refuses is why its server serves by the configuration before the one that it was sent last, "" if
+	// it does not; at most MaxRefuses bytes.
+	Refuses string `json:"refuses,omitempty"`
 }
+
+// MaxRefuses bounds Owner.Refuses, in bytes.
+const MaxRefuses = 500
 
 // Move is a shard that an administrator wants to be at another node.
 type Move struct {

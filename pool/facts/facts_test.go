@@ -169,7 +169,7 @@ func TestDecode_Problems(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	some := &Facts{
 		pool: poolRow{version, 6, make([]byte, secretBytes)}, Configuration: Configuration{3, map[string]string{"targets": "0011"}, "a", time.Unix(1, 0).UTC()},
-		Nodes: map[string]Node{"a": {3, time.Unix(2, 0).UTC()}}, Owners: map[int]Owner{5: {"a", 7, "00", time.Unix(3, 0).UTC()}},
+		Nodes: map[string]Node{"a": {3, time.Unix(2, 0).UTC()}}, Owners: map[int]Owner{5: {"a", 7, "00", time.Unix(3, 0).UTC(), "no LUN"}},
 		Moves: map[int]Move{0: {"b", time.Unix(4, 0).UTC()}}, Drains: map[string]Drain{"b": {time.Unix(5, 0).UTC()}},
 	}
 	rows, err := some.encode()

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -115,6 +116,8 @@ type planned struct {
 type served struct {
 	epoch uint64
 	store string
+	// refuses is facts.Owner.Refuses.
+	refuses string
 }
 
 // order is what a server was told by May.
@@ -129,7 +132,19 @@ func (n *Node) State() *State { return n.state.Load() }
 // Serves says that a server has its shard, by an epoch.
 func (n *Node) Serves(shard int, epoch uint64, store string) {
 	n.mu.Lock()
-	n.serving[shard] = served{epoch, store}
+	n.serving[shard] = served{epoch: epoch, store: store}
+	n.mu.Unlock()
+	n.hurry()
+}
+
+// Refuses says why the server of a shard goes on by the configuration that it had, in place of the
+// one that it was sent last; "": it does not.
+func (n *Node) Refuses(shard int, why string) {
+	n.mu.Lock()
+	if s, ok := n.serving[shard]; ok {
+		s.refuses = strings.ToValidUTF8(why[:min(len(why), facts.MaxRefuses)], "")
+		n.serving[shard] = s
+	}
 	n.mu.Unlock()
 	n.hurry()
 }
@@ -209,10 +224,16 @@ func (n *Node) correct(f *facts.Facts, serving map[int]served, setup *Setup) (ch
 	for k := range f.Shards() {
 		row := f.Owners[k]
 		if mine, ok := serving[k]; !ok && row.Node == n.o.Name {
-			row.Node = ""
+			row.Node, row.Refuses = "", ""
 			f.Owners[k], changed = row, true
-		} else if ok && row.Epoch <= mine.epoch && (row.Node != n.o.Name || row.Epoch != mine.epoch || row.Store != mine.store) {
-			f.Owners[k], changed = facts.Owner{Node: n.o.Name, Epoch: mine.epoch, Store: mine.store, Since: now}, true
+		} else if ok && row.Epoch <= mine.epoch {
+			is := facts.Owner{Node: n.o.Name, Epoch: mine.epoch, Store: mine.store, Since: row.Since, Refuses: mine.refuses}
+			if row.Node != is.Node || row.Epoch != is.Epoch {
+				is.Since = now
+			}
+			if row != is {
+				f.Owners[k], changed = is, true
+			}
 		}
 		if m, ok := f.Moves[k]; !ok {
 			delete(n.moves, k)

@@ -371,6 +371,41 @@ func TestNode_Configuration(t *testing.T) {
 	})
 }
 
+// TestNode_Refuses: the facts have why a server refuses a configuration, bounded, until it does not or
+// has not its shard any more.
+func TestNode_Refuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "a", "b")
+		defer s.close()
+		must.Succeed(t, errors.Join(s.start("a", "1"), s.start("b", "1")))
+		s.await("a3 b3", 2*time.Second)
+		a, other := slices.Index(s.owners[:], "a"), slices.Index(s.owners[:], "b")
+		n := s.nodes["a"].node
+		is := func(what, want string) {
+			t.Helper()
+			time.Sleep(time.Second)
+			f, err := s.facts().Load()
+			must.Succeed(t, err)
+			if got := f.Owners[a].Refuses; got != want {
+				t.Errorf("%s: %q, want %q", what, got, want)
+			}
+			if got := f.Owners[other].Refuses; got != "" {
+				t.Errorf("%s: the shard of another node refuses %q", what, got)
+			}
+		}
+		n.Refuses(other, "not its own")
+		n.Refuses(a, strings.Repeat("x", facts.MaxRefuses-1)+"é")
+		is("refused", strings.Repeat("x", facts.MaxRefuses-1))
+		n.Refuses(a, "")
+		is("taken", "")
+		n.Refuses(a, "again")
+		is("refused again", "again")
+		s.kill("a")
+		s.await("b6", 8*time.Second)
+		is("with another owner", "")
+	})
+}
+
 // TestNode_ReconfigureFails: a node that cannot write another configuration has the one before.
 func TestNode_ReconfigureFails(t *testing.T) {
 	s := newSite(t, "a")

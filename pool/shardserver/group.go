@@ -34,6 +34,8 @@ type Events interface {
 	Ended(shard int)
 	// Changed: a server has changed the configuration file.
 	Changed(shard int)
+	// Refuses: a server goes on by the plan that it had, and why; "": it does not.
+	Refuses(shard int, why string)
 }
 
 // Options are what a Group is made of.
@@ -184,6 +186,8 @@ func (p *process) report(r *report) {
 		p.g.o.Events.Serves(p.shard, r.Serves.Epoch, r.Serves.Store)
 	case r.Changed:
 		p.g.o.Events.Changed(p.shard)
+	case r.Refuses != nil:
+		p.g.o.Events.Refuses(p.shard, *r.Refuses)
 	}
 }
 

@@ -109,6 +109,9 @@ func (l *Link) Serves(epoch uint64, store string) error {
 // Changed says that the configuration file was changed by this process.
 func (l *Link) Changed() error { return l.send(report{Changed: true}) }
 
+// Refuses says why this process goes on by the plan that it had; "": it does not.
+func (l *Link) Refuses(why string) error { return l.send(report{Refuses: &why}) }
+
 func (l *Link) send(r report) error {
 	text, err := json.Marshal(r)
 	if err == nil {

@@ -21,7 +21,7 @@ const linkFD = 3
 const maxMessage = 4 << 20
 
 // version is that of the messages. The program can be replaced while the process of the node runs.
-const version = 2
+const version = 3
 
 // Plan is what a server is to serve.
 type Plan struct {
@@ -58,6 +58,8 @@ type report struct {
 	Serves *serves `json:"serves,omitempty"`
 	// Changed: it has changed the configuration file.
 	Changed bool `json:"changed,omitempty"`
+	// Refuses: it goes on by another plan than that of the last reload, for this reason; "": it does not.
+	Refuses *string `json:"refuses,omitempty"`
 }
 
 type serves struct {

@@ -67,7 +67,11 @@ func beServer() error {
 		case <-ctx.Done():
 			return errors.New("the node has ended")
 		case <-reloads: // with the plan that came with it, never the one before
-			if err := errors.Join(l.Changed(), l.Serves(uint64(os.Getpid()), string(l.Plan().Text))); err != nil {
+			why := ""
+			if text := string(l.Plan().Text); text == "refuse" {
+				why = text
+			}
+			if err := errors.Join(l.Refuses(why), l.Changed(), l.Serves(uint64(os.Getpid()), string(l.Plan().Text))); err != nil {
 				return err
 			}
 		case s := <-signals:
@@ -91,6 +95,11 @@ func (e *events) Serves(shard int, epoch uint64, store string) {
 }
 func (e *events) Ended(shard int)   { e.said[shard] <- "ended" }
 func (e *events) Changed(shard int) { e.said[shard] <- "changed" }
+func (e *events) Refuses(shard int, why string) {
+	if why != "" {
+		e.said[shard] <- "refuses: " + why
+	}
+}
 
 // next returns the next thing that is said of a shard, but for one.
 func (e *events) next(t *testing.T, shard int, but string) string {
@@ -158,6 +167,12 @@ func TestGroup(t *testing.T) {
 	g.Replan(plans("three"), -1)
 	if a, b := e.next(t, 1, "ended"), e.next(t, 1, ""); a != "changed" || b != fmt.Sprint(other, " three") {
 		t.Errorf("the other one: %s, %s", a, b)
+	}
+	next = plans("refuse")
+	next[0] = plans("three")[0]
+	g.Replan(next, 0)
+	if a := e.next(t, 1, "ended"); a != "refuses: refuse" {
+		t.Errorf("a plan that is refused: %s", a)
 	}
 	g.Stop(t.Context())
 	for _, pid := range []int{third, other} {
@@ -238,3 +253,4 @@ type ignored struct{}
 func (ignored) Serves(int, uint64, string) {}
 func (ignored) Ended(int)                  {}
 func (ignored) Changed(int)                {}
+func (ignored) Refuses(int, string)        {}

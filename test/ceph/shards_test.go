@@ -105,7 +105,8 @@ func (s *sharers) command(name string, args ...string) string {
 
 // TestShards_Nodes: a node reports its progress to systemd; a server that is killed alone has its
 // shard again; a node that is stopped gives its shards to the others at once; one with another
-// configuration is refused, and so is one where a new one counts that it does not have.
+// configuration is refused, and so is one where a new one counts that it does not have; the status
+// says which server refuses the one that counts.
 func TestShards_Nodes(t *testing.T) {
 	s := newSharers(t, "a", "b")
 	alive := s.nodes["a"].watched()
@@ -182,6 +183,10 @@ func TestShards_Nodes(t *testing.T) {
 	a.signal(syscall.SIGHUP)
 	s.untilStatus("a", "node b does not have the configuration that counts")
 	must.Succeed(t, os.WriteFile(b.config(), []byte(other), 0o600))
+	b.signal(syscall.SIGHUP)
+	s.untilStatus("b", "the server of shard 3 at node "+s.owners()[3]+" has refused the configuration that counts")
+	s.command(s.owners()[3], "volume", "resize", "v3", "32MiB", "--shard", "3")
+	a.signal(syscall.SIGHUP)
 	b.signal(syscall.SIGHUP)
 	s.untilStatus("b", "healthy")
 }
