@@ -249,10 +249,8 @@ func (f *foreignLUNs) remember(ctx context.Context, url string, g foreign.Geomet
 // be that of another LUN when it is configured again.
 func (f *foreignLUNs) forget(ctx context.Context, cfg *conf.Config, migrating map[conf.Device]string) error {
 	kept := map[string]bool{}
-	for i := range cfg.Targets {
-		for k := range cfg.Targets[i].LUNs {
-			kept[string(foreignKey(cfg.Targets[i].LUNs[k].ISCSI))] = true
-		}
+	for _, url := range foreignURLs(cfg) {
+		kept[string(foreignKey(url))] = true
 	}
 	for d := range maps.Keys(migrating) {
 		kept[string(foreignKey(d.ISCSI))] = true
@@ -276,22 +274,51 @@ func (f *foreignLUNs) forget(ctx context.Context, cfg *conf.Config, migrating ma
 }
 
 // openForeign opens the LUN of another target that a LUN is.
-func (m *media) openForeign(ctx context.Context, l *conf.LUN, login foreign.Login) (*foreign.Disk, error) {
-	use := &foreignUse{m.foreign, l.ISCSI}
-	d, err := m.foreign.acquire(ctx, l.ISCSI, login, use)
+func (st *state) openForeign(ctx context.Context, l *conf.LUN) (*foreign.Disk, error) {
+	m := st.media
+	known, err := m.foreign.known(l.ISCSI)
 	if err != nil {
 		return nil, err
 	}
-	if n := d.Geometry().BlockLength; n > l.BlockSize {
-		err = m.cfg.Problem(l.Key+".block_size", "LUN %d: %s has blocks of %d bytes, and block_size is %d", l.Number, l.ISCSI, n, l.BlockSize)
-	} else if p := m.checkSize(l, d.Size(), nil); p != nil {
-		err = *p
-	}
+	use := &foreignUse{m.foreign, l.ISCSI}
+	d, err := m.foreign.acquire(ctx, l.ISCSI, st.loginOf(l), use)
 	if err != nil {
-		return nil, errors.Join(err, use.Close())
+		return nil, err
+	}
+	isNew := known == foreign.Geometry{}
+	if err := st.checkForeign(l, d, isNew); err != nil {
+		err = errors.Join(err, use.Close())
+		if isNew { // what it is does not count as known of a LUN that was never served
+			err = errors.Join(err, m.foreign.forgetOne(ctx, l.ISCSI))
+		}
+		return nil, err
 	}
 	m.backings[l.Medium()] = append(m.backings[l.Medium()], use)
 	return d, nil
+}
+
+// checkForeign returns why a LUN of another target cannot be a LUN here. One that is new must not be
+// what another one is known to be, even if that is not open.
+func (st *state) checkForeign(l *conf.LUN, d *foreign.Disk, isNew bool) error {
+	m, g := st.media, d.Geometry()
+	var urls []string
+	if isNew {
+		urls = foreignURLs(m.cfg)
+	}
+	if other := m.foreign.usedAs(l.ISCSI, urls); other != "" {
+		return m.cfg.Problem(l.Key, "LUN %d: %s is %s by another address, which this server uses; to change the address of a LUN, take it out with one reload, and add it with the next", l.Number, l.ISCSI, other)
+	}
+	// A server that starts has no sessions with itself.
+	if own := st.own(g.ID); own != "" && m.made != nil {
+		return m.cfg.Problem(l.Key, "LUN %d: %s has the identity of a LUN of this server, %s; name its volume or view", l.Number, l.ISCSI, own)
+	}
+	if g.BlockLength > l.BlockSize {
+		return m.cfg.Problem(l.Key+".block_size", "LUN %d: %s has blocks of %d bytes, and block_size is %d", l.Number, l.ISCSI, g.BlockLength, l.BlockSize)
+	}
+	if p := m.checkSize(l, g.Size, nil); p != nil {
+		return *p
+	}
+	return nil
 }
 
 // loginOf returns what a LUN of another target is logged in to with.

@@ -2,7 +2,7 @@ package target
 
 import (
 	"context"
-	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 
@@ -33,6 +33,9 @@ func (s migrated) OpenForeign(ctx context.Context, c migrate.Cut) (migrate.Forei
 		return nil, fmt.Errorf("%w: another initiator has reserved it: %w", admin.ErrInUse, err)
 	case err != nil:
 		return nil, err
+	}
+	if other := s.foreign.usedAs(c.To.ISCSI, foreignURLs(s.state.Load().cfg)); other != "" {
+		return nil, errors.Join(fmt.Errorf("%s: %w as %s, by another address", c.To.ISCSI, admin.ErrInUse, other), use.Close())
 	}
 	s.foreign.setLogin(c.To.ISCSI, login)
 	return &movedTo{d, use, s.Service}, nil
@@ -82,11 +85,8 @@ func (m *movedTo) BlockLength() int { return m.Geometry().BlockLength }
 
 // Condition implements migrate.Foreign.
 func (m *movedTo) Condition(ctx context.Context) (out migrate.Condition, err error) {
-	id := m.Geometry().ID
-	for medium, u := range m.service.state.Load().units {
-		if naa := u.lu.NAA(); id == "naa."+hex.EncodeToString(naa[:]) {
-			return migrate.Condition{Own: medium}, nil
-		}
+	if own := m.service.state.Load().own(m.Geometry().ID); own != "" {
+		return migrate.Condition{Own: own}, nil
 	}
 	c, err := m.Disk.Condition(ctx)
 	return migrate.Condition{Protected: c.Protected, Reserved: c.Reserved, Registered: c.Registered, Data: c.Data, DataAt: c.DataAt}, err

@@ -207,7 +207,7 @@ func (s *Service) openMedium(ctx context.Context, st *state, l *conf.LUN, u *uni
 		c.Volume, c.ID, c.Thin, c.Space = v, v.ID(), true, s.space.space()
 		u.snapshot = u.snapshot || v.ReadOnly()
 	case l.ISCSI != "":
-		d, err := st.media.openForeign(ctx, l, st.loginOf(l))
+		d, err := st.openForeign(ctx, l)
 		if err != nil {
 			return err
 		}
