@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/conf"
+	"odx/internal/kit/must"
 	"odx/internal/kit/sample"
 )
 
@@ -268,5 +270,42 @@ func TestManager_Foreign_Grown(t *testing.T) {
 	}
 	if got := w.far.durable[:worldSize]; !slices.Equal(got, w.model) {
 		t.Errorf("the LUN has other data at %v", differing(got, w.model))
+	}
+}
+
+// A point in time is durable before it is copied: otherwise the LUN elsewhere keeps what the source
+// loses with its power, where no later point differs from the one before.
+func TestManager_Foreign_PointLost(t *testing.T) {
+	w := begin(t, rand.New(rand.NewPCG(1, 4)))
+	defer w.end()
+	model := w.model
+	w.model = nil // nothing but what follows is written, and above all nothing is flushed
+	p := bytes.Repeat([]byte{0x77}, block)
+	slow, written, copied := false, false, false
+	w.reached = func(step string) {
+		switch {
+		case step == "part of a round noted" && !slow: // so that another round follows, not the cut
+			slow = true
+			<-time.After(shortRound)
+		case step == "difference copied" && !written:
+			written = true
+			for off := int64(0); off < worldSize; off += 8 * block {
+				must.Succeed(t, w.lun().WriteAt(t.Context(), p, off))
+				copy(model[off:], p)
+			}
+			must.Succeed(t, w.store.WriteOut(t.Context()))
+		case step == "difference copied" && !copied:
+			copied = true
+			for range 8 { // of what is not durable, each loses something else
+				killed(t, w, step, true, true)
+			}
+		}
+	}
+	w.start()
+	m := w.await()
+	w.reached = nil
+	w.check(m, model)
+	if !slow || !copied {
+		t.Errorf("a part was noted: %t; a second round copied what differs: %t", slow, copied)
 	}
 }
