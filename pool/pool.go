@@ -85,6 +85,19 @@ func (p *Place) Close() error {
 // Owner decides who owns the store.
 func (p *Place) Owner() owner.Driver { return p.files.Owner(dir) }
 
+// Succeed has this process own the store as one of a line (rados.Line), and ends the lock of an earlier
+// one of it, which has ended. text is "" for a process that is in none.
+func (p *Place) Succeed(text string) error {
+	if text == "" {
+		return nil
+	}
+	l, err := rados.ParseLine(text)
+	if err != nil {
+		return err
+	}
+	return p.files.Succeed(l)
+}
+
 // Exists reports whether there is a store.
 func (p *Place) Exists() (bool, error) {
 	names, err := p.files.List(dir)

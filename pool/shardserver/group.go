@@ -2,6 +2,7 @@ package shardserver
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -62,6 +63,8 @@ type Group struct {
 type process struct {
 	g     *Group
 	shard int
+	line  string // random
+	count int    // of the processes that were started; of run
 
 	mu       sync.Mutex // guards what follows
 	plan     Plan
@@ -77,7 +80,7 @@ func Start(o Options) *Group {
 	g.ctx, g.stop = context.WithCancel(context.Background())
 	for k, plan := range o.Plans {
 		plan.Version = version
-		g.list = append(g.list, &process{g: g, shard: k, plan: plan})
+		g.list = append(g.list, &process{g: g, shard: k, plan: plan, line: rand.Text()})
 	}
 	for _, p := range g.list {
 		g.running.Go(p.run)
@@ -132,6 +135,8 @@ func (p *process) once() (asked bool, err error) {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
+	p.count++
+	cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%s.%d", lineVariable, p.line, p.count))
 	p.mu.Lock()
 	if err = p.g.ctx.Err(); err == nil {
 		err = cmd.Start()
@@ -146,6 +151,9 @@ func (p *process) once() (asked bool, err error) {
 	var reading sync.WaitGroup
 	reading.Go(func() { _ = receive(conn, p.report) }) // ends with the process, which Wait reports
 	err = cmd.Wait()
+	if cmd.ProcessState == nil { // it is not certain that it has ended
+		p.line, p.count = rand.Text(), 0
+	}
 	conn.Close()
 	reading.Wait()
 	p.mu.Lock()

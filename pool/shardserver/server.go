@@ -17,6 +17,10 @@ const Flag = "shard-server"
 // linkFD is the descriptor of the socket pair in the server: the first after standard error.
 const linkFD = 3
 
+// lineVariable is the variable of the environment with the line of a server (rados.Line): its number
+// is larger than those of all that this node had for the shard before, each of which has ended.
+const lineVariable = "ODX_SHARD_LINE"
+
 // maxMessage bounds a message, in bytes: a configuration has 1 MiB at most.
 const maxMessage = 4 << 20
 

@@ -59,7 +59,11 @@ func beServer() error {
 	if err := l.Turn.Wait(ctx, func() (bool, error) { return false, nil }); err != nil {
 		return err
 	}
-	if err := l.Serves(uint64(os.Getpid()), string(l.Plan().Text)); err != nil {
+	store := string(l.Plan().Text)
+	if store == "line" {
+		store = l.Line()
+	}
+	if err := l.Serves(uint64(os.Getpid()), store); err != nil {
 		return err
 	}
 	for {
@@ -179,6 +183,33 @@ func TestGroup(t *testing.T) {
 		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
 			t.Errorf("process %d after the stop: %v", pid, err)
 		}
+	}
+}
+
+// TestGroup_Line: each process of a shard has a larger number than those that have ended before, and
+// keeps it when it begins again.
+func TestGroup_Line(t *testing.T) {
+	e := newEvents()
+	g := begin(e, "line")
+	defer g.Stop(t.Context())
+	served := func(shard int) (pid int, line string) {
+		t.Helper()
+		if _, err := fmt.Sscan(e.next(t, shard, "ended"), &pid, &line); err != nil {
+			t.Fatal(err)
+		}
+		return pid, line
+	}
+	pid, first := served(0)
+	_, other := served(1)
+	id, ok := strings.CutSuffix(first, ".1")
+	if !ok || id == "" || strings.HasPrefix(other, id) {
+		t.Errorf("lines %q and %q of two shards", first, other)
+	}
+	must.Succeed(t, syscall.Kill(pid, syscall.SIGKILL))
+	pid, second := served(0)
+	must.Succeed(t, syscall.Kill(pid, syscall.SIGUSR1))
+	if _, again := served(0); second != id+".2" || again != second {
+		t.Errorf("lines %q, then %q and %q", first, second, again)
 	}
 }
 

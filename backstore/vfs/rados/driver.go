@@ -41,11 +41,12 @@ func (d driver) Claim(ctx context.Context) (owner.Holding, error) {
 	}
 	d.f.mu.Lock()
 	err := d.f.isDir(clean(d.dir))
+	line := d.f.line
 	d.f.mu.Unlock()
 	if err != nil {
 		return nil, pathError("claim", d.dir, err)
 	}
-	h := &holding{f: d.f, cookie: newCookie()}
+	h := &holding{f: d.f, cookie: newCookie(line)}
 	if err := d.f.pool.Lock(rootObject, h.cookie, leaseTime, false); errors.Is(err, ErrBusy) {
 		return nil, fmt.Errorf("%s: %w", d.dir, owner.ErrHeld)
 	} else if err != nil {

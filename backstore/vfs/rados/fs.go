@@ -55,6 +55,7 @@ type FS struct {
 	fenced atomic.Pointer[error]
 
 	mu      sync.Mutex // guards what follows; held while names are changed
+	line    Line       // of this process
 	claimed bool
 	epoch   uint64
 	rows    map[string]entry

@@ -59,6 +59,8 @@ type Pool interface {
 	Lock(object, cookie string, lease time.Duration, renew bool) error
 	// Unlock gives a lock back, if it is held.
 	Unlock(object, cookie string) error
+	// Break ends the lock of a holder, if it holds it.
+	Break(object string, h Holder) error
 	// Holder returns who holds the lock on an object; the zero value if nothing does.
 	Holder(object string) (Holder, error)
 	// Space returns the bytes that are free and that there are in the pool; both are 0 where
@@ -68,8 +70,8 @@ type Pool interface {
 	ID() [16]byte
 }
 
-// Holder is who holds a lock: its cookie, and where the pool sees it.
-type Holder struct{ Cookie, Address string }
+// Holder is who holds a lock: its cookie, and the name and the place that the pool knows it by.
+type Holder struct{ Cookie, Client, Address string }
 
 // Host returns the name of the machine, "" for the zero value.
 func (h Holder) Host() string {
@@ -77,11 +79,14 @@ func (h Holder) Host() string {
 	return host
 }
 
-// newCookie returns what a claim of this machine takes the lock with.
-func newCookie() string {
+// newCookie returns what a claim of a process of this machine takes the lock with.
+func newCookie(l Line) string {
 	host, err := os.Hostname()
 	if err != nil || host == "" || strings.Contains(host, "/") {
 		host = "unknown"
+	}
+	if l != (Line{}) {
+		host += "/" + l.String()
 	}
 	return host + "/" + rand.Text()
 }

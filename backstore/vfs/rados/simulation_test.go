@@ -36,13 +36,17 @@ type simulation struct {
 	processes []*simProcess
 	late      []*Client // of processes that have ended
 	acked     uint64    // the largest number that was acknowledged
+	faults    simFaults
 	claims    int
 	reads     int
 	err       error
 }
 
 // simProcess is a process: it has the store, believes so, or wants it.
+//
+// A process that has died is followed by one of its line.
 type simProcess struct {
+	line   Line
 	busy   bool // in the middle of a step
 	client *Client
 	claim  owner.Holding
@@ -94,6 +98,15 @@ func (s *simulation) take(p *simProcess) {
 		}
 		return
 	}
+	if s.rng.IntN(2) == 0 {
+		after := p.line
+		if s.faults.hasty {
+			after = Line{ID: "all", Number: uint64(s.claims) + 1}
+		}
+		if err := f.Succeed(after); err != nil {
+			s.fail("succeed: %v", err)
+		}
+	}
 	asked := s.now
 	claim, err := f.Owner(simDir).Claim(context.Background())
 	if err != nil {
@@ -139,6 +152,7 @@ func (s *simulation) end(p *simProcess) {
 	} else {
 		p.client.Cut()
 		s.late = append(s.late, p.client)
+		p.line.Number++
 	}
 	p.claim = nil
 }
@@ -152,15 +166,14 @@ func (s *simulation) renew(p *simProcess) {
 	}
 }
 
-// read answers with the number, if the lease holds when it has it.
+// read answers with the number, which the owner has in memory as a store has its maps, if the lease
+// holds.
 func (s *simulation) read(p *simProcess) {
-	acked := s.acked
-	number, err := readNumber(p.file)
-	if err != nil || s.now >= p.until {
+	if s.now >= p.until {
 		return
 	}
-	if s.reads++; number < acked {
-		s.fail("epoch %d answers %d, and %d was acknowledged", p.claim.Epoch(), number, acked)
+	if s.reads++; p.number < s.acked {
+		s.fail("epoch %d answers %d, and %d was acknowledged", p.claim.Epoch(), p.number, s.acked)
 	}
 }
 
@@ -191,15 +204,21 @@ func (s *simulation) write(p *simProcess) {
 	p.number, s.acked = next, next
 }
 
-func simulate(seed uint64, unguarded bool) *simulation {
-	s := &simulation{rng: rand.New(rand.NewPCG(seed, 1))}
+// simFaults are faults that the simulation has to notice.
+type simFaults struct {
+	unguarded bool // writes compare no epoch
+	hasty     bool // processes are said to have ended that have not
+}
+
+func simulate(seed uint64, faults simFaults) *simulation {
+	s := &simulation{rng: rand.New(rand.NewPCG(seed, 1)), faults: faults}
 	s.twin = NewTwin(func() time.Duration { return s.now })
-	for range simProcesses {
-		s.processes = append(s.processes, &simProcess{})
+	for i := range simProcesses {
+		s.processes = append(s.processes, &simProcess{line: Line{ID: fmt.Sprint(i), Number: 1}})
 	}
 	deep := 0
 	s.twin.SetHook(func(_ string, c *Change) error {
-		if unguarded && len(c.Data) > 0 {
+		if faults.unguarded && len(c.Data) > 0 {
 			c.Compare, c.SetEpoch = Any, 0
 		}
 		if deep++; deep < simProcesses && s.rng.IntN(3) == 0 {
@@ -224,7 +243,7 @@ func TestDriver_Simulation(t *testing.T) {
 		if *simSeed != 0 {
 			seed = *simSeed - 1
 		}
-		s := simulate(1+seed, false)
+		s := simulate(1+seed, simFaults{})
 		if s.err != nil {
 			t.Fatalf("seed %d: %v", 1+seed, s.err)
 		}
@@ -236,13 +255,18 @@ func TestDriver_Simulation(t *testing.T) {
 	}
 }
 
-// TestDriver_SimulationFindsFaults has writes that compare no epoch.
+// TestDriver_SimulationFindsFaults has writes that compare no epoch, and locks that are ended before
+// their owners are.
 func TestDriver_SimulationFindsFaults(t *testing.T) {
-	for seed := range uint64(500) {
-		if s := simulate(1+seed, true); s.err != nil {
-			t.Log("seed", 1+seed, s.err)
-			return
-		}
+	for name, faults := range map[string]simFaults{"unguarded": {unguarded: true}, "hasty": {hasty: true}} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(500) {
+				if s := simulate(1+seed, faults); s.err != nil {
+					t.Log("seed", 1+seed, s.err)
+					return
+				}
+			}
+			t.Error("not noticed in 500 seeds")
+		})
 	}
-	t.Error("not noticed in 500 seeds")
 }

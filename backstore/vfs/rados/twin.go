@@ -294,6 +294,9 @@ func (c *Client) Unlock(name, cookie string) error {
 	return nil
 }
 
+// Break implements Pool.
+func (c *Client) Break(name string, h Holder) error { return c.Unlock(name, h.Cookie) }
+
 // Holder implements Pool.
 func (c *Client) Holder(name string) (Holder, error) {
 	c.t.mu.Lock()
@@ -305,7 +308,7 @@ func (c *Client) Holder(name string) (Holder, error) {
 	if !ok || c.t.now() >= held.expires {
 		return Holder{}, nil
 	}
-	return Holder{held.cookie, "twin"}, nil
+	return Holder{held.cookie, "client", "twin"}, nil
 }
 
 // Space implements Pool: as a cluster without a manager.

@@ -431,6 +431,20 @@ func (p *Pool) Unlock(object, cookie string) error {
 	return errorOf(code)
 }
 
+// Break implements rados.Pool.
+func (p *Pool) Break(object string, h rados.Holder) error {
+	leave, err := p.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	code := withStrings(func(s []*C.char) C.int { return C.rados_break_lock(p.io, s[0], s[1], s[2], s[3]) }, object, lockName, h.Client, h.Cookie)
+	if code == -C.ENOENT {
+		return nil
+	}
+	return errorOf(code)
+}
+
 // Holder implements rados.Pool.
 func (p *Pool) Holder(object string) (rados.Holder, error) {
 	leave, err := p.enter()
@@ -455,7 +469,7 @@ func (p *Pool) Holder(object string) (rados.Holder, error) {
 	if n <= 0 {
 		return rados.Holder{}, nil
 	}
-	return rados.Holder{Cookie: C.GoString(at(2)), Address: C.GoString(at(3))}, nil
+	return rados.Holder{Cookie: C.GoString(at(2)), Client: C.GoString(at(1)), Address: C.GoString(at(3))}, nil
 }
 
 // lockText is the longest text of a holder of the lock, in bytes.

@@ -108,7 +108,18 @@ func TestPool_Changes(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			must.Succeed(t, p.Unlock("l", "three"))
+			held, err := p.Holder("l")
+			if err != nil || held.Cookie != "three" {
+				t.Errorf("holder %+v, %v", held, err)
+			}
+			other := held
+			other.Cookie = "two"
+			must.Succeed(t, p.Break("l", other))
+			must.Succeed(t, p.Lock("l", "three", time.Minute, true))
+			must.Succeed(t, p.Break("l", held))
+			if err := p.Lock("l", "three", time.Minute, true); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("a renewal of a lock that was broken: %v", err)
+			}
 			if err := p.Lock("l", "two", time.Minute, true); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("a renewal of a lock that has ended: %v", err)
 			}
