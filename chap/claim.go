@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -21,12 +22,17 @@ type Claim struct {
 	challenge  []byte
 }
 
-// Offer returns CHAP_A with all algorithms, the strongest first.
+// Offer returns CHAP_A with all algorithms, the strongest first, but SHA256 last: the iSCSI
+// Enterprise Target and what comes from it (tgtd) take its number for SHA1, and the first number
+// that they know. A target that knows SHA256 and not SHA3-256 selects it if it has no other.
 func (c *Claim) Offer() Pair {
 	all := Algorithms()
+	slices.Reverse(all)
+	i := slices.Index(all, SHA256)
+	all = append(slices.Delete(all, i, i+1), SHA256)
 	var names []string
-	for i := range all {
-		names = append(names, strconv.Itoa(int(all[len(all)-1-i])))
+	for _, a := range all {
+		names = append(names, strconv.Itoa(int(a)))
 	}
 	return Pair{keyAlgorithm, strings.Join(names, ",")}
 }

@@ -26,6 +26,7 @@ func TestClaim(t *testing.T) {
 		"one way":        {Config{Users: []User{user}}, Claim{Initiator: user.Credential}, ""},
 		"mutual":         {Config{Users: []User{user}, Target: Credential{"disks", back}}, Claim{Initiator: user.Credential, Target: Credential{"disks", back}}, ""},
 		"only MD5":       {Config{Users: []User{user}, Algorithms: []Algorithm{MD5}}, Claim{Initiator: user.Credential}, ""},
+		"only SHA256":    {Config{Users: []User{user}, Algorithms: []Algorithm{SHA256}}, Claim{Initiator: user.Credential}, ""},
 		"wrong secret":   {Config{Users: []User{user}}, Claim{Initiator: Credential{"ada", back}}, "wrong secret"},
 		"target's name":  {Config{Users: []User{user}, Target: Credential{"disks", back}}, Claim{Initiator: user.Credential, Target: Credential{"other", back}}, "wrong name or secret"},
 		"target's proof": {Config{Users: []User{user}, Target: Credential{"disks", back}}, Claim{Initiator: user.Credential, Target: Credential{"disks", []byte("another secret")}}, "wrong name or secret"},
@@ -36,6 +37,25 @@ func TestClaim(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tt.words)
 			}
 		})
+	}
+}
+
+// A target that takes the number of SHA256 for SHA1, and selects the first number that it knows,
+// selects another one.
+func TestClaim_Offer(t *testing.T) {
+	offer := new(Claim).Offer()
+	if want := (Pair{"CHAP_A", "8,6,5,7"}); offer != want {
+		t.Errorf("%v, want %v", offer, want)
+	}
+	for known, want := range map[string]string{"5,7": "5", "7": "7", "5,6": "6", "8,7,6,5": "8"} {
+		for number := range strings.SplitSeq(offer.Value, ",") {
+			if strings.Contains(known, number) {
+				if number != want {
+					t.Errorf("a target that knows %s selects %s, want %s", known, number, want)
+				}
+				break
+			}
+		}
 	}
 }
 
