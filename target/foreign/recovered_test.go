@@ -3,10 +3,14 @@ package foreign_test
 import (
 	"bytes"
 	"context"
+	"net"
 	"sync/atomic"
 	"testing"
 
+	"odx/initiator"
+	"odx/internal/kit/logs"
 	"odx/internal/kit/must"
+	"odx/target/foreign"
 	"odx/target/scsi"
 )
 
@@ -76,4 +80,24 @@ func TestDisk_Flush_Deferred(t *testing.T) {
 	}
 	must.Succeed(t, d.WriteAt(ctx, pattern(4096, 1), 0))
 	must.Succeed(t, d.Flush(ctx))
+}
+
+// A login that Close ends is no failure of the target.
+func TestDisk_Close_LoggingIn(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	must.Succeed(t, err)
+	defer silent.Close()
+	log := new(logs.Text)
+	d, err := foreign.Open(t.Context(), foreign.Options{
+		URL: initiator.URL{Address: silent.Addr().String(), Target: targetName}, InitiatorName: "iqn.2026-11.example.odx:proxy", ISID: [6]byte{0x80, 1},
+		Known: foreign.Geometry{ID: "naa.6001", Size: diskSize, BlockLength: 512}, Log: log.Entry(),
+	})
+	must.Succeed(t, err)
+	conn, err := silent.Accept() // it logs in
+	must.Succeed(t, err)
+	defer conn.Close()
+	must.Succeed(t, d.Close())
+	if text := log.String(); text != "" {
+		t.Errorf("the log has %q", text)
+	}
 }

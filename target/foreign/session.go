@@ -48,7 +48,7 @@ func (d *Disk) connect() {
 				pause = firstPause
 				continue
 			}
-		} else {
+		} else if d.base.Err() == nil {
 			d.failed(err)
 		}
 		timer := time.NewTimer(pause)
