@@ -45,7 +45,7 @@ func newClusterDrain() *cobra.Command {
 				if err := s.update(ctx, func(f *facts.Facts) { f.Drains[args[0]] = facts.Drain{At: time.Now().UTC()} }); err != nil {
 					return err
 				}
-				return s.await(ctx, cmd, &o, before, func(_ int, at string) bool { return at != "" && at != args[0] })
+				return s.await(ctx, cmd, &o, before, func(k int) (bool, error) { return s.awayFrom(k, args[0]) })
 			})
 		},
 	}
@@ -117,6 +117,9 @@ func newClusterHandover() *cobra.Command {
 				name, err := nodeNameOf(serveOptions{node: o.node})
 				if err == nil {
 					err = s.isNode(name)
+				}
+				if err != nil && o.node == "" {
+					err = fmt.Errorf("%w; --node says which one this machine is", err)
 				}
 				if err != nil {
 					return err
@@ -228,24 +231,59 @@ func (s *shared) move(ctx context.Context, cmd *cobra.Command, o *clusterOptions
 	if err != nil {
 		return err
 	}
-	return s.await(ctx, cmd, o, slices.Sorted(maps.Keys(moves)), func(k int, at string) bool { return at == moves[k] })
+	return s.await(ctx, cmd, o, slices.Sorted(maps.Keys(moves)), func(k int) (bool, error) { return s.movedTo(k, moves[k]) })
 }
 
-// await waits until some shards are where they are to be, and prints where they are.
-func (s *shared) await(ctx context.Context, cmd *cobra.Command, o *clusterOptions, shards []int, there func(shard int, at string) bool) error {
-	limited, cancel := context.WithTimeout(ctx, moveLimit)
+// awayFrom reports whether a shard of a node that was drained is elsewhere. An error says that it
+// will not be.
+func (s *shared) awayFrom(shard int, name string) (bool, error) {
+	if at := s.state().Serves(shard); at != "" && at != name {
+		return true, nil
+	}
+	if _, ok := s.facts.Drains[name]; !ok {
+		return false, fmt.Errorf("node %s is not drained any more: another command has ended that", name)
+	}
+	return false, nil
+}
+
+// movedTo reports whether a shard is where it was to be moved. An error says that it will not be.
+func (s *shared) movedTo(shard int, to string) (bool, error) {
+	if s.facts.Owners[shard].Node == to { // it has arrived, and may be away for the moment
+		return s.there[to], nil
+	}
+	switch m, ok := s.facts.Moves[shard]; {
+	case ok && m.To != to:
+		return false, fmt.Errorf("shard %d is to move to node %s, not to %s any more: another command came later", shard, m.To, to)
+	case !ok:
+		return false, fmt.Errorf("shard %d is not to move to node %s any more: the move was given up, or another command came later", shard, to)
+	}
+	if _, ok := s.facts.Drains[to]; ok {
+		return false, fmt.Errorf("shard %d does not move to node %s, which was drained by another command", shard, to)
+	}
+	return false, nil
+}
+
+// await waits until some shards are where they are to be, and prints where they are. there reports
+// whether one is, or why it never will be.
+func (s *shared) await(ctx context.Context, cmd *cobra.Command, o *clusterOptions, shards []int, there func(shard int) (bool, error)) error {
+	limited, cancel := context.WithTimeoutCause(ctx, moveLimit, fmt.Errorf("not done after %v", moveLimit))
 	defer cancel()
 	tick := time.NewTicker(moveLook)
 	defer tick.Stop()
 	out := v1.ClusterMoves{Moved: map[int]string{}}
 	for {
 		for _, k := range shards {
-			if at := s.state().Serves(k); out.Moved[k] == "" && there(k, at) {
-				out.Moved[k] = at
-				if !o.json {
-					if _, err := fmt.Fprintf(cmd.OutOrStdout(), "shard %d is at node %s\n", k, at); err != nil {
-						return err
-					}
+			if out.Moved[k] != "" {
+				continue
+			}
+			is, err := there(k)
+			if err != nil {
+				return err
+			}
+			if is {
+				out.Moved[k] = s.state().Serves(k)
+				if err := reportMoved(cmd, o, k, out.Moved[k]); err != nil {
+					return err
 				}
 			}
 		}
@@ -269,4 +307,13 @@ func (s *shared) await(ctx context.Context, cmd *cobra.Command, o *clusterOption
 		return err
 	}
 	return nil
+}
+
+// reportMoved prints where a shard is now.
+func reportMoved(cmd *cobra.Command, o *clusterOptions, shard int, at string) error {
+	if o.json {
+		return nil
+	}
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "shard %d is at node %s\n", shard, at)
+	return err
 }

@@ -53,3 +53,48 @@ func TestTakesNot(t *testing.T) {
 		}
 	}
 }
+
+// What another command has changed ends the wait for a move, and for a drain, with an error that says so.
+func TestShared_Superseded(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		owner  string
+		move   string // where the facts have the shard move; "": nowhere
+		drains string // the node that is drained
+		want   string // of the error of a move to b
+		moved  bool
+		away   string // of the error of a drain of a
+		left   bool
+	}{
+		{name: "planned", owner: "a", move: "b", drains: "a"},
+		{name: "without an owner", move: "b", drains: "a"},
+		{name: "done", owner: "b", drains: "a", moved: true, left: true},
+		{name: "done, and no node", owner: "b", moved: true, left: true},
+		{name: "elsewhere", owner: "a", move: "c", want: "to node c, not to b any more", away: "not drained any more"},
+		{name: "given up", owner: "a", want: "not to move to node b any more", away: "not drained any more"},
+		{name: "drained", owner: "a", move: "b", drains: "b", want: "was drained by another command", away: "not drained any more"},
+	} {
+		f := &facts.Facts{Owners: map[int]facts.Owner{0: {Node: c.owner}}, Moves: map[int]facts.Move{}, Drains: map[string]facts.Drain{}}
+		if c.move != "" {
+			f.Moves[0] = facts.Move{To: c.move}
+		}
+		if c.drains != "" {
+			f.Drains[c.drains] = facts.Drain{}
+		}
+		s := &shared{facts: f, there: map[string]bool{"a": true, "b": true, "c": true}}
+		is := func(what string, got bool, err error, want bool, text string) {
+			t.Helper()
+			if got != want || (err != nil) != (text != "") || err != nil && !strings.Contains(err.Error(), text) {
+				t.Errorf("%s: %s: %t, %v, want %t, %q", c.name, what, got, err, want, text)
+			}
+		}
+		got, err := s.movedTo(0, "b")
+		is("move", got, err, c.moved, c.want)
+		got, err = s.awayFrom(0, "a")
+		is("drain", got, err, c.left, c.away)
+	}
+	s := &shared{facts: &facts.Facts{Owners: map[int]facts.Owner{0: {Node: "b"}}}}
+	if is, err := s.movedTo(0, "b"); is || err != nil {
+		t.Errorf("a shard of a node that is away for the moment: %t, %v", is, err)
+	}
+}
