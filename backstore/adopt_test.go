@@ -2,152 +2,16 @@ package backstore
 
 import (
 	"bytes"
-	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"slices"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"odx/backstore/layout"
 	"odx/backstore/segment"
 	"odx/backstore/vfs/rados"
-	"odx/internal/kit/logs"
 	"odx/internal/kit/must"
 )
-
-// shared is some stores of one pool, each with a twin of its part of it. Place N is the Nth.
-type shared struct {
-	t      testing.TB
-	clocks []*atomic.Int64
-	twins  []*rados.Twin
-	client []*rados.Client // of the owners
-	stores []*Store
-	o      Options // of all
-}
-
-func newShared(t testing.TB, n int, o Options) *shared {
-	p := &shared{t: t, o: o, stores: make([]*Store, n), client: make([]*rados.Client, n)}
-	for range n {
-		clock := new(atomic.Int64)
-		p.clocks = append(p.clocks, clock)
-		p.twins = append(p.twins, rados.NewTwin(func() time.Duration { return time.Duration(clock.Load()) }))
-	}
-	for i := range n {
-		p.start(i)
-	}
-	return p
-}
-
-// start opens a store as another process would.
-func (p *shared) start(i int) {
-	p.t.Helper()
-	p.client[i] = p.twins[i].Client()
-	o := p.o
-	o.Dir, o.Log, o.FS, o.Shared, o.Siblings = "/store", logs.Discard(), rados.New(p.client[i]), true, twinSiblings{p, i}
-	o.FingerprintKey = &[32]byte{1, 2, 3}
-	o.tuning.reserveBytes = 1 << 20
-	if o.tuning.bringHomeAfter == 0 {
-		o.tuning.bringHomeAfter = time.Hour // the test says when
-	}
-	s, err := Open(context.Background(), o)
-	must.Succeed(p.t, err)
-	p.stores[i] = s
-}
-
-// kill cuts the owner of a store off for good, and has another process take over.
-func (p *shared) kill(i int) (before *rados.Client) {
-	p.t.Helper()
-	before, zombie := p.client[i], p.stores[i]
-	before.Cut()
-	p.clocks[i].Add(int64(5 * time.Second))
-	if zombie.Close() == nil {
-		p.t.Fatal("a store that was cut off was closed as if it were its own")
-	}
-	p.start(i)
-	return before
-}
-
-func (p *shared) close() {
-	p.t.Helper()
-	for _, s := range p.stores {
-		must.Succeed(p.t, s.Close())
-	}
-}
-
-// twinSiblings has a client of its own for each file that it opens: it sees what has arrived.
-type twinSiblings struct {
-	p *shared
-	i int
-}
-
-func (s twinSiblings) Place() string { return fmt.Sprint(s.i) }
-
-func (s twinSiblings) Open(place, name string) (segment.File, error) {
-	var i int
-	if _, err := fmt.Sscan(place, &i); err != nil {
-		return nil, err
-	}
-	return rados.NewSibling(s.p.twins[i].Client()).Open(name)
-}
-
-func (s twinSiblings) Forget(string) {} // it keeps no names
-
-// adopt copies a range of a snapshot of store from to a volume of store to, as a server does, and
-// returns what was not adopted.
-func (p *shared) adopt(from int, n *Snapshot, v *Volume, off, src, length int64) (missing []Range, err error) {
-	a, err := v.BeginAdoption(p.stores[from].ID())
-	if err != nil {
-		return nil, err
-	}
-	defer a.End()
-	loan, err := n.Lend(context.Background(), a.Terms(), src, length)
-	if err != nil {
-		return nil, err
-	}
-	done, missing, err := a.Apply(context.Background(), off, loan)
-	if err == nil && done != length {
-		err = fmt.Errorf("%d bytes of %d done", done, length)
-	}
-	return missing, err
-}
-
-// settle has the makers settle the claims of a store.
-func (p *shared) settle(i int) {
-	p.t.Helper()
-	for k, maker := range p.stores {
-		if k == i {
-			continue
-		}
-		claims, settled := p.stores[i].Claims(maker.ID())
-		for _, c := range claims {
-			missing, err := maker.Settle(context.Background(), c)
-			must.Succeed(p.t, err)
-			if len(missing) > 0 {
-				p.t.Fatalf("store %d has aliases of segments %v of store %d, which are not held", i, missing, k)
-			}
-		}
-		settled()
-	}
-}
-
-func mustAdopt(t *testing.T, p *shared, from int, n *Snapshot, v *Volume, off, src, length int64, missing ...Range) {
-	t.Helper()
-	got, err := p.adopt(from, n, v, off, src, length)
-	must.Succeed(t, err)
-	if !slices.Equal(got, missing) {
-		t.Errorf("missing %v, want %v", got, missing)
-	}
-}
-
-func readAll(t testing.TB, v *Volume) []byte {
-	t.Helper()
-	p := make([]byte, v.Size())
-	must.Succeed(t, v.ReadAt(context.Background(), p, 0))
-	return p
-}
 
 // TestVolume_Adopt: extents of another store are mapped where they lie, over a restart, a kill of
 // either owner, and the deletion of the source; what lies elsewhere is missing.
@@ -402,37 +266,6 @@ func TestAdopted_Lost(t *testing.T) {
 	}
 }
 
-// TestStore_EndHolds: an administrator ends the holds of a store that does not come back; another
-// one's stay.
-func TestStore_EndHolds(t *testing.T) {
-	ctx := t.Context()
-	p := newShared(t, 3, Options{DedupUnit: 4 << 10})
-	src := createVolume(t, p.stores[0], "src", 1<<20)
-	must.Succeed(t, src.WriteAt(ctx, randomBytes(1, 1<<20), 0))
-	n := pin(t, src)
-	for i := 1; i < 3; i++ {
-		mustAdopt(t, p, 0, n, createVolume(t, p.stores[i], "v", 1<<20), 0, 0, 1<<20)
-	}
-	if list := p.stores[0].HeldBy(); len(list) != 2 || list[0].Segments != 1 || list[0].Bytes < 1<<20 {
-		t.Errorf("%+v", list)
-	}
-	ended, err := p.stores[0].EndHolds(ctx, p.stores[1].ID())
-	if err != nil || ended != 1 {
-		t.Errorf("%d, %v", ended, err)
-	}
-	if list := p.stores[0].HeldBy(); len(list) != 1 || list[0].Taker != p.stores[2].ID() {
-		t.Errorf("%+v", list)
-	}
-	if ended, err := p.stores[0].EndHolds(ctx, p.stores[1].ID()); err != nil || ended != 0 {
-		t.Errorf("once more: %d, %v", ended, err)
-	}
-	claims, _ := p.stores[1].Claims(p.stores[0].ID())
-	if missing := p.stores[0].Unheld(claims[0]); len(missing) != 1 {
-		t.Errorf("missing: %v", missing)
-	}
-	p.close()
-}
-
 // TestShared_OldPrograms: a program that knows of no aliases refuses both stores.
 func TestShared_OldPrograms(t *testing.T) {
 	ctx := t.Context()
@@ -450,105 +283,6 @@ func TestShared_OldPrograms(t *testing.T) {
 	mustAdopt(t, p, 0, pin(t, src), v, 0, 0, 1<<20)
 	if !flagged(0) || !flagged(1) {
 		t.Error("a store is not marked")
-	}
-	p.close()
-}
-
-// TestClaim_Late: a claim or a hold that arrives late, from an owner of before too, ends no hold
-// that is needed.
-func TestClaim_Late(t *testing.T) {
-	ctx := t.Context()
-	p := newShared(t, 2, Options{DedupUnit: 4 << 10})
-	src := createVolume(t, p.stores[0], "src", 1<<20)
-	must.Succeed(t, src.WriteAt(ctx, randomBytes(1, 1<<20), 0))
-	n := pin(t, src)
-	v := createVolume(t, p.stores[1], "v", 1<<20)
-	must.Succeed(t, p.stores[1].Flush(ctx))
-	held := func(want bool) {
-		t.Helper()
-		if got := p.stores[0].LentBytes() > 0; got != want {
-			t.Fatalf("held: %v, want %v", got, want)
-		}
-	}
-	early, _ := p.stores[1].Claims(p.stores[0].ID()) // from before the hold
-	mustAdopt(t, p, 0, n, v, 0, 0, 1<<20)
-	_, err := p.stores[0].Settle(ctx, early[0])
-	must.Succeed(t, err)
-	held(true)
-
-	// An adoption that has a hold and no alias yet.
-	a, err := v.BeginAdoption(p.stores[0].ID())
-	must.Succeed(t, err)
-	must.Succeed(t, v.Unmap(ctx, 0, 1<<20))
-	reaped(t, p.stores[1])
-	must.Succeed(t, p.stores[1].Checkpoint(ctx))
-	loan, err := n.Lend(ctx, a.Terms(), 0, 1<<20)
-	must.Succeed(t, err)
-	during, settled := p.stores[1].Claims(p.stores[0].ID())
-	if len(during[0].Segments) != 0 {
-		t.Fatal("the alias is there still")
-	}
-	_, err = p.stores[0].Settle(ctx, during[0])
-	must.Succeed(t, err)
-	settled()
-	held(true)
-	if _, _, err := a.Apply(ctx, 0, loan); err != nil {
-		t.Fatal(err)
-	}
-	a.End()
-	must.Succeed(t, p.stores[1].Flush(ctx))
-
-	// One of the owner before, which has not met what its successor has adopted.
-	must.Succeed(t, v.Unmap(ctx, 0, 1<<20))
-	reaped(t, p.stores[1])
-	must.Succeed(t, p.stores[1].Checkpoint(ctx))
-	late, _ := p.stores[1].Claims(p.stores[0].ID())
-	p.kill(1)
-	v, err = p.stores[1].Volume("v")
-	must.Succeed(t, err)
-	mustAdopt(t, p, 0, n, v, 0, 0, 1<<20)
-	_, err = p.stores[0].Settle(ctx, late[0])
-	must.Succeed(t, err)
-	held(true)
-	must.Succeed(t, v.Unmap(ctx, 0, 1<<20))
-	reaped(t, p.stores[1])
-	must.Succeed(t, p.stores[1].Checkpoint(ctx))
-	p.settle(1)
-	held(false)
-	p.close()
-}
-
-// TestAdoption_Owes: an adoption that did not use what it was lent owes a claim, which ends the
-// hold.
-func TestAdoption_Owes(t *testing.T) {
-	ctx := t.Context()
-	p := newShared(t, 2, Options{DedupUnit: 4 << 10})
-	src := createVolume(t, p.stores[0], "src", 1<<20)
-	must.Succeed(t, src.WriteAt(ctx, randomBytes(1, 1<<20), 0))
-	v := createVolume(t, p.stores[1], "v", 1<<20)
-	a, err := v.BeginAdoption(p.stores[0].ID())
-	must.Succeed(t, err)
-	_, err = pin(t, src).Lend(ctx, a.Terms(), 0, 1<<20)
-	must.Succeed(t, err)
-	if len(p.stores[1].Owed()) != 0 {
-		t.Error("a claim is due before the adoption ends")
-	}
-	a.End() // the answer was lost
-	if owed := p.stores[1].Owed(); len(owed) != 1 || owed[0] != p.stores[0].ID() {
-		t.Errorf("owed: %x", owed)
-	}
-	select {
-	case <-p.stores[1].ClaimsDue():
-	default:
-		t.Error("nothing says so")
-	}
-	p.settle(1)
-	if p.stores[0].LentBytes() != 0 || len(p.stores[1].Owed()) != 0 {
-		t.Error("the hold is there after the claim")
-	}
-	mustAdopt(t, p, 0, pin(t, src), v, 0, 0, 1<<20)
-	if len(p.stores[1].Owed()) != 0 {
-		t.Error("an adoption that has used all owes a claim")
 	}
 	p.close()
 }
@@ -592,35 +326,6 @@ func TestSibling_Errors(t *testing.T) {
 	}
 	if _, err := files.Open("/store/store"); err == nil {
 		t.Error("the superblock could be opened")
-	}
-	p.close()
-}
-
-// FuzzHold: the record of a hold is refused, or is written as it was read.
-func FuzzHold(f *testing.F) {
-	f.Add(holdKey([16]byte{1, 2}, 0x42), encodeHold(Stamp{3, 4}))
-	f.Fuzz(func(t *testing.T, key, value []byte) {
-		if taker, id, ok := parseHoldKey(key); ok && !bytes.Equal(holdKey(taker, id), key) {
-			t.Errorf("key %q is that of %x, %08x", key, taker, uint32(id))
-		}
-		if stamp, err := decodeHold(value); err == nil && !bytes.Equal(encodeHold(stamp), value) {
-			t.Errorf("value %x reads as %+v", value, stamp)
-		}
-	})
-}
-
-// TestHolds_Record: a record that is no hold keeps the store from opening, before it gives up anything.
-func TestHolds_Record(t *testing.T) {
-	p := newShared(t, 1, Options{})
-	s := p.stores[0]
-	must.Succeed(t, s.PutRecords(t.Context(), Record{Key: holdKey([16]byte{1}, 5), Value: []byte("x")}))
-	if err := s.loadHolds(); !errors.Is(err, ErrCorrupt) {
-		t.Errorf("a hold of another form: %v, want ErrCorrupt", err)
-	}
-	must.Succeed(t, s.PutRecords(t.Context(), Record{Key: holdKey([16]byte{1}, 5), Value: encodeHold(Stamp{1, 2})}))
-	must.Succeed(t, s.loadHolds())
-	if !s.holds.has(5) || s.holds.leave(5) {
-		t.Error("the segment is not held")
 	}
 	p.close()
 }
