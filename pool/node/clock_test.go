@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,11 +17,11 @@ func TestNode_Clocks(t *testing.T) {
 		s := newSite(t, "a", "b", "c")
 		defer s.close()
 		s.startTwo()
-		to := map[string]string{"a": "b", "b": "a"}[s.owners[0]]
+		to := map[string]string{"a": "b", "b": "a"}[s.owner(0)]
 		s.update(func(f *facts.Facts) { f.Moves[0] = facts.Move{To: to, At: time.Now().Add(-time.Hour)} })
 		time.Sleep(10 * time.Second)
-		if s.owners[0] != to {
-			t.Errorf("a move of an hour ago is not done: shard 0 is at %s, not %s", s.owners[0], to)
+		if at := s.owner(0); at != to {
+			t.Errorf("a move of an hour ago is not done: shard 0 is at %s, not %s", at, to)
 		}
 		s.update(func(f *facts.Facts) { f.Moves[1] = facts.Move{To: "c", At: time.Now().Add(time.Hour)} })
 		time.Sleep(moveLimit / 2)
@@ -32,6 +33,20 @@ func TestNode_Clocks(t *testing.T) {
 			t.Errorf("moves %+v, %v; c never was there", f.Moves, err)
 		}
 	})
+}
+
+// owner returns which node has a shard.
+func (s *site) owner(shard int) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.owners[shard]
+}
+
+// all returns which node has each shard.
+func (s *site) all() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.owners[:])
 }
 
 // startTwo starts a and b, which share the shards.

@@ -316,11 +316,11 @@ func TestNode_ServerKilled(t *testing.T) {
 		must.Succeed(t, errors.Join(s.start("a", "1"), s.start("b", "1")))
 		s.await("a3 b3", 2*time.Second)
 		time.Sleep(begin)
-		k := slices.Index(s.owners[:], "b")
+		k := slices.Index(s.all(), "b")
 		s.killServer("b", k)
 		s.await("a3 b3", leaseOfTest+time.Second)
-		if s.owners[k] != "b" {
-			t.Errorf("shard %d is at %s", k, s.owners[k])
+		if at := s.owner(k); at != "b" {
+			t.Errorf("shard %d is at %s", k, at)
 		}
 		// Its node still says that it serves, while the lock has ended.
 		m := s.nodes["b"]
@@ -379,7 +379,7 @@ func TestNode_Refuses(t *testing.T) {
 		defer s.close()
 		must.Succeed(t, errors.Join(s.start("a", "1"), s.start("b", "1")))
 		s.await("a3 b3", 2*time.Second)
-		a, other := slices.Index(s.owners[:], "a"), slices.Index(s.owners[:], "b")
+		a, other := slices.Index(s.all(), "a"), slices.Index(s.all(), "b")
 		n := s.nodes["a"].node
 		is := func(what, want string) {
 			t.Helper()
