@@ -193,7 +193,7 @@ func TestServe_Memory(t *testing.T) {
 		var all sync.WaitGroup
 		defer all.Wait()
 		for _, a := range attacks {
-			all.Go(func() { a(t, s, n/5) })
+			all.Go(func() { a(t, s, n/sample.Size(15, 15, 5)) }) // few of each are more than fits, too
 		}
 	}}
 	if sample.Size(0, 0, 1) > 0 {
