@@ -29,7 +29,7 @@ var (
 	// ErrNoMigration: the volume is not being migrated.
 	ErrNoMigration = errors.New("no migration of this volume")
 	// ErrMigrated: the LUN is at the destination already.
-	ErrMigrated = errors.New("the LUN has moved to the destination; migrate it back, or finish the migration")
+	ErrMigrated = errors.New("the LUN has moved to the destination; finish the migration, and migrate it back if it was not moved to another target")
 	// ErrHandingOver: the destination may have the LUN already.
 	ErrHandingOver = errors.New("the LUN is being handed over, and the destination has not answered; the migration goes on when it does")
 	// ErrMigrating: the migration has not ended.

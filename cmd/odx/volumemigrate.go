@@ -73,8 +73,8 @@ func newMigrateStart() *cobra.Command {
 	cmd.Flags().BoolVar(&r.Overwrite, "overwrite", false, "move to a view, to a volume that is there, or to a LUN that has data: what it has is lost")
 	cmd.Flags().StringVar(&r.Portal, "portal", "", "`HOST:PORT` of the peer, to which initiators are redirected after the move")
 	login.addFlags(cmd)
-	cmd.Flags().StringVar(&rate, "rate", "", "bound on the copying, in bytes a `SECOND`")
-	cmd.Flags().StringVar(&throttle, "throttle", "", "bound on what initiators do once rounds do not become shorter, in bytes a `SECOND`")
+	cmd.Flags().StringVar(&rate, "rate", "", "bound on the copying, in `BYTES` a second")
+	cmd.Flags().StringVar(&throttle, "throttle", "", "bound on what initiators do once rounds do not become shorter, in `BYTES` a second")
 	return cmd
 }
 

@@ -204,7 +204,7 @@ func TestMigrateForeign_Faults(t *testing.T) {
 						v.next(t)
 					}
 					at := within(500 * time.Millisecond)
-					m.begin("--overwrite")
+					m.begin("--overwrite", "--rate", "16MiB") // so that it takes about as long
 					sleep(t, at)
 					var before []kit.Migration
 					harness.Must(t, m.Admin(t.Context(), &before, "volume", "migrate", "list"))
