@@ -68,3 +68,22 @@ func TestParseLine(t *testing.T) {
 		}
 	}
 }
+
+// FuzzParseLine: what is a line has the same text again, and is found in a cookie.
+func FuzzParseLine(f *testing.F) {
+	f.Add("ABC.12")
+	f.Add("A.B.1")
+	f.Fuzz(func(t *testing.T, text string) {
+		l, err := ParseLine(text)
+		if err != nil {
+			return
+		}
+		if again, err := ParseLine(l.String()); again != l || err != nil {
+			t.Errorf("%q is %v, and then %v, %v", text, l, again, err)
+		}
+		after := Line{l.ID, l.Number + 1}
+		if h := (Holder{Cookie: newCookie(l)}); after.Number > l.Number && !after.follows(h) {
+			t.Errorf("%v does not follow %+v", after, h)
+		}
+	})
+}
