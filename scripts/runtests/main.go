@@ -39,7 +39,7 @@ var stages = []stage{
 	{"model", model},
 	{"fuzz", fuzz},
 	// Files and owners of stores in a real Ceph cluster, with librados.
-	{"ceph", goTest("-tags=rados", "-count=1", "-p=1", "-timeout=8m", "./backstore/vfs/rados/...", "./test/ceph")},
+	{"ceph", goTest("-tags=rados", "-count=1", "-p=1", "-timeout=20m", "./backstore/vfs/rados/...", "./test/ceph")},
 	// One package at a time, because each starts servers, clients and emulated guests.
 	{"e2e", goTest("-tags=e2e", "-count=1", "-p=1", "-timeout=45m", "./test/...", "./internal/...")},
 }
