@@ -19,29 +19,8 @@ at=$(ask at) && [ "$(current)" = "$at" ] || fail "the session is at $(current), 
 dd if=/dev/urandom of="$LUN" bs=1M seek=12 count=2 oflag=direct status=none || fail "fill"
 sum=$(blocks "$LUN" 24576 4096 | sha256sum)
 
-# work: writes and verifies again and again until it is stopped
-work() {
-	while [ ! -e /tmp/stop ]; do
-		fio --name=work --filename="$LUN" --rw=randrw --bsrange=4k-64k --size=1m --direct=1 --ioengine=libaio --iodepth=8 \
-			--verify=crc32c --verify_fatal=1 --randrepeat=0 --minimal >/tmp/fio 2>&1 || { cat /tmp/fio; return 1; }
-		echo round >>/tmp/rounds
-	done
-}
-count() { wc -l </tmp/rounds; }
-# rounds N: so many more are done. The first one of them has begun before.
-rounds() {
-	want=$(($(count) + $1))
-	further() { [ "$(count)" -ge $want ] || ! kill -0 $WORK; }
-	wait_for further
-	kill -0 $WORK && [ "$(count)" -ge $want ] || { cat /tmp/fio; dmesg | tail -20; fail "fio has ended or hangs"; }
-}
-: >/tmp/rounds
-work &
-WORK=$!
-# Of each command it logs when it ended, in ms since 1970, and how many ns it took.
-fio --name=probe --filename="$LUN" --offset=8m --size=2m --rw=randwrite --bs=4k --direct=1 --iodepth=1 --thinktime=5000 --time_based --runtime=10m \
-	--randrepeat=0 --write_lat_log=/tmp/probe --log_unix_epoch=1 --minimal >/tmp/measured 2>&1 &
-MEASURE=$!
+keep_verifying "$LUN" 1m
+keep_measuring "$LUN" --offset=8m --size=2m
 rounds 1
 
 for how in $MOVES; do
@@ -57,17 +36,8 @@ for how in $MOVES; do
 done
 
 step "what came of it"
-touch /tmp/stop
-wait $WORK || fail "fio found an error"
-kill -INT $MEASURE
-wait $MEASURE # its exit status is that of the signal
-[ "$(grep '^3;' /tmp/measured | cut -d';' -f5)" = 0 ] || { cat /tmp/measured; fail "the other fio found an error"; }
-echo "fio has done $(count) rounds without an error"
-while read -r what from to; do
-	awk -F', *' -v what="$what" -v from="$from" -v to="$to" \
-		'$1 >= from * 1000 && $1 < (to + 1) * 1000 && $2 > longest { longest = $2 } END { printf "longest command over %s: %d ms\n", what, longest / 1000000; exit !longest }' /tmp/probe_lat.1.log ||
-		fail "nothing was measured over $what"
-done </tmp/moved
+end_verifying
+end_measuring /tmp/moved
 [ "$sum" = "$(blocks "$LUN" 24576 4096 | sha256sum)" ] || fail "what was written before differs"
 quiet_kernel || fail "the kernel complains"
 logout "$IQN"

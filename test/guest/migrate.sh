@@ -10,32 +10,16 @@ wwid=$(cat /sys/block/"${LOAD#/dev/}"/device/wwid)
 dd if=/dev/urandom of="$LOAD" bs=1M seek=32 count=8 oflag=direct status=none || fail "fill"
 sum=$(blocks "$LOAD" 65536 16384 | sha256sum)
 
-# work: writes and verifies again and again until it is stopped
-work() {
-	while [ ! -e /tmp/stop ]; do
-		fio --name=work --filename="$LOAD" --rw=randrw --bsrange=4k-64k --size=4m --direct=1 --ioengine=libaio --iodepth=8 \
-			--verify=crc32c --verify_fatal=1 --randrepeat=0 --minimal >/tmp/fio 2>&1 || { cat /tmp/fio; return 1; }
-		echo round >>/tmp/rounds
-	done
-}
-count() { wc -l </tmp/rounds; }
-: >/tmp/rounds
-work &
-WORK=$!
+keep_verifying "$LOAD" 4m
 for n in $(seq "$MIGRATIONS"); do
 	step "migration $n"
 	held=$(ask "migrate $n") || fail "migration $n: $held"
 	echo "commands were held for $held ms"
-	want=$(($(count) + 1))
-	further() { [ "$(count)" -ge $want ] || ! kill -0 $WORK; }
-	wait_for further
-	kill -0 $WORK && [ "$(count)" -ge $want ] || { cat /tmp/fio; dmesg | tail -20; fail "fio has ended or hangs"; }
+	rounds 1
 done
 
 step "what came of it"
-touch /tmp/stop
-wait $WORK || fail "fio found an error"
-echo "fio has done $(count) rounds without an error"
+end_verifying
 dmesg | grep -iE 'conn error|session recovery|power-on|I/O error' && fail "the kernel has noticed a migration"
 [ "$(ask logins)" = "$before" ] || fail "$(ask logins) logins after $before"
 [ "$wwid" = "$(cat /sys/block/"${LOAD#/dev/}"/device/wwid)" ] || fail "the disk has another name"

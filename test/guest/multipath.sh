@@ -23,42 +23,21 @@ map() { MAP=$(ls /dev/mapper/[!c]*) && [ -b "$MAP" ]; }
 wait_for map || { multipath -v3 -ll; fail "no multipath device"; }
 multipath -ll
 
-# work: writes and verifies again and again until it is stopped
-rounds=/tmp/rounds
-work() {
-	while [ ! -e /tmp/stop ]; do
-		fio --name=work --filename="$MAP" --rw=randrw --bsrange=4k-64k --size=6m --direct=1 --ioengine=libaio --iodepth=8 \
-			--verify=crc32c --verify_fatal=1 --randrepeat=0 --minimal >/tmp/fio 2>&1 || { cat /tmp/fio; return 1; }
-		echo round >>$rounds
-	done
-}
-count() { wc -l <$rounds; }
-# round: a whole one, begun from now on, is done
-round() {
-	want=$(($(count) + 2))
-	further() { [ "$(count)" -ge $want ] || ! kill -0 $WORK; }
-	wait_for further; wait_for further; wait_for further
-	kill -0 $WORK && [ "$(count)" -ge $want ] || { cat /tmp/fio; multipath -ll; dmesg | tail -20; fail "fio has ended or hangs"; }
-}
-: >$rounds
-work &
-WORK=$!
+keep_verifying "$MAP" 6m
 step "fio works"
-round
+rounds 2 # of which one has begun since
 for path in a b; do
 	step "path $path is cut"
 	ask cut $path || fail "cut"
 	one() { [ "$(paths)" = 1 ]; }
 	wait_for one || { multipath -ll; fail "the cut path is not noticed"; }
-	round
+	rounds 2
 	step "path $path is back"
 	ask mend $path || fail "mend"
 	wait_for two || wait_for two || { multipath -ll; fail "the path does not come back"; }
-	round
+	rounds 2
 done
-touch /tmp/stop
-wait $WORK || fail "fio found an error"
-echo "fio has done $(count) rounds without an error"
+end_verifying
 multipath -ll
 
 step "logout"

@@ -17,17 +17,7 @@ LOAD=$(disk 0)
 dmesg -c >/tmp/early # the login has unit attentions
 before=$(ask logins) || fail "logins: $before"
 
-work() {
-	while [ ! -e /tmp/stop ]; do
-		fio --name=work --filename="$LOAD" --rw=randrw --bsrange=4k-64k --size=8m --direct=1 --ioengine=libaio --iodepth=8 \
-			--verify=crc32c --verify_fatal=1 --randrepeat=0 --minimal >/tmp/fio 2>&1 || { cat /tmp/fio; return 1; }
-		echo round >>/tmp/rounds
-	done
-}
-: >/tmp/rounds
-work &
-WORK=$!
-verified() { [ "$(wc -l </tmp/rounds)" -ge $1 ] || ! kill -0 $WORK; }
+keep_verifying "$LOAD" 8m
 
 came() { [ -n "$(disk 7)" ]; }
 rescan() { iscsiadm -m session --rescan >/dev/null || fail "rescan"; }
@@ -49,10 +39,8 @@ done
 
 step "what came of it"
 # A command after the last reload, too, has no error.
-wait_for verified $(($(wc -l </tmp/rounds) + 2)) && kill -0 $WORK || { cat /tmp/fio; fail "fio has ended or hangs"; }
-touch /tmp/stop
-wait $WORK || fail "fio found an error"
-echo "fio has done $(wc -l </tmp/rounds) rounds without an error"
+rounds 2
+end_verifying
 # REPORTED LUNS DATA HAS CHANGED, as the kernel puts it.
 dmesg | grep 'LUN assignments on this target have changed' | tail -1 | grep . || { dmesg | tail -20; fail "the kernel has learned of no LUN"; }
 [ "$(ask logins)" = "$before" ] || fail "$(ask logins) logins after $before"
