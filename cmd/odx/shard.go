@@ -90,7 +90,7 @@ func serveClaimed(ctx context.Context, cfg *conf.Config, link *shardserver.Link,
 	var err error
 	failing := func(why error) { log.WithError(why).Warn("the pool does not answer; retrying") }
 	in.Place, in.Claim, err = pool.WaitBy(ctx, cfg, failing, func(ctx context.Context, p *pool.Place) (*owner.Owner, error) {
-		if err := p.Succeed(link.Line()); err != nil {
+		if err := p.Succeed(link.Plan().Line); err != nil {
 			return nil, err
 		}
 		for {

@@ -63,10 +63,10 @@ type Group struct {
 type process struct {
 	g     *Group
 	shard int
-	line  string // random
-	count int    // of the processes that were started; of run
 
 	mu       sync.Mutex // guards what follows
+	line     string     // random
+	count    int        // of the processes that were started in the line
 	plan     Plan
 	may      may
 	conn     *net.UnixConn // nil while there is no process
@@ -79,7 +79,6 @@ func Start(o Options) *Group {
 	g := &Group{o: o}
 	g.ctx, g.stop = context.WithCancel(context.Background())
 	for k, plan := range o.Plans {
-		plan.Version = version
 		g.list = append(g.list, &process{g: g, shard: k, plan: plan, line: rand.Text()})
 	}
 	for _, p := range g.list {
@@ -135,9 +134,8 @@ func (p *process) once() (asked bool, err error) {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
-	p.count++
-	cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%s.%d", lineVariable, p.line, p.count))
 	p.mu.Lock()
+	p.count++
 	if err = p.g.ctx.Err(); err == nil {
 		err = cmd.Start()
 	}
@@ -151,12 +149,12 @@ func (p *process) once() (asked bool, err error) {
 	var reading sync.WaitGroup
 	reading.Go(func() { _ = receive(conn, p.report) }) // ends with the process, which Wait reports
 	err = cmd.Wait()
-	if cmd.ProcessState == nil { // it is not certain that it has ended
-		p.line, p.count = rand.Text(), 0
-	}
 	conn.Close()
 	reading.Wait()
 	p.mu.Lock()
+	if cmd.ProcessState == nil { // it is not certain that it has ended
+		p.line, p.count = rand.Text(), 0
+	}
 	asked = p.released
 	p.conn, p.cmd = nil, nil
 	p.mu.Unlock()
@@ -188,7 +186,7 @@ func (p *process) report(r *report) {
 		p.g.o.Events.Ended(p.shard)
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.send(order{Plan: &p.plan})
+		p.send(p.planned())
 		p.send(order{May: &p.may})
 	case r.Serves != nil:
 		p.g.o.Events.Serves(p.shard, r.Serves.Epoch, r.Serves.Store)
@@ -197,6 +195,13 @@ func (p *process) report(r *report) {
 	case r.Refuses != nil:
 		p.g.o.Events.Refuses(p.shard, *r.Refuses)
 	}
+}
+
+// planned returns the order with the plan of the server. p.mu is held.
+func (p *process) planned() order {
+	plan := p.plan
+	plan.Version, plan.Line = version, fmt.Sprintf("%s.%d", p.line, p.count)
+	return order{Plan: &plan}
 }
 
 // send sends an order to the server, if there is one; one that does not take it is ended. p.mu is
@@ -249,8 +254,9 @@ func (g *Group) Replan(plans []Plan, but int) {
 	for k, p := range g.list {
 		p.mu.Lock()
 		p.plan = plans[k]
-		p.plan.Version = version
-		p.send(order{Plan: &p.plan, Reload: k != but})
+		o := p.planned()
+		o.Reload = k != but
+		p.send(o)
 		p.mu.Unlock()
 	}
 }

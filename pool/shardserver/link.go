@@ -101,9 +101,6 @@ func (l *Link) Plan() Plan {
 	return l.plan
 }
 
-// Line returns the line of servers that this one is of, as text; "": the node knows of none.
-func (l *Link) Line() string { return os.Getenv(lineVariable) }
-
 // Serves says that the shard is served.
 func (l *Link) Serves(epoch uint64, store string) error {
 	return l.send(report{Serves: &serves{epoch, store}})

@@ -17,10 +17,6 @@ const Flag = "shard-server"
 // linkFD is the descriptor of the socket pair in the server: the first after standard error.
 const linkFD = 3
 
-// lineVariable is the variable of the environment with the line of a server (rados.Line): its number
-// is larger than those of all that this node had for the shard before, each of which has ended.
-const lineVariable = "ODX_SHARD_LINE"
-
 // maxMessage bounds a message, in bytes: a configuration has 1 MiB at most.
 const maxMessage = 4 << 20
 
@@ -30,6 +26,9 @@ const version = 3
 // Plan is what a server is to serve.
 type Plan struct {
 	Version int `json:"version"` // set when it is sent
+	// Line is the line of the server (rados.Line), set when it is sent: its number is larger than those
+	// of all that this node had for the shard before, each of which has ended.
+	Line string `json:"line"`
 	// Path is that of the configuration of the node, Text its contents.
 	Path string `json:"path"`
 	Text []byte `json:"text"`

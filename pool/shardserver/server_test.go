@@ -61,7 +61,7 @@ func beServer() error {
 	}
 	store := string(l.Plan().Text)
 	if store == "line" {
-		store = l.Line()
+		store = l.Plan().Line
 	}
 	if err := l.Serves(uint64(os.Getpid()), store); err != nil {
 		return err
